@@ -10,6 +10,7 @@ pub mod ids;
 pub mod key_range;
 pub mod limits;
 pub mod names;
+pub mod planted;
 pub mod rng;
 pub mod routing;
 pub mod size;

@@ -1,1 +1,29 @@
-//! Placeholder.
+//! The write-ahead log: one per disk, shared by every Raft group of the node.
+//!
+//! What it guarantees:
+//!
+//! - What [`Log::durable`] has reached is there after a crash: entries, hard states, truncation.
+//! - A block is written once, 4 KiB aligned, and every block vouches for its predecessor, so that
+//!   recovery tells a torn tail, which is cut, from damage to acknowledged data, which is never
+//!   skipped.
+//! - A failed write or sync is final: the log stops for ever and the process recovers.
+//!
+//! The core has no threads and reaches the machine only through [`Disk`], [`common::Clock`] and
+//! [`common::Rng`]: [`Log::append`] fills the open block, [`Log::begin_write`] hands it out as a
+//! [`BlockWrite`], whoever has the time performs it, and [`Log::finish_write`] makes it durable.
+
+mod disk;
+mod entry;
+mod error;
+mod log;
+mod settings;
+mod usage;
+
+pub use disk::{AlignedBuf, Disk, DiskFile, DiskLock, DiskSpace, SECTOR_BYTES};
+pub use entry::{
+    Batch, BlockSeq, Conf, ConfRef, EntryRef, GroupState, HardState, LogEntry, Recovered, Truncated,
+};
+pub use error::{AppendError, Damage, FullReason, OpenError, ReadError, Stopped};
+pub use log::{BlockWrite, Log, Prepared};
+pub use settings::{DamagePolicy, LogSettings};
+pub use usage::{GroupUsage, LogUsage, Stall};

@@ -1,0 +1,44 @@
+//! What the log holds and how its disk is doing, for admission, status and metrics.
+
+use common::{GroupId, LogIndex};
+
+/// Space, and who holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogUsage {
+    /// Bytes the log may take.
+    pub budget: u64,
+    /// Bytes of the files that hold records, and of those being recycled.
+    pub used: u64,
+    /// Bytes of the files made ahead.
+    pub spare: u64,
+    /// Sorted by group.
+    pub groups: Vec<GroupUsage>,
+    /// The group whose first entry holds the oldest file: the one to check-point first.
+    pub oldest_held_by: Option<GroupId>,
+    /// Whether the last attempt to make a file found the disk full.
+    pub disk_full: bool,
+}
+
+/// What one group holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GroupUsage {
+    pub group: GroupId,
+    /// Bytes of the group's entries.
+    pub bytes: u64,
+    pub first: LogIndex,
+    pub last: LogIndex,
+    /// Files from the one with the group's first entry to the newest; 0 when it has no entries.
+    pub files_held: usize,
+}
+
+/// How long the write that is under way has been outstanding. A stall is not a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stall {
+    None,
+    /// 2 s: refuse new work.
+    Shed,
+    /// 10 s: hand leadership over, be unready.
+    Unready,
+    /// 60 s: stop the process.
+    Stop,
+}

@@ -1,1 +1,39 @@
-//! Placeholder.
+//! The Rust client of Braid, an elastic event stream store.
+//!
+//! A [`Client`] is a handle to a cluster. It gives out
+//!
+//! - an [`EventWriter`], which appends events to a stream: events with the same routing key keep
+//!   their order, every event is stored exactly once, and lost connections are ridden out;
+//! - an [`EventReader`], which reads them back from any place of the stream, and follows it;
+//! - a [`StreamManager`], which creates, lists, seals, truncates and deletes scopes and streams;
+//! - a [`SegmentWriter`] and a [`SegmentReader`] for the raw bytes of one segment.
+//!
+//! Nothing here reads files or the environment, and no call blocks a thread.
+
+mod backoff;
+mod client;
+mod config;
+mod connection;
+mod error;
+mod event;
+mod raw;
+mod reader;
+mod streams;
+mod succession;
+mod writer;
+
+pub use client::{Client, ServerInfo};
+pub use common::{
+    ByteSize, EventNumber, KeyRange, Offset, Rng, ScopeName, ScopedStream, SegmentId, StreamCut,
+    StreamId, WallTime, WriterName,
+};
+pub use config::ClientConfig;
+pub use error::{ClientError, ErrorKind, Refusal, Result};
+pub use event::{Event, ReadEvent};
+pub use raw::{SegmentBytes, SegmentReader, SegmentWriter};
+pub use reader::{EventReader, EventReaderBuilder, ReadFrom, ReadUntil};
+pub use streams::{
+    SegmentInfo, SegmentPlace, SegmentSet, StreamConfig, StreamCreated, StreamDescription,
+    StreamManager, StreamSegments, StreamState, StreamSummary,
+};
+pub use writer::{Acknowledged, EventWriter, EventWriterBuilder, Registration};

@@ -1,0 +1,220 @@
+//! The entry point: a handle to a cluster.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use common::{Rng, ScopedStream, Tasks};
+use proto::v1;
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+use crate::backoff::Backoff;
+use crate::config::ClientConfig;
+use crate::connection::Connections;
+use crate::error::{ClientError, Result};
+use crate::raw::{SegmentReader, SegmentWriter};
+use crate::reader::EventReaderBuilder;
+use crate::streams::{SegmentPlace, StreamManager};
+use crate::writer::EventWriterBuilder;
+
+/// What a server says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerInfo {
+    /// The version of the server's build.
+    pub version: String,
+    /// Random, given when the cluster was made.
+    pub cluster: String,
+    /// How many times the cluster has been through a disaster recovery, starting at 1.
+    pub incarnation: u32,
+    /// The oldest and the newest protocol that the server speaks.
+    pub protocol: std::ops::RangeInclusive<u32>,
+    /// Bytes of the write-ahead log in use.
+    pub log_used_bytes: u64,
+    /// Bytes that the write-ahead log may use.
+    pub log_budget_bytes: u64,
+    /// Whether it was started by `braid dev`.
+    pub dev: bool,
+}
+
+/// A handle to a cluster. Clones share connections; the last one dropped ends them.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) config: ClientConfig,
+    pub(crate) connections: Connections,
+    pub(crate) tasks: Tasks,
+    rng: Mutex<Rng>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.tasks.cancel();
+    }
+}
+
+impl Client {
+    /// Connects and checks that client and server speak a common protocol. Fails at once when
+    /// nobody answers; later interruptions are ridden out.
+    pub async fn connect(config: ClientConfig) -> Result<Client> {
+        Self::connect_with(config, Rng::from_entropy()).await
+    }
+
+    /// As [`Client::connect`], with chance (writer ids, jitter) drawn from `rng`.
+    pub async fn connect_with(config: ClientConfig, rng: Rng) -> Result<Client> {
+        let connections = Connections::new(config.connect_timeout);
+        let inner = Inner { config, connections, tasks: Tasks::new(), rng: Mutex::new(rng) };
+        let client = Client { inner: Arc::new(inner) };
+        let info = client.inner.server_info().await?;
+        if *info.protocol.start() > proto::PROTOCOL_MAX
+            || *info.protocol.end() < proto::PROTOCOL_MIN
+        {
+            return Err(ClientError::invalid(format!(
+                "server {} speaks protocols {:?}, this client {} to {}: use versions that are at \
+                 most one apart",
+                info.version,
+                info.protocol,
+                proto::PROTOCOL_MIN,
+                proto::PROTOCOL_MAX
+            )));
+        }
+        Ok(client)
+    }
+
+    /// What the server says about itself.
+    pub async fn server_info(&self) -> Result<ServerInfo> {
+        self.inner.server_info().await
+    }
+
+    /// Manages scopes and streams.
+    pub fn streams(&self) -> StreamManager {
+        StreamManager::new(self.inner.clone())
+    }
+
+    /// A writer of events; see [`EventWriterBuilder`] for what can be chosen.
+    pub fn event_writer(&self, stream: &ScopedStream) -> EventWriterBuilder {
+        EventWriterBuilder::new(self.clone(), stream.clone())
+    }
+
+    /// A reader of events; see [`EventReaderBuilder`] for what can be chosen.
+    pub fn event_reader(&self, stream: &ScopedStream) -> EventReaderBuilder {
+        EventReaderBuilder::new(self.clone(), stream.clone())
+    }
+
+    /// A writer of raw bytes to one segment.
+    pub fn segment_writer(&self, place: &SegmentPlace) -> SegmentWriter {
+        SegmentWriter::new(self.clone(), place.clone())
+    }
+
+    /// A reader of raw bytes of one segment, from `offset` on.
+    pub fn segment_reader(&self, place: &SegmentPlace, offset: common::Offset) -> SegmentReader {
+        SegmentReader::new(self.clone(), place.clone(), offset)
+    }
+
+    /// Ends the client's connections and waits for its tasks. Writers and readers that are still
+    /// open fail.
+    pub async fn close(self) {
+        self.inner.tasks.stop().await;
+    }
+}
+
+impl Inner {
+    /// A generator of its own for the component `name`.
+    pub(crate) fn fork_rng(&self, name: &str) -> Rng {
+        self.rng.lock().unwrap_or_else(PoisonError::into_inner).fork(name)
+    }
+
+    pub(crate) fn backoff(&self, name: &str) -> Backoff {
+        Backoff::new(self.config.backoff_min, self.config.backoff_max, self.fork_rng(name))
+    }
+
+    /// The endpoint for `place`, which may leave it to the one the client is configured with.
+    pub(crate) fn endpoint_of<'a>(&'a self, place: &'a SegmentPlace) -> &'a str {
+        if place.endpoint.is_empty() { &self.config.endpoint } else { &place.endpoint }
+    }
+
+    async fn server_info(&self) -> Result<ServerInfo> {
+        let mut controller = self.connections.controller(&self.config.endpoint)?;
+        let call = controller.get_server_info(v1::GetServerInfoRequest {});
+        let info = self.once(&self.config.endpoint, self.config.connect_timeout, call).await?;
+        Ok(ServerInfo {
+            version: info.version,
+            cluster: info.cluster,
+            incarnation: info.incarnation,
+            protocol: info.protocol_min..=info.protocol_max,
+            log_used_bytes: info.log_used_bytes,
+            log_budget_bytes: info.log_budget_bytes,
+            dev: info.dev,
+        })
+    }
+
+    /// One attempt, bounded in time.
+    async fn once<T>(
+        &self,
+        endpoint: &str,
+        timeout: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T> {
+        match tokio::time::timeout(timeout, call).await {
+            Ok(answer) => answer
+                .map(Response::into_inner)
+                .map_err(|status| ClientError::from_status(&status, endpoint)),
+            Err(_) => Err(ClientError::Unreachable {
+                endpoint: endpoint.to_owned(),
+                problem: format!("no answer within {timeout:?}"),
+            }),
+        }
+    }
+
+    /// Calls the controller until it answers otherwise than "busy" or not at all, within
+    /// the request timeout. `call` is made anew for each attempt: it must be safe to repeat.
+    pub(crate) async fn controller<T, F>(
+        &self,
+        mut call: impl FnMut(v1::controller_client::ControllerClient<Channel>) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let endpoint = &self.config.endpoint;
+        self.repeat(endpoint, || Ok(call(self.connections.controller(endpoint)?))).await
+    }
+
+    /// As [`Inner::controller`], for a store's unary calls.
+    pub(crate) async fn store<T, F>(
+        &self,
+        endpoint: &str,
+        mut call: impl FnMut(v1::segment_store_client::SegmentStoreClient<Channel>) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.repeat(endpoint, || Ok(call(self.connections.store(endpoint)?))).await
+    }
+
+    async fn repeat<T, F>(&self, endpoint: &str, mut make: impl FnMut() -> Result<F>) -> Result<T>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let started = tokio::time::Instant::now();
+        let mut backoff = self.backoff("call");
+        loop {
+            let left = self.config.request_timeout.saturating_sub(started.elapsed());
+            let error = match self.once(endpoint, left, make()?).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let pause = match &error {
+                ClientError::Refused(refusal) => refusal.retry_after.unwrap_or(backoff.pause()),
+                _ => backoff.pause(),
+            };
+            if !error.is_transient() || started.elapsed() + pause >= self.config.request_timeout {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+}

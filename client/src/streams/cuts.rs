@@ -1,0 +1,156 @@
+//! Stream cuts: where the head, the tail and a moment of a stream are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use common::limits::PAGE_ITEMS_MAX;
+use common::{Offset, ScopedStream, SegmentId, StreamCut, StreamId, WallTime};
+use futures::TryStreamExt;
+use proto::error::Reason;
+use proto::v1;
+
+use super::lists;
+use super::{SegmentInfo, SegmentPlace, SegmentSet};
+use crate::client::Inner;
+use crate::error::{ClientError, Result};
+use crate::succession::Succession;
+
+/// A cut together with where its segments are found.
+#[derive(Debug, Clone)]
+pub(crate) struct PlacedCut {
+    pub(crate) cut: StreamCut,
+    pub(crate) places: Vec<SegmentPlace>,
+}
+
+impl PlacedCut {
+    fn new(stream: StreamId) -> Self {
+        Self { cut: StreamCut::new(stream), places: Vec::new() }
+    }
+
+    fn set(&mut self, place: SegmentPlace, offset: Offset) {
+        self.cut.set(place.segment, offset);
+        self.places.push(place);
+    }
+}
+
+pub(super) async fn head(client: &Inner, stream: &ScopedStream) -> Result<StreamCut> {
+    let segments = lists::segments(client, stream, SegmentSet::Head, None).await?;
+    let infos = infos(client, &segments.segments).await?;
+    let mut cut = StreamCut::new(segments.id);
+    infos.iter().for_each(|info| cut.set(info.segment, info.start_offset));
+    Ok(cut)
+}
+
+pub(super) async fn tail(client: &Inner, stream: &ScopedStream) -> Result<StreamCut> {
+    Ok(placed_tail(client, stream).await?.cut)
+}
+
+pub(crate) async fn placed_tail(client: &Inner, stream: &ScopedStream) -> Result<PlacedCut> {
+    let segments = lists::segments(client, stream, SegmentSet::Tail, None).await?;
+    let infos = infos(client, &segments.segments).await?;
+    let mut cut = PlacedCut::new(segments.id);
+    for (place, info) in segments.segments.into_iter().zip(infos) {
+        cut.set(place, info.length);
+    }
+    Ok(cut)
+}
+
+pub(crate) async fn infos(client: &Inner, places: &[SegmentPlace]) -> Result<Vec<SegmentInfo>> {
+    let mut by_endpoint: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (i, place) in places.iter().enumerate() {
+        by_endpoint.entry(client.endpoint_of(place)).or_default().push(i);
+    }
+    let mut found = vec![None; places.len()];
+    for (endpoint, indexes) in by_endpoint {
+        for indexes in indexes.chunks(PAGE_ITEMS_MAX) {
+            let at = indexes.iter().map(|&i| segment_at(&places[i]));
+            let request = v1::GetSegmentInfoRequest { segments: at.collect() };
+            let answer = client.store(endpoint, |mut c| {
+                let request = request.clone();
+                async move { c.get_segment_info(request).await }
+            });
+            let answer = answer.await?;
+            if answer.segments.len() != indexes.len() {
+                return Err(ClientError::protocol("segment infos do not match the request"));
+            }
+            for (&i, info) in indexes.iter().zip(answer.segments) {
+                found[i] = Some(segment_info(places[i].segment, &info)?);
+            }
+        }
+    }
+    Ok(found.into_iter().flatten().collect())
+}
+
+fn segment_info(segment: SegmentId, info: &v1::SegmentInfo) -> Result<SegmentInfo> {
+    if !info.found {
+        return Err(ClientError::refused(
+            Reason::SegmentNotFound,
+            format!("segment {segment} does not exist; its stream may have been deleted"),
+        ));
+    }
+    Ok(SegmentInfo {
+        segment,
+        start_offset: Offset(info.start_offset),
+        length: Offset(info.length),
+        sealed: info.sealed,
+        log_bytes: info.log_bytes,
+        writers: info.writers,
+        oldest_micros: info.oldest_micros,
+        newest_micros: info.newest_micros,
+    })
+}
+
+fn segment_at(place: &SegmentPlace) -> v1::SegmentAt {
+    v1::SegmentAt { segment: Some(place.segment.into()), container: place.container.0 }
+}
+
+async fn find_offset(client: &Inner, place: &SegmentPlace, time: WallTime) -> Result<Offset> {
+    let request =
+        v1::FindOffsetRequest { at: Some(segment_at(place)), time_micros: time.as_micros() };
+    let answer = client.store(client.endpoint_of(place), |mut c| {
+        let request = request.clone();
+        async move { c.find_offset(request).await }
+    });
+    Ok(Offset(answer.await?.offset))
+}
+
+/// The cut behind which everything stored at or after `time` is: walks from the head over segments
+/// that are entirely older.
+pub(crate) async fn at_time(
+    client: &Arc<Inner>,
+    stream: &ScopedStream,
+    time: WallTime,
+) -> Result<PlacedCut> {
+    let head = lists::segments(client, stream, SegmentSet::Head, None).await?;
+    let mut cut = PlacedCut::new(head.id);
+    let mut walk = Succession::new();
+    head.segments.iter().for_each(|place| walk.begin(place));
+    let mut places: BTreeMap<SegmentId, SegmentPlace> = BTreeMap::new();
+    let mut frontier = head.segments;
+    while !frontier.is_empty() {
+        let infos = infos(client, &frontier).await?;
+        for (place, info) in std::mem::take(&mut frontier).into_iter().zip(infos) {
+            let older = info.sealed && info.newest_micros < time.as_micros();
+            let successors: Vec<_> = if older {
+                lists::successors(client.clone(), place.segment).try_collect().await?
+            } else {
+                Vec::new()
+            };
+            if successors.is_empty() {
+                let offset =
+                    if older { info.length } else { find_offset(client, &place, time).await? };
+                cut.set(place, offset.max(info.start_offset));
+            } else {
+                frontier.extend(walk.finish(place.segment, info.length, successors));
+                places.insert(place.segment, place);
+            }
+        }
+    }
+    // Passed segments with a successor that could not be entered stand in the cut with their end.
+    for (segment, end) in walk.waiting() {
+        if let Some(place) = places.remove(&segment) {
+            cut.set(place, end);
+        }
+    }
+    Ok(cut)
+}

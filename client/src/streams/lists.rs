@@ -1,0 +1,150 @@
+//! Everything that comes in pages.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use common::{ScopeName, ScopedStream, SegmentId, StreamEpoch, StreamId, WriterEpoch, WriterId};
+use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
+use proto::v1;
+
+use super::{SegmentPlace, SegmentSet, StreamSegments, StreamState, StreamSummary, stream_name};
+use crate::client::Inner;
+use crate::error::{ClientError, Result};
+
+/// Items of all pages; `fetch` gets the token of the page before and gives items and next token.
+fn paged<T, F>(fetch: impl Fn(v1::Page) -> F + Send + 'static) -> BoxStream<'static, Result<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<(Vec<T>, String)>> + Send + 'static,
+{
+    let pages = stream::try_unfold((fetch, Some(String::new())), |(fetch, token)| async move {
+        let Some(token) = token else { return Ok(None) };
+        let (items, next) = fetch(v1::Page { size: 0, token }).await?;
+        let items = stream::iter(items.into_iter().map(Ok::<T, ClientError>));
+        Ok::<_, ClientError>(Some((items, (fetch, (!next.is_empty()).then_some(next)))))
+    });
+    pages.try_flatten().boxed()
+}
+
+pub(super) fn scopes(client: Arc<Inner>) -> impl Stream<Item = Result<ScopeName>> + Send + Unpin {
+    paged(move |page| {
+        let client = client.clone();
+        async move {
+            let request = v1::ListScopesRequest { page: Some(page) };
+            let answer = client.controller(|mut c| {
+                let request = request.clone();
+                async move { c.list_scopes(request).await }
+            });
+            let answer = answer.await?;
+            let scopes: Result<_> = answer.scopes.iter().map(|name| read_name(name)).collect();
+            Ok((scopes?, answer.next_token))
+        }
+    })
+}
+
+pub(super) fn streams(
+    client: Arc<Inner>,
+    scope: ScopeName,
+) -> impl Stream<Item = Result<StreamSummary>> + Send + Unpin {
+    paged(move |page| {
+        let (client, scope) = (client.clone(), scope.to_string());
+        async move {
+            let request = v1::ListStreamsRequest { scope, page: Some(page) };
+            let answer = client.controller(|mut c| {
+                let request = request.clone();
+                async move { c.list_streams(request).await }
+            });
+            let answer = answer.await?;
+            let streams: Result<_> = answer.streams.into_iter().map(summary).collect();
+            Ok((streams?, answer.next_token))
+        }
+    })
+}
+
+fn read_name(name: &str) -> Result<ScopeName> {
+    ScopeName::new(name).map_err(|error| ClientError::protocol(error.to_string()))
+}
+
+pub(super) fn summary(summary: v1::StreamSummary) -> Result<StreamSummary> {
+    let name = summary.stream.ok_or_else(|| ClientError::protocol("a stream without a name"))?;
+    let stream = ScopedStream::new(&name.scope, &name.stream)
+        .map_err(|error| ClientError::protocol(error.to_string()))?;
+    Ok(StreamSummary {
+        stream,
+        id: StreamId(summary.stream_id),
+        state: StreamState::from_wire(summary.state),
+        segments: summary.segments,
+        created_micros: summary.created_micros,
+    })
+}
+
+fn places(places: Vec<v1::SegmentPlace>) -> Result<Vec<SegmentPlace>> {
+    places.into_iter().map(|place| Ok(SegmentPlace::try_from(place)?)).collect()
+}
+
+/// The segments of a stream; pages are of one epoch, else they are fetched again.
+pub(crate) async fn segments(
+    client: &Inner,
+    stream: &ScopedStream,
+    set: SegmentSet,
+    writer: Option<(WriterId, WriterEpoch)>,
+) -> Result<StreamSegments> {
+    let wire_set = match set {
+        SegmentSet::Active => v1::SegmentSet::ActiveSegments,
+        SegmentSet::Head => v1::SegmentSet::HeadSegments,
+        SegmentSet::Tail => v1::SegmentSet::TailSegments,
+    };
+    let mut request = v1::GetSegmentsRequest {
+        stream: Some(stream_name(stream)),
+        set: wire_set as i32,
+        page: None,
+        writer: writer.map(|(id, _)| proto::convert::writer_bytes(id)).unwrap_or_default(),
+        writer_epoch: writer.map_or(0, |(_, epoch)| epoch.0),
+    };
+    let mut found: Option<StreamSegments> = None;
+    loop {
+        let answer = client.controller(|mut c| {
+            let request = request.clone();
+            async move { c.get_segments(request).await }
+        });
+        let answer = answer.await?;
+        let (id, epoch) = (StreamId(answer.stream_id), StreamEpoch(answer.epoch));
+        if found.as_ref().is_some_and(|found| (found.id, found.epoch) != (id, epoch)) {
+            // The stream was scaled or made anew between two pages.
+            found = None;
+            request.page = None;
+            continue;
+        }
+        let page = places(answer.segments)?;
+        let found = found.get_or_insert_with(|| StreamSegments {
+            id,
+            epoch,
+            state: StreamState::from_wire(answer.state),
+            segments: Vec::new(),
+        });
+        found.segments.extend(page);
+        if answer.next_token.is_empty() {
+            return Ok(found.clone());
+        }
+        request.page = Some(v1::Page { size: 0, token: answer.next_token });
+    }
+}
+
+pub(crate) fn successors(
+    client: Arc<Inner>,
+    segment: SegmentId,
+) -> BoxStream<'static, Result<SegmentPlace>> {
+    paged(move |page| {
+        let client = client.clone();
+        async move {
+            let request =
+                v1::GetSuccessorsRequest { segment: Some(segment.into()), page: Some(page) };
+            let answer = client.controller(|mut c| {
+                let request = request.clone();
+                async move { c.get_successors(request).await }
+            });
+            let answer = answer.await?;
+            Ok((places(answer.successors)?, answer.next_token))
+        }
+    })
+}

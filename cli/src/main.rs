@@ -1,1 +1,75 @@
-fn main() {}
+//! `braid`, the one binary: runs a server, manages scopes and streams, moves events in and out,
+//! and measures.
+//!
+//! Here the command line is parsed, a runtime is made, and what went wrong becomes an exit code.
+//! Each noun has a file of its own. Results go to standard output, remarks and progress to
+//! standard error; nothing panics on a closed pipe.
+
+mod append;
+mod args;
+mod completion;
+mod connect;
+mod failure;
+mod moment;
+mod output;
+mod place;
+mod read;
+mod scope;
+mod segment;
+mod signals;
+mod stream;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{Cli, Command};
+use crate::failure::{Failure, Result};
+
+// With glibc's allocator the road of an append is a sixth slower.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start_log(&cli.log).and_then(|()| run(&cli.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Messages of the libraries go to standard error.
+fn start_log(filter: &str) -> Result<()> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
+        Failure::usage(format!(
+            "log filter `{filter}` is not valid ({error}); write a level such as `info`, or \
+             `target=level` pairs"
+        ))
+    })?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}
+
+fn run(command: &Command) -> Result<()> {
+    match command {
+        Command::Scope(args) => wait(scope::run(args)),
+        Command::Stream(args) => wait(stream::run(args)),
+        Command::Append(args) => wait(append::run(args)),
+        Command::Read(args) => wait(read::run(args)),
+        Command::Segment(args) => wait(segment::run(args)),
+        Command::Completion(args) => completion::run(args),
+    }
+}
+
+/// Runs a client command. The command itself has this thread and the client's tasks another, so
+/// that parsing and sending go on side by side.
+fn wait(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let result = runtime.block_on(work);
+    // A thread may still wait for a terminal: it ends with the process.
+    runtime.shutdown_background();
+    result
+}

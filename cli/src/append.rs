@@ -1,0 +1,406 @@
+//! `braid append`: events from a file or a pipe into a stream.
+//!
+//! Lines are handed to the writer in order; what an error stops is everything behind it, never
+//! something in front of it. The end of the command says what is stored.
+
+mod fields;
+mod input;
+mod json_array;
+mod pace;
+mod progress;
+mod split;
+
+use std::future::Future;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use client::{Client, Event, EventWriter, StreamConfig};
+use common::{ScopedStream, WriterName};
+use serde::Serialize;
+use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_64;
+
+use self::fields::Fields;
+use self::input::Input;
+use self::pace::Pace;
+use self::progress::Progress;
+use self::split::{InputForm, Splitter};
+use crate::connect::ConnectArgs;
+use crate::failure::{Exit, Failure, Result};
+use crate::moment::TimeFormat;
+use crate::output::{self, OutputArgs, bytes_text, counted, note};
+use crate::signals::Interrupts;
+
+/// Segments of a stream that is created by the first append to it.
+const DEV_SEGMENTS: u32 = 4;
+
+/// How long an interrupted append may take to have acknowledged what it has handed over.
+const INTERRUPTED_FLUSH: Duration = Duration::from_secs(5);
+
+/// Append events from standard input or a file
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  echo 'hello, river' | braid append demo/hello
+  braid append demo/flights --file flights.json --key-field origin
+  braid append demo/flights --file flights.json --key-field origin \\
+      --time-field date --time-format '%Y/%m/%d %H:%M'
+  tail -F app.log | braid append logs/app --key \"$HOSTNAME\"
+  braid append demo/load --file big.jsonl --writer loader   # run again after a crash
+
+Each line is an event, with its exact bytes, an empty line an empty event. Where the input is one
+JSON array, each of its elements is an event. Events with the same key are read in the order in
+which they were appended; events without a key are spread over the segments.
+
+With --writer NAME the number of an event is its line number. The same input given again under
+the same name stores only what is not stored yet.")]
+pub(crate) struct Args {
+    /// The stream; `braid dev` creates it (with 4 segments) where it does not exist
+    #[arg(value_name = "SCOPE/STREAM")]
+    stream: ScopedStream,
+
+    /// Read this file instead of standard input
+    #[arg(short, long)]
+    file: Option<PathBuf>,
+
+    /// Give every event this routing key
+    #[arg(short, long, value_name = "TEXT", conflicts_with = "key_field")]
+    key: Option<String>,
+
+    /// Take the routing key from this field; events are JSON objects
+    #[arg(long, value_name = "NAME")]
+    key_field: Option<String>,
+
+    /// Take the event's own time from this field; events are JSON objects
+    #[arg(long, value_name = "NAME")]
+    time_field: Option<String>,
+
+    /// How the time is written: rfc3339, epoch-s, epoch-ms, epoch-us, or a strptime pattern
+    /// [default: rfc3339, or epoch seconds or milliseconds by their size]
+    #[arg(long, value_name = "FORMAT", requires = "time_field")]
+    time_format: Option<TimeFormat>,
+
+    /// What ends a line; \n, \r, \t and \0 stand for the usual characters
+    #[arg(long, value_name = "TEXT", default_value = "\\n", value_parser = parse_delimiter)]
+    delimiter: Delimiter,
+
+    /// How the input is cut into events
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = InputForm::Auto)]
+    input: InputForm,
+
+    /// Append at most this many events per second
+    #[arg(long, value_name = "EVENTS")]
+    rate: Option<NonZeroU64>,
+
+    /// Resume under this name: lines that are stored already are not stored again
+    #[arg(short, long, value_name = "NAME")]
+    writer: Option<WriterName>,
+
+    /// Give up when the server does not answer for this long
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    #[arg(value_parser = humantime::parse_duration)]
+    timeout: Duration,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// The bytes that end a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Delimiter(Vec<u8>);
+
+fn parse_delimiter(text: &str) -> Result<Delimiter, String> {
+    let mut bytes = Vec::new();
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' => bytes.push(match rest.next() {
+                Some('n') => b'\n',
+                Some('r') => b'\r',
+                Some('t') => b'\t',
+                Some('0') => 0,
+                Some('\\') => b'\\',
+                _ => return Err("after `\\` comes n, r, t, 0 or another `\\`".to_owned()),
+            }),
+            c => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    if bytes.is_empty() {
+        Err("a delimiter has at least one byte".to_owned())
+    } else {
+        Ok(Delimiter(bytes))
+    }
+}
+
+/// What is printed at the end.
+#[derive(Debug, Serialize)]
+struct Summary {
+    stream: String,
+    /// Events of the input, stored now or before.
+    events: u64,
+    /// Those stored by this run.
+    stored: u64,
+    /// Those that an earlier run under the same writer name had stored.
+    already_stored: u64,
+    /// Bytes of all events of the input, without delimiters.
+    bytes: u64,
+    seconds: f64,
+    /// Whether a signal ended the command before the input did.
+    interrupted: bool,
+}
+
+pub(crate) async fn run(args: &Args) -> Result<()> {
+    let mut interrupts = Interrupts::listen()?;
+    let mut input = Input::open(args.file.as_deref())?;
+    let client = args.connect.open_patient(args.timeout).await?;
+    ensure_stream(&client, &args.stream).await?;
+    let mut append = Append::new(args, client, input.length_bytes);
+    let pumped = append.pump(&mut input, &mut interrupts).await;
+    append.progress.finish();
+    append.conclude(pumped, &mut interrupts).await
+}
+
+/// Makes sure that the stream is there: a server of `braid dev` creates it.
+async fn ensure_stream(client: &Client, stream: &ScopedStream) -> Result<()> {
+    let error = match client.streams().describe(stream).await {
+        Ok(_) => return Ok(()),
+        Err(error) => Failure::from(error),
+    };
+    let missing = matches!(error, Failure::Told { exit: Exit::NotFound, .. });
+    if !missing || !client.server_info().await?.dev {
+        return Err(error);
+    }
+    let config = StreamConfig { segments: DEV_SEGMENTS, create_scope: true };
+    if client.streams().create_stream(stream, config).await?.created {
+        note(format_args!("created stream `{stream}` with {DEV_SEGMENTS} segments"));
+    }
+    Ok(())
+}
+
+/// Why no more input is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Input,
+    Interrupted,
+}
+
+struct Append<'a> {
+    args: &'a Args,
+    client: Client,
+    fields: Fields,
+    splitter: Splitter,
+    pace: Option<Pace>,
+    progress: Progress,
+    start: Instant,
+    /// Opened with the first event, whose fingerprint it registers.
+    writer: Option<EventWriter>,
+    /// Events handed to the writer.
+    events: u64,
+    bytes: u64,
+}
+
+impl<'a> Append<'a> {
+    fn new(args: &'a Args, client: Client, input_bytes: Option<u64>) -> Self {
+        let time_format = args.time_format.clone().unwrap_or(TimeFormat::Auto);
+        let time = args.time_field.clone().map(|field| (field, time_format));
+        Self {
+            args,
+            client,
+            fields: Fields { key: args.key_field.clone(), time },
+            splitter: Splitter::new(args.input, &args.delimiter.0),
+            pace: args.rate.map(Pace::new),
+            progress: Progress::new(input_bytes),
+            start: Instant::now(),
+            writer: None,
+            events: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Takes input until it ends, a signal comes, or something is wrong with it.
+    async fn pump(&mut self, input: &mut Input, interrupts: &mut Interrupts) -> Result<End> {
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                () = interrupts.next() => return Ok(End::Interrupted),
+                chunk = input.chunk() => chunk?,
+            };
+            let ended = chunk.is_none();
+            match &chunk {
+                Some(bytes) => self.splitter.push(bytes),
+                None => self.splitter.end(),
+            }
+            let before = self.events;
+            let end = self.take_events(interrupts).await;
+            self.progress
+                .advance(self.events - before, chunk.map_or(0, |bytes| bytes.len() as u64));
+            match end? {
+                Some(end) => return Ok(end),
+                None if ended => return Ok(End::Input),
+                None => {}
+            }
+        }
+    }
+
+    /// Hands over every event that is complete; says so when a signal came meanwhile.
+    async fn take_events(&mut self, interrupts: &mut Interrupts) -> Result<Option<End>> {
+        let args = self.args;
+        loop {
+            if let Some(pace) = &mut self.pace {
+                let due = async {
+                    pace.wait().await;
+                    Ok(())
+                };
+                if let Some(end) = unless_interrupted(interrupts, due).await? {
+                    return Ok(Some(end));
+                }
+            }
+            let noun = self.splitter.noun();
+            let (number, payload) = match self.splitter.next() {
+                Ok(Some(next)) => next,
+                Ok(None) => return Ok(None),
+                Err(error) => return Err(Failure::general(error.to_string())),
+            };
+            let at = |problem: String| Failure::general(format!("{noun} {number} {problem}"));
+            let found = self.fields.take(payload).map_err(|error| at(error.to_string()))?;
+            let key = found.key.as_deref().or(args.key.as_deref());
+            let event = Event { key, time_micros: found.time_micros, payload };
+            event.frame_bytes().map_err(|error| at(format!("cannot be stored: {error}")))?;
+            let writer = match &mut self.writer {
+                Some(writer) => writer,
+                None => self.writer.insert(open_writer(args, &self.client, payload).await?),
+            };
+            if writer.try_append(event)?.is_none() {
+                let appended = async { Ok(writer.append(event).await.map(drop)?) };
+                if let Some(end) = unless_interrupted(interrupts, appended).await? {
+                    return Ok(Some(end));
+                }
+            }
+            if let Some(pace) = &mut self.pace {
+                pace.sent();
+            }
+            self.events += 1;
+            self.bytes += payload.len() as u64;
+        }
+    }
+
+    /// Waits until what was handed over is stored, and says how the command ended.
+    async fn conclude(mut self, pumped: Result<End>, interrupts: &mut Interrupts) -> Result<()> {
+        let patience = match pumped {
+            Ok(End::Input) => None,
+            Ok(End::Interrupted) | Err(_) => Some(INTERRUPTED_FLUSH),
+        };
+        let flushed = self.flush(patience, interrupts).await;
+        let noun = self.splitter.noun();
+        let acknowledged = self.writer.as_ref().map_or(0, |writer| writer.acknowledged().0);
+        match (pumped, flushed) {
+            (Ok(end), Ok(true)) => self.report(end),
+            (Ok(_), Ok(false)) => Err(Failure::new(
+                Exit::Unavailable,
+                format!(
+                    "interrupted before everything was acknowledged; {noun}s up to {acknowledged} \
+                     are stored, whether later ones are is unknown"
+                ),
+            )),
+            (Err(failure), Ok(true)) => {
+                Err(failure.adding(&format!("{noun}s up to {acknowledged} are stored, no others")))
+            }
+            (Err(failure), _) | (Ok(_), Err(failure)) => Err(failure.adding(&format!(
+                "{noun}s up to {acknowledged} are stored, whether later ones are is unknown"
+            ))),
+        }
+    }
+
+    /// Whether everything handed over is stored; bounded by `patience` and by a further signal.
+    async fn flush(
+        &mut self,
+        patience: Option<Duration>,
+        interrupts: &mut Interrupts,
+    ) -> Result<bool> {
+        let Some(writer) = &mut self.writer else { return Ok(true) };
+        let limit = async {
+            match patience {
+                Some(patience) => tokio::time::sleep(patience).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            flushed = writer.flush() => { flushed?; Ok(true) }
+            () = limit => Ok(false),
+            () = interrupts.next() => Ok(false),
+        }
+    }
+
+    fn report(&self, end: End) -> Result<()> {
+        let already_stored = self.writer.as_ref().map_or(0, EventWriter::already_stored);
+        let summary = Summary {
+            stream: self.args.stream.to_string(),
+            events: self.events,
+            stored: self.events.saturating_sub(already_stored),
+            already_stored,
+            bytes: self.bytes,
+            seconds: self.start.elapsed().as_secs_f64(),
+            interrupted: end == End::Interrupted,
+        };
+        output::print_done(self.args.output.output, &summary.sentence(self.args), &summary)
+    }
+}
+
+impl Summary {
+    fn sentence(&self, args: &Args) -> String {
+        let mut text = format!("stored {} in {}", counted(self.stored, "event"), self.stream);
+        if args.writer.is_some() {
+            text += &format!("; {} already stored", were(self.already_stored));
+        }
+        if self.interrupted {
+            text += &format!("; interrupted behind number {}", self.events);
+        }
+        text + &format!(" ({} in {:.2} s)", bytes_text(self.bytes), self.seconds)
+    }
+}
+
+fn were(count: u64) -> String {
+    let verb = if count == 1 { "was" } else { "were" };
+    format!("{count} {verb}")
+}
+
+/// Opens the writer; warns when its name has been used for another input.
+async fn open_writer(args: &Args, client: &Client, first: &[u8]) -> Result<EventWriter> {
+    let builder = client.event_writer(&args.stream);
+    let Some(name) = &args.writer else { return Ok(builder.open().await?) };
+    // 0 says that there is none.
+    let fingerprint = xxh3_64(first).max(1);
+    let builder = builder.named(name.clone()).create_name(true).source_fingerprint(fingerprint);
+    let writer = builder.open().await?;
+    if let Some(registered) = writer.registered()
+        && !registered.created
+        && registered.source_fingerprint.is_some_and(|first| first != fingerprint)
+    {
+        note(format_args!(
+            "warning: the first event of this input is not the one that writer `{name}` began \
+             with; what it has stored already is counted by line numbers, so that lines of this \
+             input will be taken for stored. Use another --writer name for another input"
+        ));
+    }
+    Ok(writer)
+}
+
+/// Waits for `work` unless a signal comes first.
+async fn unless_interrupted(
+    interrupts: &mut Interrupts,
+    work: impl Future<Output = Result<()>>,
+) -> Result<Option<End>> {
+    tokio::select! {
+        biased;
+        done = work => done.map(|()| None),
+        () = interrupts.next() => Ok(Some(End::Interrupted)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

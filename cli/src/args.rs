@@ -1,0 +1,93 @@
+//! The command line. What a verb takes is described next to what it does.
+
+use clap::{Parser, Subcommand};
+
+use crate::{append, completion, read, scope, segment, stream};
+
+/// Braid, an elastic event stream store
+#[derive(Debug, Parser)]
+#[command(name = "braid", version, arg_required_else_help = true)]
+#[command(after_help = "\
+Five minutes with braid:
+  braid dev                                         # a server; leave it running
+  echo 'hello, river' | braid append demo/hello
+  braid read demo/hello --from head --until tail
+  braid stream describe demo/hello
+
+Client commands find the server by --endpoint, BRAID_ENDPOINT, or at 127.0.0.1:7070.
+Results go to standard output; -o table|json|yaml chooses their form.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 denied, 6 unavailable.")]
+pub(crate) struct Cli {
+    /// What the program says about itself on standard error: a level, or target=level pairs
+    #[arg(long, value_name = "FILTER", env = "BRAID_LOG", default_value = "error", global = true)]
+    #[arg(hide_short_help = true)]
+    pub(crate) log: String,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Append(append::Args),
+    Read(read::Args),
+    Scope(scope::Args),
+    Stream(stream::Args),
+    Segment(segment::Args),
+    Completion(completion::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[rstest]
+    #[case("braid append demo/hello --key k --rate 100 --writer w")]
+    #[case("braid append demo/hello --file - --key-field a --time-field b --time-format %Y")]
+    #[case("braid append demo/hello --endpoint somewhere:1 -o json")]
+    #[case("braid read demo/hello --from -5m --until tail --limit 3 --format json")]
+    #[case("braid read demo/hello --from 1-7:0.#0=128 -o yaml")]
+    #[case("braid scope create demo --if-not-exists -o yaml")]
+    #[case("braid scope --endpoint somewhere:1 list")]
+    #[case("braid stream create demo/hello --segments 4 --create-scope")]
+    #[case("braid stream truncate demo/hello --at -1h")]
+    #[case("braid stream cut demo/hello")]
+    #[case("braid segment read demo/hello/0.#0 --offset 12 --events")]
+    #[case("braid completion bash")]
+    fn a_command_is_understood(#[case] line: &str) {
+        Cli::try_parse_from(line.split(' ')).unwrap();
+    }
+
+    #[rstest]
+    #[case("braid append demo")]
+    #[case("braid append demo/hello/x")]
+    #[case("braid append _demo/hello")]
+    #[case("braid append demo/hello --key k --key-field f")]
+    #[case("braid append demo/hello --time-format rfc3339")]
+    #[case("braid append demo/hello --rate 0")]
+    #[case("braid append demo/hello --writer a/b")]
+    #[case("braid append demo/hello --timeout soon")]
+    #[case("braid read demo/hello --from yesterday")]
+    #[case("braid read demo/hello --limit -1")]
+    #[case("braid read demo/hello --format json -o yaml")]
+    #[case("braid scope create a/b")]
+    #[case("braid stream create demo/hello --segments 0")]
+    #[case("braid segment describe demo/hello/0")]
+    #[case("braid completion dos")]
+    #[case("braid unknown")]
+    fn a_bad_command_is_a_usage_error(#[case] line: &str) {
+        let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        assert_ne!(error.kind(), ErrorKind::DisplayHelp);
+    }
+}

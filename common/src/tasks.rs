@@ -35,11 +35,20 @@ impl Tasks {
 
     /// Runs `task` on the current runtime. A panic in it is reported, marks the set as failed and
     /// cancels the others.
-    #[expect(clippy::disallowed_methods, reason = "this is where tasks get their owner")]
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_on(&tokio::runtime::Handle::current(), name, task);
+    }
+
+    /// Runs `task` on the given runtime; otherwise as [`Tasks::spawn`].
+    pub fn spawn_on(
+        &self,
+        runtime: &tokio::runtime::Handle,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         let set = self.clone();
         let guard = self.tracker.token();
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             let _guard = guard;
             let watch = PanicWatch { set, name, done: false };
             task.await;

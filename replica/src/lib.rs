@@ -1,1 +1,27 @@
-//! Placeholder.
+//! Raft groups: whatever must survive is a group that drives a deterministic [`StateMachine`].
+//!
+//! A [`Host`] owns the groups of a node on one shared write-ahead log: a worker steps them, a log
+//! thread writes large blocks, a checkpoint thread saves frozen state to RocksDB, off the
+//! acknowledgement path. Callers see a [`GroupHandle`] per group and never a channel. The worker
+//! itself is a `step` function without threads, clocks or I/O of its own but one small inline
+//! write, so that simulations drive the very code that ships.
+//!
+//! Guarantees: an outcome is delivered only after the entry that holds its operation is durable on
+//! a quorum and applied; a proposal that was taken is answered exactly once, with `Unknown` where
+//! its fate was lost with the term; a panic in one group quarantines that group only.
+
+mod bell;
+pub mod entry;
+pub mod envelope;
+pub mod handle;
+pub mod kv;
+pub mod machine;
+pub mod propose;
+pub mod settings;
+
+pub use entry::{Entry, Operation, Stamp};
+pub use handle::{GroupHandle, GroupStatus, Leadership};
+pub use kv::{Applied, Kv, KvError, MemKv, RocksKv};
+pub use machine::{Change, RestoreError, StateMachine, UnknownOperation};
+pub use propose::{OutcomeSink, Proposal, ProposeError, Refused, Reply};
+pub use settings::HostSettings;

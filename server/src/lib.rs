@@ -1,1 +1,18 @@
-//! Placeholder.
+//! Joins the roles of Braid into one process: settings, the accept layer, HTTP, metrics, health,
+//! and the order in which things start and stop.
+//!
+//! Everything here is about the process; what the services do is in their own crates. The
+//! command line's binary calls [`resolve`] and then `run` or `dev`.
+
+mod accept;
+mod error;
+mod http;
+mod identity;
+mod settings;
+
+pub use error::{ErrorKind, ServerError};
+pub use identity::{DataDir, FORMAT, Identity};
+pub use settings::{
+    Cache, Checkpoint, Containers, Data, Entry, Limits, Log, Origin, Period, Resolved, Server,
+    Settings, SettingsError, Sources, Tracing, TracingFormat, resolve,
+};

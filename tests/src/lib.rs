@@ -1,4 +1,6 @@
 //! Verification of the whole: models that come before their code, the history checker, and the
 //! seeded simulation of a node. `docs/testing.md` says how to run and replay them.
 
+pub mod checker;
+pub mod history;
 pub mod models;

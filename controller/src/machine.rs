@@ -1,0 +1,212 @@
+//! The controller's state machine: what exists, where it is, who writes, and which workflows run.
+//!
+//! Deterministic: apply sees the state, the operation and the leader's stamp, nothing else. Every
+//! operation decides completely before it changes anything, so a refusal leaves the state as it
+//! was. Workflows that need segment stores are jobs in this state (see [`crate::jobs`]): an
+//! operation starts one, entries record its finished steps, the last step completes what was asked.
+
+mod cluster;
+mod create_stream;
+mod cut;
+mod delete_stream;
+mod head;
+mod placement;
+mod records;
+mod register_writer;
+mod scopes;
+mod seal_stream;
+mod steps;
+mod stream;
+mod truncate_stream;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use common::{ContainerId, LogIndex, ScopeName, ScopedStream, StreamId, StreamName, WallTime};
+use replica::{Change, Entry, RestoreError, StateMachine, UnknownOperation};
+use tokio::sync::watch;
+
+pub use cluster::{Cluster, Container, Store};
+pub use scopes::Scope;
+pub(crate) use steps::Phase;
+pub use steps::{Job, JobKind};
+pub use stream::{Epoch, Removed, Segment, SegmentKey, Stream, StreamState, Writer};
+
+use crate::operation::{Operation, StoreId};
+use crate::outcome::{Outcome, Refusal};
+use crate::stores::JobId;
+use records::Key;
+
+/// Everything the controller knows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct State {
+    cluster: Option<Cluster>,
+    stores: BTreeMap<StoreId, Store>,
+    containers: BTreeMap<ContainerId, Container>,
+    scopes: BTreeMap<ScopeName, Scope>,
+    streams: BTreeMap<StreamId, Stream>,
+    jobs: BTreeMap<JobId, Job>,
+    /// Why the newest failed jobs failed.
+    failures: BTreeMap<JobId, String>,
+}
+
+/// The state with what is needed to save it and to wake those who wait for its jobs.
+#[derive(Debug)]
+pub struct ControllerMachine {
+    state: State,
+    /// What changed since the last freeze.
+    dirty: BTreeSet<Key>,
+    jobs_changed: bool,
+    progress: watch::Sender<u64>,
+}
+
+impl Default for ControllerMachine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ControllerMachine {
+    pub fn new() -> Self {
+        Self {
+            state: State::default(),
+            dirty: BTreeSet::new(),
+            jobs_changed: false,
+            progress: watch::Sender::new(0),
+        }
+    }
+
+    /// Changes whenever a job was started, moved on or ended, on every replica.
+    pub fn progress(&self) -> watch::Receiver<u64> {
+        self.progress.subscribe()
+    }
+
+    /// Applies one decoded operation, made at `now` by its leader's word.
+    pub fn apply_operation(&mut self, operation: &Operation, now: WallTime) -> Outcome {
+        match operation {
+            Operation::Initialize { cluster, incarnation } => {
+                self.initialize(*cluster, *incarnation)
+            }
+            Operation::RegisterStore { store, endpoint, containers } => {
+                self.register_store(*store, endpoint, containers)
+            }
+            Operation::CreateScope { scope } => self.create_scope(scope, now),
+            Operation::DeleteScope { scope } => self.delete_scope(scope),
+            Operation::CreateStream { stream, segments, create_scope } => {
+                self.create_stream(stream, *segments, *create_scope, now)
+            }
+            Operation::SealStream { stream } => self.seal_stream(stream, now),
+            Operation::TruncateStream { stream, cut } => self.truncate_stream(*stream, cut, now),
+            Operation::DeleteStream { stream } => self.delete_stream(stream, now),
+            Operation::RegisterWriter { stream, writer, create, source_fingerprint } => {
+                self.register_writer(stream, writer, *create, *source_fingerprint, now)
+            }
+            Operation::StepDone { job, step, lengths } => self.step_done(*job, *step, lengths),
+            Operation::StepFailed { job, step, message } => self.step_failed(*job, *step, message),
+        }
+    }
+
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.state.cluster.as_ref()
+    }
+
+    pub fn stores(&self) -> &BTreeMap<StoreId, Store> {
+        &self.state.stores
+    }
+
+    pub fn containers(&self) -> &BTreeMap<ContainerId, Container> {
+        &self.state.containers
+    }
+
+    pub fn scopes(&self) -> &BTreeMap<ScopeName, Scope> {
+        &self.state.scopes
+    }
+
+    /// The streams of a scope by name.
+    pub fn streams_of(
+        &self,
+        scope: &ScopeName,
+    ) -> Result<&BTreeMap<StreamName, StreamId>, Refusal> {
+        let found = self.state.scopes.get(scope);
+        found.map(|s| &s.streams).ok_or_else(|| Refusal::ScopeNotFound(scope.clone()))
+    }
+
+    /// The stream that has this name now.
+    pub fn stream(&self, name: &ScopedStream) -> Result<&Stream, Refusal> {
+        let id = self.streams_of(&name.scope)?.get(&name.stream);
+        let id = id.ok_or_else(|| Refusal::StreamNotFound(name.clone()))?;
+        Ok(&self.state.streams[id])
+    }
+
+    pub fn stream_by_id(&self, id: StreamId) -> Result<&Stream, Refusal> {
+        self.state.streams.get(&id).ok_or(Refusal::StreamIdNotFound(id))
+    }
+
+    pub fn jobs(&self) -> &BTreeMap<JobId, Job> {
+        &self.state.jobs
+    }
+
+    /// Why a job ended without doing what was asked, for as long as that is remembered.
+    pub fn failure_of(&self, job: JobId) -> Option<&str> {
+        self.state.failures.get(&job).map(String::as_str)
+    }
+
+    /// The stream for a change: `&mut`, and marked to be saved.
+    fn stream_mut(&mut self, id: StreamId) -> &mut Stream {
+        self.dirty.insert(Key::Stream(id));
+        self.state.streams.get_mut(&id).expect("the stream was looked up before")
+    }
+}
+
+impl StateMachine for ControllerMachine {
+    type Outcome = Outcome;
+
+    fn apply(
+        &mut self,
+        entry: &Entry<'_>,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), UnknownOperation> {
+        for operation in entry.operations() {
+            let decoded = Operation::decode(operation.header)
+                .map_err(|malformed| UnknownOperation::new(malformed.to_string()))?;
+            outcomes.push(self.apply_operation(&decoded, entry.stamp.wall));
+        }
+        Ok(())
+    }
+
+    fn digest(outcome: &Outcome) -> u64 {
+        crate::outcome::digest(outcome)
+    }
+
+    fn freeze(&mut self) -> Vec<Change> {
+        let dirty = std::mem::take(&mut self.dirty);
+        dirty
+            .into_iter()
+            .map(|key| Change { key: key.encode(), value: self.state.value(&key) })
+            .collect()
+    }
+
+    fn restore(
+        &mut self,
+        pairs: &mut dyn Iterator<Item = (Bytes, Bytes)>,
+    ) -> Result<(), RestoreError> {
+        self.state = State::restore(pairs)?;
+        self.dirty.clear();
+        self.jobs_changed = true;
+        Ok(())
+    }
+
+    /// Operations carry no payload: nothing of the log is needed once it is applied and saved.
+    fn oldest_live_index(&self) -> Option<LogIndex> {
+        None
+    }
+
+    fn round_done(&mut self) {
+        if std::mem::take(&mut self.jobs_changed) {
+            self.progress.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

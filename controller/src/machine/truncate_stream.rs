@@ -1,0 +1,66 @@
+//! Truncate a stream to a cut. The head moves at once, so that readers begin at the right place
+//! from then on; a job drops the bytes. A sealed stream can be truncated, too.
+
+use std::collections::BTreeMap;
+
+use common::{Offset, StreamId, WallTime};
+
+use crate::machine::ControllerMachine;
+use crate::machine::records::Key;
+use crate::machine::steps::JobKind;
+use crate::machine::stream::{SegmentKey, StreamState};
+use crate::operation::CutOffsets;
+use crate::outcome::{Accepted, Outcome, Refusal};
+
+impl ControllerMachine {
+    pub(super) fn truncate_stream(
+        &mut self,
+        stream: StreamId,
+        cut: &CutOffsets,
+        now: WallTime,
+    ) -> Outcome {
+        let found = self.stream_by_id(stream)?;
+        if found.state == StreamState::Deleting {
+            return Err(Refusal::StreamNotFound(found.name.clone()));
+        }
+        if let Some(job) = found.job {
+            return Err(Refusal::Busy { stream: found.name.clone(), job });
+        }
+        let fits = found.check_cut(cut);
+        fits.map_err(|problem| Refusal::CutDoesNotFit { stream: found.name.clone(), problem })?;
+        let head = found.head_after(cut);
+        let old: BTreeMap<_, _> = found.head_offsets().into_iter().collect();
+        if head == old {
+            return Ok(Accepted::Started { stream, job: None });
+        }
+        self.set_head(stream, head);
+        let job = self.start_job(stream, JobKind::Truncate, now);
+        Ok(Accepted::Started { stream, job: Some(job) })
+    }
+
+    fn set_head(&mut self, id: StreamId, head: BTreeMap<SegmentKey, Offset>) {
+        let stream = self.stream_mut(id);
+        let old = std::mem::replace(&mut stream.head, head);
+        let touched: Vec<_> = old.keys().chain(stream.head.keys()).copied().collect();
+        let keys = touched
+            .into_iter()
+            .map(|(epoch, number)| Key::Head(common::SegmentId { stream: id, epoch, number }));
+        self.dirty.extend(keys);
+    }
+
+    /// The job's end: what lies before the head is not the stream's any more.
+    pub(super) fn drop_before_head(&mut self, id: StreamId) {
+        for key in self.state.streams[&id].before_head() {
+            let stream = self.stream_mut(id);
+            let segment = stream.segments.remove(&key).expect("it was found in the stream");
+            let segment_id = stream.segment_id(key);
+            let container = segment.container;
+            stream
+                .removed
+                .insert(key, crate::machine::stream::Removed { range: segment.range, container });
+            self.count_segment(container, -1);
+            self.dirty.insert(Key::Segment(segment_id));
+            self.dirty.insert(Key::Removed(segment_id));
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The controller's operations: what stands in the headers of its log entries.
+//!
+//! Format: version u8, kind u8, then the kind's fields (see [`crate::codec`]). A kind is never
+//! given to another operation; `operation/tests.rs` holds one example of each, byte for byte.
+
+use bytes::Bytes;
+use common::{
+    ContainerId, Incarnation, Offset, ScopeName, ScopedStream, SegmentId, SegmentNumber,
+    StreamEpoch, StreamId, WriterName,
+};
+
+use crate::codec::{Decoder, Encoder, Malformed};
+use crate::stores::JobId;
+
+const VERSION: u8 = 1;
+
+/// A process that holds containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreId(pub u64);
+
+/// A place in one stream: an offset for each of some segments.
+pub type CutOffsets = Vec<(StreamEpoch, SegmentNumber, Offset)>;
+
+/// One change to the controller's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// Gives the cluster its identity; the first one counts, later ones change nothing.
+    Initialize {
+        cluster: u128,
+        incarnation: Incarnation,
+    },
+    /// Makes a store, its endpoint and its containers known.
+    RegisterStore {
+        store: StoreId,
+        endpoint: String,
+        containers: Vec<ContainerId>,
+    },
+    CreateScope {
+        scope: ScopeName,
+    },
+    DeleteScope {
+        scope: ScopeName,
+    },
+    CreateStream {
+        stream: ScopedStream,
+        segments: u32,
+        create_scope: bool,
+    },
+    SealStream {
+        stream: ScopedStream,
+    },
+    /// By id, so that a cut never reaches a stream that was made later under the same name.
+    TruncateStream {
+        stream: StreamId,
+        cut: CutOffsets,
+    },
+    DeleteStream {
+        stream: ScopedStream,
+    },
+    RegisterWriter {
+        stream: ScopedStream,
+        writer: WriterName,
+        create: bool,
+        source_fingerprint: u64,
+    },
+    /// Every command of this step of the job has been carried out.
+    StepDone {
+        job: JobId,
+        step: u32,
+        lengths: Vec<(SegmentId, Offset)>,
+    },
+    /// This step of the job can never be carried out.
+    StepFailed {
+        job: JobId,
+        step: u32,
+        message: String,
+    },
+}
+
+mod kind {
+    pub(super) const INITIALIZE: u8 = 1;
+    pub(super) const REGISTER_STORE: u8 = 2;
+    pub(super) const CREATE_SCOPE: u8 = 3;
+    pub(super) const DELETE_SCOPE: u8 = 4;
+    pub(super) const CREATE_STREAM: u8 = 5;
+    pub(super) const SEAL_STREAM: u8 = 6;
+    pub(super) const TRUNCATE_STREAM: u8 = 7;
+    pub(super) const DELETE_STREAM: u8 = 8;
+    pub(super) const REGISTER_WRITER: u8 = 9;
+    pub(super) const STEP_DONE: u8 = 10;
+    pub(super) const STEP_FAILED: u8 = 11;
+}
+
+impl Operation {
+    pub fn encode(&self) -> Bytes {
+        let mut out = Encoder::versioned(VERSION);
+        match self {
+            Self::Initialize { cluster, incarnation } => {
+                out.u8(kind::INITIALIZE).u128(*cluster).u16(incarnation.0);
+            }
+            Self::RegisterStore { store, endpoint, containers } => {
+                out.u8(kind::REGISTER_STORE).u64(store.0).text(endpoint).count(containers.len());
+                containers.iter().for_each(|container| _ = out.u64(container.0));
+            }
+            Self::CreateScope { scope } => _ = out.u8(kind::CREATE_SCOPE).text(scope.as_str()),
+            Self::DeleteScope { scope } => _ = out.u8(kind::DELETE_SCOPE).text(scope.as_str()),
+            Self::CreateStream { stream, segments, create_scope } => {
+                stream_name(out.u8(kind::CREATE_STREAM), stream).u32(*segments).bool(*create_scope);
+            }
+            Self::SealStream { stream } => _ = stream_name(out.u8(kind::SEAL_STREAM), stream),
+            Self::TruncateStream { stream, cut } => {
+                out.u8(kind::TRUNCATE_STREAM).u64(stream.0).count(cut.len());
+                for (epoch, number, offset) in cut {
+                    out.u32(epoch.0).u32(number.0).u64(offset.0);
+                }
+            }
+            Self::DeleteStream { stream } => _ = stream_name(out.u8(kind::DELETE_STREAM), stream),
+            Self::RegisterWriter { stream, writer, create, source_fingerprint } => {
+                stream_name(out.u8(kind::REGISTER_WRITER), stream).text(writer.as_str());
+                out.bool(*create).u64(*source_fingerprint);
+            }
+            Self::StepDone { job, step, lengths } => {
+                out.u8(kind::STEP_DONE).u64(job.0).u32(*step).count(lengths.len());
+                for (segment, length) in lengths {
+                    out.segment(*segment).u64(length.0);
+                }
+            }
+            Self::StepFailed { job, step, message } => {
+                out.u8(kind::STEP_FAILED).u64(job.0).u32(*step).text(message);
+            }
+        }
+        out.finish()
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut input = Decoder::versioned(bytes, VERSION, "controller operation")?;
+        let operation = match input.u8()? {
+            kind::INITIALIZE => {
+                Self::Initialize { cluster: input.u128()?, incarnation: input.u16()?.into() }
+            }
+            kind::REGISTER_STORE => Self::RegisterStore {
+                store: StoreId(input.u64()?),
+                endpoint: input.text()?.to_owned(),
+                containers: list(&mut input, 8, |input| Ok(ContainerId(input.u64()?)))?,
+            },
+            kind::CREATE_SCOPE => Self::CreateScope { scope: input.name()? },
+            kind::DELETE_SCOPE => Self::DeleteScope { scope: input.name()? },
+            kind::CREATE_STREAM => Self::CreateStream {
+                stream: decode_stream_name(&mut input)?,
+                segments: input.u32()?,
+                create_scope: input.bool()?,
+            },
+            kind::SEAL_STREAM => Self::SealStream { stream: decode_stream_name(&mut input)? },
+            kind::TRUNCATE_STREAM => Self::TruncateStream {
+                stream: StreamId(input.u64()?),
+                cut: list(&mut input, 16, |input| {
+                    Ok((input.u32()?.into(), input.u32()?.into(), input.offset()?))
+                })?,
+            },
+            kind::DELETE_STREAM => Self::DeleteStream { stream: decode_stream_name(&mut input)? },
+            kind::REGISTER_WRITER => Self::RegisterWriter {
+                stream: decode_stream_name(&mut input)?,
+                writer: input.name()?,
+                create: input.bool()?,
+                source_fingerprint: input.u64()?,
+            },
+            kind::STEP_DONE => Self::StepDone {
+                job: JobId(input.u64()?),
+                step: input.u32()?,
+                lengths: list(&mut input, 24, |input| Ok((input.segment()?, input.offset()?)))?,
+            },
+            kind::STEP_FAILED => Self::StepFailed {
+                job: JobId(input.u64()?),
+                step: input.u32()?,
+                message: input.text()?.to_owned(),
+            },
+            _ => return Err(input.malformed()),
+        };
+        input.finish()?;
+        Ok(operation)
+    }
+}
+
+fn stream_name<'a>(out: &'a mut Encoder, name: &ScopedStream) -> &'a mut Encoder {
+    out.text(name.scope.as_str()).text(name.stream.as_str())
+}
+
+fn decode_stream_name(input: &mut Decoder<'_>) -> Result<ScopedStream, Malformed> {
+    Ok(ScopedStream { scope: input.name()?, stream: input.name()? })
+}
+
+fn list<T>(
+    input: &mut Decoder<'_>,
+    item_bytes: usize,
+    mut item: impl FnMut(&mut Decoder<'_>) -> Result<T, Malformed>,
+) -> Result<Vec<T>, Malformed> {
+    let count = input.count(item_bytes)?;
+    (0..count).map(|_| item(input)).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,45 @@
+//! Create a stream and wait until it takes events. One of that name that exists is no error.
+
+use common::ScopedStream;
+use proto::v1;
+
+use crate::machine::StreamState;
+use crate::operation::Operation;
+use crate::outcome::Accepted;
+use crate::service::{ControllerService, ServiceError, fields};
+
+impl ControllerService {
+    pub(super) async fn create_stream(
+        &self,
+        request: v1::CreateStreamRequest,
+    ) -> Result<v1::CreateStreamResponse, ServiceError> {
+        let name = fields::stream(request.stream)?;
+        let segments = fields::segments(request.config, self.settings.default_segments)?;
+        if let Some(found) = self.ready_stream(&name).await? {
+            return Ok(found);
+        }
+        let create_scope = request.create_scope;
+        let operation = Operation::CreateStream { stream: name, segments, create_scope };
+        match self.submit(operation).await? {
+            Accepted::StreamCreated { stream, created, job } => {
+                self.finished(job).await?;
+                Ok(v1::CreateStreamResponse { stream_id: stream.0, created })
+            }
+            other => Err(ServiceError::bug(&other)),
+        }
+    }
+
+    /// Creating what is there costs a read, not an entry: clients do it before each append.
+    async fn ready_stream(
+        &self,
+        name: &ScopedStream,
+    ) -> Result<Option<v1::CreateStreamResponse>, ServiceError> {
+        let name = name.clone();
+        let found = self.query(move |machine| {
+            let ready = |state| !matches!(state, StreamState::Creating | StreamState::Deleting);
+            machine.stream(&name).ok().filter(|stream| ready(stream.state)).map(|stream| stream.id)
+        });
+        let found = found.await?;
+        Ok(found.map(|id| v1::CreateStreamResponse { stream_id: id.0, created: false }))
+    }
+}

@@ -1,0 +1,17 @@
+//! Delete a stream and wait until nothing of it is left and its name is free.
+
+use proto::v1;
+
+use crate::operation::Operation;
+use crate::service::{ControllerService, ServiceError, fields};
+
+impl ControllerService {
+    pub(super) async fn delete_stream(
+        &self,
+        request: v1::DeleteStreamRequest,
+    ) -> Result<v1::DeleteStreamResponse, ServiceError> {
+        let stream = fields::stream(request.stream)?;
+        self.carry_out(Operation::DeleteStream { stream }).await?;
+        Ok(v1::DeleteStreamResponse {})
+    }
+}

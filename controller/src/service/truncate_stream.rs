@@ -1,0 +1,84 @@
+//! Truncate a stream to a cut and wait until the bytes before it are dropped.
+//!
+//! Whether an offset lies within an unsealed segment only its store knows. It is asked before the
+//! operation is proposed; since lengths only grow, what it answered stays true.
+
+use common::limits::PAGE_ITEMS_MAX;
+use common::{ContainerId, Offset, ScopedStream, SegmentId, StreamId};
+use futures::{StreamExt, TryStreamExt, stream};
+use proto::v1;
+
+use crate::machine::{ControllerMachine, Stream};
+use crate::operation::{CutOffsets, Operation};
+use crate::outcome::{CutProblem, Refusal};
+use crate::service::{ControllerService, ServiceError, fields};
+use crate::stores::SegmentLength;
+
+/// Questions for lengths that are asked at the same time.
+const QUESTIONS_IN_FLIGHT: usize = 8;
+
+/// A cut that fits as far as the controller knows, and what the stores must say about it.
+struct Checked {
+    stream: StreamId,
+    cut: CutOffsets,
+    unsealed: Vec<(SegmentId, ContainerId)>,
+}
+
+impl ControllerService {
+    pub(super) async fn truncate_stream(
+        &self,
+        request: v1::TruncateStreamRequest,
+    ) -> Result<v1::TruncateStreamResponse, ServiceError> {
+        let name = fields::stream(request.stream)?;
+        let cut = fields::cut(request.cut)?;
+        let asked = (name.clone(), cut.clone());
+        let checked = self.query(move |machine| check(machine, &asked.0, &asked.1)).await??;
+        self.check_lengths(&name, &cut, checked.unsealed).await?;
+        let (stream, cut) = (checked.stream, checked.cut);
+        self.carry_out(Operation::TruncateStream { stream, cut }).await?;
+        Ok(v1::TruncateStreamResponse {})
+    }
+
+    async fn check_lengths(
+        &self,
+        name: &ScopedStream,
+        cut: &[(SegmentId, Offset)],
+        unsealed: Vec<(SegmentId, ContainerId)>,
+    ) -> Result<(), ServiceError> {
+        let questions =
+            unsealed.chunks(PAGE_ITEMS_MAX).map(|chunk| self.stores.lengths(chunk.to_vec()));
+        let answers = stream::iter(questions.collect::<Vec<_>>()).buffered(QUESTIONS_IN_FLIGHT);
+        let lengths: Vec<Vec<SegmentLength>> = answers.try_collect().await?;
+        let lengths: std::collections::BTreeMap<_, _> =
+            lengths.into_iter().flatten().map(|found| (found.segment, found.length)).collect();
+        for (segment, offset) in cut {
+            if let Some(length) = lengths.get(segment).filter(|length| offset > length) {
+                let (segment, offset, length) = (*segment, *offset, *length);
+                let problem = CutProblem::BeyondLength { segment, offset, length };
+                return Err(Refusal::CutDoesNotFit { stream: name.clone(), problem }.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check(
+    machine: &ControllerMachine,
+    name: &ScopedStream,
+    cut: &[(SegmentId, Offset)],
+) -> Result<Checked, Refusal> {
+    let stream = machine.stream(name)?;
+    let misfit = |problem| Refusal::CutDoesNotFit { stream: name.clone(), problem };
+    if let Some((foreign, _)) = cut.iter().find(|(segment, _)| segment.stream != stream.id) {
+        return Err(misfit(CutProblem::Unknown(*foreign)));
+    }
+    let offsets: CutOffsets =
+        cut.iter().map(|(id, offset)| (id.epoch, id.number, *offset)).collect();
+    stream.check_cut(&offsets).map_err(misfit)?;
+    let unsealed = cut.iter().filter(|(_, offset)| *offset > Offset::ZERO);
+    let unsealed = unsealed.filter_map(|(id, _)| {
+        let segment = stream.segment(Stream::key_of(*id))?;
+        segment.sealed.is_none().then_some((*id, segment.container))
+    });
+    Ok(Checked { stream: stream.id, unsealed: unsealed.collect(), cut: offsets })
+}

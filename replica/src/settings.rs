@@ -1,0 +1,59 @@
+//! The knobs of a [`crate::Host`].
+
+use std::time::Duration;
+
+use common::ByteSize;
+
+/// How a node runs its groups.
+#[derive(Debug, Clone)]
+pub struct HostSettings {
+    /// Bytes of proposals per group that were taken but not yet applied. Beyond them proposals
+    /// are refused: it bounds both memory and the time a refused client waits.
+    pub queue_bytes_max: ByteSize,
+    /// What a refused proposer is told to wait.
+    pub retry_after: Duration,
+    /// Bytes of a group's log after which its state is saved locally: bounds replay at start.
+    pub checkpoint_log_bytes: ByteSize,
+    /// The longest time a change stays unsaved while the group goes on working.
+    pub checkpoint_interval: Duration,
+    /// One beat of Raft's logical clock. Groups with one voter need none.
+    pub tick: Duration,
+    /// Beats without a leader before a replica campaigns; drawn between this and twice this.
+    pub election_ticks: usize,
+    pub heartbeat_ticks: usize,
+    /// Blocks up to this size are written by the worker itself: saves two thread switches.
+    pub inline_write_max: ByteSize,
+    /// Parts of a thousand of the log's budget at which proposals of clients are refused.
+    pub log_full_permille: u64,
+    /// A log write outstanding for longer than this sheds load: proposals are refused.
+    pub stall_shed: Duration,
+    /// A log write outstanding for longer than this makes the node not ready.
+    pub stall_unready: Duration,
+    /// A log write outstanding for longer than this ends the process.
+    pub stall_stop: Duration,
+    /// Bytes of applied or not yet applied entries a group keeps in memory for followers.
+    pub recent_bytes_max: ByteSize,
+    /// RocksDB memory: memtables and block cache together.
+    pub kv_memory: ByteSize,
+}
+
+impl Default for HostSettings {
+    fn default() -> Self {
+        Self {
+            queue_bytes_max: ByteSize::mib(32),
+            retry_after: Duration::from_millis(20),
+            checkpoint_log_bytes: ByteSize::mib(256),
+            checkpoint_interval: Duration::from_secs(60),
+            tick: Duration::from_millis(100),
+            election_ticks: 10,
+            heartbeat_ticks: 3,
+            inline_write_max: ByteSize::kib(32),
+            log_full_permille: 900,
+            stall_shed: Duration::from_secs(2),
+            stall_unready: Duration::from_secs(10),
+            stall_stop: Duration::from_secs(60),
+            recent_bytes_max: ByteSize::mib(8),
+            kv_memory: ByteSize::mib(16),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Limits of the segment store alone, each with unit and reason; shared ones are in
+//! `common::limits`.
+
+use std::time::Duration;
+
+use common::limits::KIB;
+
+/// Predecessors or successors of one segment: a header with all of them stays far below an entry.
+pub const NEIGHBOURS_MAX: usize = 4_096;
+
+/// Attributes of one segment: they live in memory and in every saved record of the segment.
+pub const ATTRIBUTES_MAX: usize = 64;
+
+/// Bytes of an attribute's value: a small fact, not data.
+pub const ATTRIBUTE_VALUE_BYTES_MAX: usize = KIB;
+
+/// Up-time for which a named writer's entry is kept after its last use: longer than a loader that
+/// is down over a long weekend.
+pub const NAMED_WRITER_TTL: Duration = Duration::from_hours(7 * 24);
+
+/// Up-time for which an anonymous writer's entry is kept after its last use.
+pub const ANONYMOUS_WRITER_TTL: Duration = Duration::from_hours(1);
+
+/// Up-time for which only the session number of an expired entry is kept, so that a block that is
+/// still on its way is refused and not stored.
+pub const EXPIRED_SESSION_TTL: Duration = Duration::from_hours(1);
+
+/// Writers named by one expire operation: bounds the time that its apply takes.
+pub const EXPIRE_WRITERS_MAX: usize = 4_096;
+
+/// The resolution of the time index: no byte at or behind the answer for a time is older than the
+/// time by more than this.
+pub const TIME_INDEX_RESOLUTION: Duration = Duration::from_secs(1);
+
+/// Blocks at least this large keep the memory they were received in; smaller ones are copied, or a
+/// cached event of 100 bytes would keep a whole receive buffer alive.
+pub const ZERO_COPY_BYTES_MIN: usize = 32 * KIB;
+
+/// Bytes of one read message at most: a good share of a socket buffer and a small wait for others.
+pub const READ_MESSAGE_BYTES_MAX: usize = 512 * KIB;
+
+/// Pieces smaller than this are gathered, up to `READ_GATHER_BYTES`, instead of sent alone.
+pub const READ_GATHER_BELOW: usize = 64 * KIB;
+
+/// Bytes to which small pieces are gathered in one read message.
+pub const READ_GATHER_BYTES: usize = 256 * KIB;
+
+/// Bytes that one sequential reader has read ahead from the log, at first and at most.
+pub const READ_AHEAD_BYTES_MIN: usize = 1024 * KIB;
+pub const READ_AHEAD_BYTES_MAX: usize = 4 * 1024 * KIB;
+
+/// How long a client waits before it opens a session again that a full container refused, where
+/// the container itself does not say.
+pub const RETRY_AFTER: Duration = Duration::from_millis(100);

@@ -1,0 +1,77 @@
+//! What an operator may set of the segment store.
+
+use common::ByteSize;
+
+/// Settings of the segment store; defaults suit a machine with 2 cores and a few GiB of memory.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Memory for the newest bytes of all segments together, which tail readers share. More pays
+    /// only where readers lag by more than this; much more costs appends page faults.
+    pub tail_cache: ByteSize,
+    /// Memory for log entries that catch-up readers have just read or are about to read.
+    pub read_cache: ByteSize,
+    /// Bytes of appends that may wait for their acknowledgement in the whole process. Beyond it
+    /// the server stops reading from clients, which HTTP/2 pushes back to them.
+    pub append_memory: ByteSize,
+    /// Threads that read from the log. A few keep a disk busy.
+    pub read_threads: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            tail_cache: ByteSize::mib(128),
+            read_cache: ByteSize::mib(64),
+            append_memory: ByteSize::mib(64),
+            read_threads: 2,
+        }
+    }
+}
+
+/// A setting that cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("setting `{name}` is {value}; {rule}")]
+pub struct SettingError {
+    pub name: &'static str,
+    pub value: String,
+    pub rule: &'static str,
+}
+
+impl Settings {
+    /// Refuses values with which the store could not do its work.
+    pub fn check(&self) -> Result<(), SettingError> {
+        let one_message = common::limits::DATA_MESSAGE_BYTES_MAX as u64;
+        let error = |name, value, rule| Err(SettingError { name, value, rule });
+        if self.append_memory.bytes() < one_message {
+            let rule = "give it at least 10MiB, the largest message";
+            return error("append_memory", self.append_memory.to_string(), rule);
+        }
+        if self.read_cache.bytes() < 2 * one_message {
+            let rule = "give it at least 20MiB, two of the largest entries";
+            return error("read_cache", self.read_cache.to_string(), rule);
+        }
+        if self.read_threads == 0 || self.read_threads > 64 {
+            return error("read_threads", self.read_threads.to_string(), "choose 1 to 64");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_useless_values_are_refused_by_name() {
+        assert_eq!(Settings::default().check(), Ok(()));
+        let cases = [
+            Settings { append_memory: ByteSize::mib(1), ..Settings::default() },
+            Settings { read_cache: ByteSize(0), ..Settings::default() },
+            Settings { read_threads: 0, ..Settings::default() },
+        ];
+        for (settings, name) in cases.iter().zip(["append_memory", "read_cache", "read_threads"]) {
+            assert_eq!(settings.check().unwrap_err().name, name);
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The data folder: its lock, and the file that says whose it is and in which version.
+//!
+//! `DIR/LOCK` is held (flock) for the life of the process and names it; `DIR/STORE` is written
+//! once, completely or not at all, and read at every start before anything else of the folder
+//! is touched. A folder without it must be empty: nothing foreign is ever written over.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use common::ids::Incarnation;
+use common::rng::Rng;
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use crate::error::ServerError;
+
+/// The version of the data folder as a whole that this build writes and reads. Log, state and
+/// identity also carry versions of their own.
+pub const FORMAT: u32 = 1;
+
+const STORE_FILE: &str = "STORE";
+const LOCK_FILE: &str = "LOCK";
+
+/// Who this store is, for ever.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    pub format: u32,
+    /// Random, given when the cluster was made: 32 hexadecimal digits.
+    pub cluster: String,
+    /// Random, given when this folder was made: 32 hexadecimal digits.
+    pub store: String,
+    pub incarnation: Incarnation,
+    /// The version of braid that made the folder.
+    pub created_by: String,
+}
+
+/// A data folder that this process holds.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    identity: Identity,
+    /// Whether this start made the folder.
+    created: bool,
+    // Held until the process ends.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Takes the folder for this process, making it where it does not exist.
+    pub fn open(path: &Path, rng: &mut Rng) -> Result<Self, ServerError> {
+        let access =
+            |action| move |source| ServerError::DataAccess { dir: path.to_owned(), action, source };
+        std::fs::create_dir_all(path).map_err(access("create it"))?;
+        let store = path.join(STORE_FILE);
+        let known = store.try_exists().map_err(access("look for `STORE`"))?;
+        if !known {
+            refuse_foreign(path)?;
+        }
+        let lock = lock(path)?;
+        let identity = if known {
+            read_identity(path, &store)?
+        } else {
+            let identity = Identity::new(rng);
+            write_identity(path, &identity).map_err(access("write `STORE`"))?;
+            identity
+        };
+        Ok(Self { path: path.to_owned(), identity, created: !known, _lock: lock })
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub fn created(&self) -> bool {
+        self.created
+    }
+
+    /// Where the log lives.
+    pub fn wal(&self) -> PathBuf {
+        self.path.join("wal")
+    }
+
+    /// Where the checkpointed state lives.
+    pub fn state(&self) -> PathBuf {
+        self.path.join("state")
+    }
+}
+
+impl Identity {
+    fn new(rng: &mut Rng) -> Self {
+        Self {
+            format: FORMAT,
+            cluster: format!("{:032x}", rng.u128()),
+            store: format!("{:032x}", rng.u128()),
+            incarnation: Incarnation(1),
+            created_by: format!("braid {}", env!("CARGO_PKG_VERSION")),
+        }
+    }
+}
+
+/// A folder without identity may hold only what a crash during its making can have left.
+fn refuse_foreign(path: &Path) -> Result<(), ServerError> {
+    let access =
+        |source| ServerError::DataAccess { dir: path.to_owned(), action: "list it", source };
+    for entry in std::fs::read_dir(path).map_err(access)? {
+        let name = entry.map_err(access)?.file_name();
+        let ours = name == LOCK_FILE || name == "STORE.new" || name == "lost+found";
+        if !ours {
+            return Err(ServerError::DataForeign { dir: path.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+fn lock(path: &Path) -> Result<File, ServerError> {
+    let access =
+        |source| ServerError::DataAccess { dir: path.to_owned(), action: "lock it", source };
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path.join(LOCK_FILE))
+        .map_err(access)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut text = String::new();
+            let holder = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+            return Err(ServerError::DataInUse { dir: path.to_owned(), holder });
+        }
+        Err(error) => return Err(access(error.into())),
+    }
+    // The holder's id is a help for people; the lock itself is the kernel's.
+    let named = file.set_len(0).and_then(|()| file.rewind());
+    named.and_then(|()| writeln!(file, "{}", std::process::id())).map_err(access)?;
+    Ok(file)
+}
+
+fn read_identity(dir: &Path, store: &Path) -> Result<Identity, ServerError> {
+    let damaged = |reason: String| ServerError::DataIdentity { dir: dir.to_owned(), reason };
+    let text = std::fs::read_to_string(store).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => damaged("it is not text".to_owned()),
+        _ => ServerError::DataAccess { dir: dir.to_owned(), action: "read `STORE`", source },
+    })?;
+    let table: toml::Table =
+        text.parse().map_err(|error: toml::de::Error| damaged(error.message().to_owned()))?;
+    // The version first: the rest of another version's file may look different.
+    let format = table.get("format").and_then(toml::Value::as_integer);
+    let found = format
+        .and_then(|format| u32::try_from(format).ok())
+        .ok_or_else(|| damaged("it has no `format`".to_owned()))?;
+    if found != FORMAT {
+        let created_by = table.get("created_by").and_then(|by| by.as_str()).map(str::to_owned);
+        return Err(ServerError::DataVersion {
+            dir: dir.to_owned(),
+            found,
+            known: FORMAT,
+            created_by,
+        });
+    }
+    table.try_into().map_err(|error: toml::de::Error| damaged(error.message().to_owned()))
+}
+
+/// Complete or not at all: written aside, synced, renamed, and the folder synced.
+fn write_identity(dir: &Path, identity: &Identity) -> io::Result<()> {
+    let text = toml::to_string(identity).map_err(io::Error::other)?;
+    let aside = dir.join("STORE.new");
+    let mut file = File::create(&aside)?;
+    file.write_all(b"# Written by braid. Belongs to the data next to it: never copy it alone.\n")?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&aside, dir.join(STORE_FILE))?;
+    File::open(dir)?.sync_all()?;
+    // The folder's own name must survive, too.
+    match dir.canonicalize()?.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn open(path: &Path) -> Result<DataDir, ServerError> {
+        DataDir::open(path, &mut Rng::from_seed(1))
+    }
+
+    #[test]
+    fn a_folder_keeps_its_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/data");
+        let first = open(&path).unwrap();
+        let identity = first.identity().clone();
+        assert!(first.created());
+        drop(first);
+        let again = DataDir::open(&path, &mut Rng::from_seed(2)).unwrap();
+        assert!(!again.created());
+        assert_eq!(*again.identity(), identity);
+        assert_eq!(identity.store.len(), 32);
+    }
+
+    #[test]
+    fn a_folder_in_use_is_refused_with_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let _held = open(dir.path()).unwrap();
+        let error = open(dir.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert!(error.to_string().contains(&format!("({})", std::process::id())), "{error}");
+    }
+
+    #[test]
+    fn a_crash_while_the_identity_is_written_leaves_a_folder_that_opens() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("STORE.new"), "form").unwrap();
+        assert!(open(dir.path()).unwrap().created());
+    }
+
+    #[test]
+    fn a_folder_with_something_else_in_it_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("thesis.txt"), "years of work").unwrap();
+        let error = open(dir.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert!(!dir.path().join("LOCK").try_exists().unwrap());
+    }
+
+    #[test]
+    fn another_version_and_a_damaged_identity_are_refused_with_the_reason() {
+        let cases = [
+            ("format = 2\ncreated_by = \"braid 9.0.0\"\nnew = 1", "format version 2", "9.0.0"),
+            ("format = 0", "format version 0", "reads version 1"),
+            ("", "no `format`", "damaged"),
+            ("format = 1", "missing field", "damaged"),
+            ("\0\0\0\0", "damaged", "STORE"),
+        ];
+        for (text, first, second) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("STORE"), text).unwrap();
+            let error = open(dir.path()).unwrap_err();
+            let message = error.to_string();
+            assert_eq!(error.kind(), ErrorKind::Data);
+            assert!(message.contains(first) && message.contains(second), "{text:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_file_in_place_of_the_folder_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        std::fs::write(&path, "").unwrap();
+        assert!(open(&path).unwrap_err().to_string().contains("data`: create it"));
+    }
+}

@@ -1,0 +1,290 @@
+//! What a person can set, with defaults, units and reasons.
+//!
+//! Settings are data: defaults, then the file, then the environment, then flags, each layer over
+//! the one before it ([`layers`]). Durations and sizes are text (`"10s"`, `"64MiB"`). Libraries
+//! below never read files or the environment; they get values from here.
+//!
+//! There are few knobs on purpose: what has one right value is a constant with its reason.
+
+mod layers;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use common::size::ByteSize;
+use serde::{Deserialize, Serialize};
+
+pub use layers::{Entry, Origin, Resolved, SettingsError, Sources, resolve};
+
+/// All settings of a server process.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub server: Server,
+    pub data: Data,
+    pub log: Log,
+    pub containers: Containers,
+    pub cache: Cache,
+    pub checkpoint: Checkpoint,
+    pub limits: Limits,
+    pub tracing: Tracing,
+}
+
+/// Where the process is reached.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// Address and port of the one listener for gRPC and HTTP. Port 0 takes a free one, which
+    /// tests use.
+    pub listen: SocketAddr,
+    /// Allows listening beyond loopback without encryption and authentication. There is no TLS
+    /// yet, so that whoever reaches the port reads and deletes everything.
+    pub insecure: bool,
+    /// Threads that serve connections, each with its own event loop; 0: one on one or two cores,
+    /// else a quarter of the cores. The worker, the log and the checkpoints have their own.
+    pub net_threads: u16,
+    /// Time that requests under way get to end at a stop. Acknowledged events are durable
+    /// whatever happens here.
+    pub drain: Period,
+}
+
+/// Where durable data rests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// The data folder: log and checkpointed state. One process at a time.
+    pub dir: PathBuf,
+    /// Allows a folder on a file system that keeps nothing across a power cut or a restart
+    /// (tmpfs, overlay) or whose syncs cannot be trusted (NFS, FUSE).
+    pub allow_volatile: bool,
+}
+
+/// The write-ahead log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// Bytes of log files at most. Until long-term storage exists this is the capacity of the
+    /// store: from 90 % on, appends are refused with the commands that free space.
+    pub budget: ByteSize,
+    /// Bytes of one log file, made ahead of time: larger files roll less often, smaller ones
+    /// free space in smaller steps.
+    pub file_size: ByteSize,
+}
+
+/// Segment containers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Containers {
+    /// Containers of this node. May be raised later (segments created from then on use the new
+    /// ones), never lowered: a container that holds data must be served.
+    pub count: u16,
+}
+
+/// Memory for reading.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cache {
+    /// Bytes of the newest events kept in memory for readers at the tail, over all segments.
+    pub tail: ByteSize,
+}
+
+/// When a group's state goes from memory to RocksDB, which bounds the replay at a restart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// Bytes of log after which the state is checkpointed.
+    pub log_bytes: ByteSize,
+    /// Time after which changed state is checkpointed although little was written.
+    pub interval: Period,
+}
+
+/// What one client, and all of them together, may take.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Connections at a time; further ones are closed at once.
+    pub connections: u32,
+    /// Connections at a time from one address, so that one host cannot take them all.
+    pub connections_per_address: u32,
+    /// Time in which a new connection must say what it speaks; silent ones are closed.
+    pub first_bytes: Period,
+    /// Requests at a time on one connection. A reader has one per segment that it follows.
+    pub requests_per_connection: u32,
+    /// Bytes of appends admitted and not yet durable, over all connections; beyond it the server
+    /// stops reading from the connections that append.
+    pub append_bytes: ByteSize,
+}
+
+/// What the process says about itself on standard error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tracing {
+    /// Which messages: a level, or `target=level` pairs separated by commas.
+    pub filter: String,
+    /// How they look.
+    pub format: TracingFormat,
+}
+
+/// How messages look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TracingFormat {
+    Text,
+    Json,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070),
+            insecure: false,
+            net_threads: 0,
+            drain: Period::seconds(5),
+        }
+    }
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self { dir: PathBuf::from("braid-data"), allow_volatile: false }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { budget: ByteSize::gib(8), file_size: ByteSize::mib(64) }
+    }
+}
+
+impl Default for Containers {
+    fn default() -> Self {
+        Self { count: 4 }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { tail: ByteSize::mib(256) }
+    }
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self { log_bytes: ByteSize::mib(256), interval: Period::seconds(60) }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 4_096,
+            connections_per_address: 1_024,
+            first_bytes: Period::seconds(5),
+            requests_per_connection: 8_192,
+            append_bytes: ByteSize::mib(128),
+        }
+    }
+}
+
+impl Default for Tracing {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: TracingFormat::Text }
+    }
+}
+
+impl Settings {
+    /// What no single value shows: the rules between settings and their sensible ranges.
+    fn check(&self) -> Result<(), SettingsError> {
+        let rules: [(&'static str, bool, String); 7] = [
+            (
+                "server.listen",
+                self.server.listen.ip().is_loopback() || self.server.insecure,
+                format!(
+                    "`{}` is reachable from other machines, and there is no encryption and no \
+                     authentication yet; listen on 127.0.0.1, or accept that with `--insecure` \
+                     (`server.insecure = true`)",
+                    self.server.listen
+                ),
+            ),
+            (
+                "log.file_size",
+                (ByteSize::mib(16)..=ByteSize::gib(1)).contains(&self.log.file_size)
+                    && self.log.file_size.bytes() % 4096 == 0,
+                format!(
+                    "`{}` must be from 16MiB to 1GiB and a multiple of 4KiB",
+                    self.log.file_size
+                ),
+            ),
+            (
+                "log.budget",
+                self.log.budget.bytes() / 8 >= self.log.file_size.bytes(),
+                format!(
+                    "`{}` is less than eight files of `{}` (`log.file_size`); raise it",
+                    self.log.budget, self.log.file_size
+                ),
+            ),
+            (
+                "containers.count",
+                (1..=1_024).contains(&self.containers.count),
+                format!("`{}` must be from 1 to 1024", self.containers.count),
+            ),
+            (
+                "limits.connections",
+                self.limits.connections >= 1 && self.limits.connections_per_address >= 1,
+                "at least one connection, in all and per address".to_owned(),
+            ),
+            (
+                "limits.append_bytes",
+                self.limits.append_bytes.bytes() >= 2 * common::limits::EVENT_BYTES_MAX as u64,
+                format!("`{}` must hold two largest events: 16MiB", self.limits.append_bytes),
+            ),
+            (
+                "limits.first_bytes",
+                !self.limits.first_bytes.0.is_zero(),
+                "a connection needs some time to speak".to_owned(),
+            ),
+        ];
+        match rules.into_iter().find(|(_, holds, _)| !holds) {
+            Some((key, _, message)) => Err(SettingsError::Rule { key, message }),
+            None => Ok(()),
+        }
+    }
+
+    /// Threads that serve connections, with 0 resolved for a machine of `cores`.
+    pub fn net_threads(&self, cores: usize) -> usize {
+        match self.server.net_threads {
+            0 => (cores / 4).max(1),
+            threads => usize::from(threads),
+        }
+    }
+}
+
+/// A duration in settings, as people write it: `"10s"`, `"1m 30s"`, `"250ms"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Period(pub Duration);
+
+impl Period {
+    pub const fn seconds(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+}
+
+impl Serialize for Period {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Period {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map(Period).map_err(|_| {
+            serde::de::Error::custom(format!(
+                "`{text}` is not a duration; write a number with a unit, for example `10s`"
+            ))
+        })
+    }
+}

@@ -1,0 +1,131 @@
+use std::path::Path;
+
+use rstest::rstest;
+
+use super::*;
+
+fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("braid.toml");
+    std::fs::write(&path, text).unwrap();
+    (dir, path)
+}
+
+fn origin_of(resolved: &Resolved, key: &str) -> Origin {
+    resolved.entries().iter().find(|entry| entry.key == key).unwrap().origin.clone()
+}
+
+#[test]
+fn without_sources_everything_is_a_default() {
+    let resolved = resolve(&Sources::default()).unwrap();
+    assert_eq!(resolved.settings, Settings::default());
+    assert!(resolved.entries().iter().all(|entry| entry.origin == Origin::Default));
+}
+
+#[test]
+fn each_layer_goes_over_the_one_before_it() {
+    let (_dir, path) = file(
+        "[log]\nbudget = \"4GiB\"\nfile_size = \"32MiB\"\n[server]\ndrain = \"2s\"\n[containers]\ncount = 2\n",
+    );
+    let resolved = resolve(&Sources {
+        file: Some(path.clone()),
+        environment: environment(&[
+            ("BRAID__LOG__FILE_SIZE", "16MiB"),
+            ("BRAID__SERVER__DRAIN", "3s"),
+            ("BRAID_ENDPOINT", "elsewhere"),
+            ("PATH", "/bin"),
+        ]),
+        flags: vec![("server.drain".to_owned(), "4s".to_owned(), "--drain")],
+    })
+    .unwrap();
+    assert_eq!(resolved.settings.log.budget, ByteSize::gib(4));
+    assert_eq!(resolved.settings.log.file_size, ByteSize::mib(16));
+    assert_eq!(resolved.settings.server.drain, Period::seconds(4));
+    assert_eq!(resolved.settings.containers.count, 2);
+    assert_eq!(origin_of(&resolved, "log.budget"), Origin::File(path));
+    assert_eq!(
+        origin_of(&resolved, "log.file_size"),
+        Origin::Environment("BRAID__LOG__FILE_SIZE".to_owned())
+    );
+    assert_eq!(origin_of(&resolved, "server.drain"), Origin::Flag("--drain"));
+    assert_eq!(origin_of(&resolved, "cache.tail"), Origin::Default);
+}
+
+#[test]
+fn what_is_shown_reads_back() {
+    let flags = vec![
+        ("server.listen".to_owned(), "[::1]:9".to_owned(), "--listen"),
+        ("checkpoint.interval".to_owned(), "1m 30s".to_owned(), "--set"),
+    ];
+    let resolved = resolve(&Sources { flags, ..Sources::default() }).unwrap();
+    let (_dir, path) = file(&resolved.to_toml());
+    let again = resolve(&Sources { file: Some(path), ..Sources::default() }).unwrap();
+    assert_eq!(resolved.settings, again.settings);
+}
+
+#[rstest]
+#[case("[log]\nbugdet = \"1GiB\"", &["`log.bugdet`", "did you mean `log.budget`?", "braid.toml"])]
+#[case("[serve]\nlisten = \"127.0.0.1:1\"", &["`serve.listen`", "`server.listen`"])]
+#[case("verbose = true", &["`verbose`", "braid config show"])]
+#[case("[log]\nbudget = \"plenty\"", &["`log.budget`", "`plenty` is not a size", "64MiB"])]
+#[case("[log]\nbudget = 7", &["`log.budget`", "string"])]
+#[case("[log]\nbudget = \"100MiB\"", &["`log.budget`", "eight files"])]
+#[case("[server]\ndrain = \"soon\"", &["`server.drain`", "`soon` is not a duration", "10s"])]
+#[case("[server]\nlisten = \"localhost\"", &["`server.listen`"])]
+#[case("[server]\nlisten = \"0.0.0.0:7070\"", &["0.0.0.0:7070", "--insecure"])]
+#[case("[containers]\ncount = 0", &["`containers.count`", "1 to 1024"])]
+#[case("[tracing]\nformat = \"xml\"", &["`tracing.format`", "`xml`"])]
+#[case("[log", &["not TOML"])]
+fn a_bad_file_is_refused_with_what_is_wrong(#[case] text: &str, #[case] expected: &[&str]) {
+    let (_dir, path) = file(text);
+    let message =
+        resolve(&Sources { file: Some(path), ..Sources::default() }).unwrap_err().to_string();
+    for part in expected {
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
+}
+
+#[rstest]
+#[case("BRAID__LOG__BUDGE", "1GiB", &["`log.budge`", "BRAID__LOG__BUDGE", "`log.budget`"])]
+#[case("BRAID__CONTAINERS__COUNT", "many", &["BRAID__CONTAINERS__COUNT", "not a whole number"])]
+#[case("BRAID__DATA__ALLOW_VOLATILE", "yes", &["neither `true` nor `false`"])]
+#[case("BRAID__CONTAINERS__COUNT", "70000", &["`containers.count`", "70000"])]
+fn a_bad_variable_is_refused_by_its_name(
+    #[case] name: &str,
+    #[case] text: &str,
+    #[case] expected: &[&str],
+) {
+    let sources = Sources { environment: environment(&[(name, text)]), ..Sources::default() };
+    let message = resolve(&sources).unwrap_err().to_string();
+    for part in expected {
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let path = PathBuf::from("no/such/braid.toml");
+    let sources = Sources { file: Some(path), ..Sources::default() };
+    assert!(resolve(&sources).unwrap_err().to_string().contains("no/such/braid.toml"));
+}
+
+#[test]
+fn small_machines_serve_connections_with_one_thread() {
+    let mut settings = Settings::default();
+    assert_eq!([1, 2, 4, 16].map(|cores| settings.net_threads(cores)), [1, 1, 1, 4]);
+    settings.server.net_threads = 3;
+    assert_eq!(settings.net_threads(2), 3);
+}
+
+#[test]
+fn every_setting_is_in_the_operations_manual() {
+    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md");
+    let manual = std::fs::read_to_string(manual).unwrap();
+    for entry in resolve(&Sources::default()).unwrap().entries() {
+        assert!(manual.contains(&format!("`{}`", entry.key)), "{} is not described", entry.key);
+    }
+}

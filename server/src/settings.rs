@@ -89,6 +89,8 @@ pub struct Containers {
 pub struct Cache {
     /// Bytes of the newest events kept in memory for readers at the tail, over all segments.
     pub tail: ByteSize,
+    /// Bytes of log entries kept in memory for readers that catch up.
+    pub read: ByteSize,
 }
 
 /// When a group's state goes from memory to RocksDB, which bounds the replay at a restart.
@@ -167,7 +169,7 @@ impl Default for Containers {
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { tail: ByteSize::mib(256) }
+        Self { tail: ByteSize::mib(128), read: ByteSize::mib(64) }
     }
 }
 
@@ -184,7 +186,7 @@ impl Default for Limits {
             connections_per_address: 1_024,
             first_bytes: Period::seconds(5),
             requests_per_connection: 8_192,
-            append_bytes: ByteSize::mib(128),
+            append_bytes: ByteSize::mib(64),
         }
     }
 }
@@ -198,7 +200,7 @@ impl Default for Tracing {
 impl Settings {
     /// What no single value shows: the rules between settings and their sensible ranges.
     fn check(&self) -> Result<(), SettingsError> {
-        let rules: [(&'static str, bool, String); 7] = [
+        let rules: [(&'static str, bool, String); 8] = [
             (
                 "server.listen",
                 self.server.listen.ip().is_loopback() || self.server.insecure,
@@ -240,6 +242,11 @@ impl Settings {
                 "limits.append_bytes",
                 self.limits.append_bytes.bytes() >= 2 * common::limits::EVENT_BYTES_MAX as u64,
                 format!("`{}` must hold two largest events: 16MiB", self.limits.append_bytes),
+            ),
+            (
+                "cache.read",
+                self.cache.read >= ByteSize::mib(32),
+                format!("`{}` must hold a few largest entries: 32MiB", self.cache.read),
             ),
             (
                 "limits.first_bytes",

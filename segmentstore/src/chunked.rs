@@ -1,0 +1,253 @@
+//! A queue whose items are saved in chunks, so that saving costs what was added and not what is
+//! there.
+//!
+//! Items have ordinals that count up for ever within one queue; a chunk holds the items of
+//! [`CHUNK_ITEMS`] ordinals. A chunk is encoded once when it is full, and the last, partly filled
+//! one at each save. Items leave at the front; a chunk is removed when its last item has left. An
+//! item that left but whose chunk is still saved comes back on restore: the owner drops it again,
+//! because what keeps an item is the owner's own state (the segment's start offset).
+
+use std::collections::VecDeque;
+
+use bytes::BufMut;
+
+use crate::codec::{CodecError, Fields, PutFields};
+
+/// Items of one saved record.
+pub(crate) const CHUNK_ITEMS: u64 = 64;
+
+/// An item of a fixed size in a chunk.
+pub(crate) trait ChunkItem: Copy {
+    const BYTES: usize;
+    fn put(&self, out: &mut Vec<u8>);
+    fn take(fields: &mut Fields<'_>) -> Result<Self, CodecError>;
+}
+
+/// The queue.
+#[derive(Debug, Clone)]
+pub(crate) struct Chunked<T> {
+    items: VecDeque<T>,
+    /// The ordinal of the first item.
+    first: u64,
+    /// The lowest ordinal that was added or changed since the last save.
+    unsaved: u64,
+}
+
+/// What became of a chunk: its number, and its bytes or nothing where it is to be removed.
+pub(crate) type ChunkChange = (u64, Option<Vec<u8>>);
+
+impl<T> Default for Chunked<T> {
+    fn default() -> Self {
+        Self { items: VecDeque::new(), first: 0, unsaved: 0 }
+    }
+}
+
+impl<T: ChunkItem> Chunked<T> {
+    pub(crate) fn items(&self) -> &VecDeque<T> {
+        &self.items
+    }
+
+    pub(crate) fn last(&self) -> Option<&T> {
+        self.items.back()
+    }
+
+    /// The last item, to be changed.
+    pub(crate) fn last_mut(&mut self) -> Option<&mut T> {
+        self.unsaved = self.unsaved.min(self.next().saturating_sub(1));
+        self.items.back_mut()
+    }
+
+    fn next(&self) -> u64 {
+        self.first + self.items.len() as u64
+    }
+
+    /// Adds an item and gives back the chunk that became full before it, if one did: from now on it
+    /// only loses items.
+    pub(crate) fn push(&mut self, item: T) -> Option<ChunkChange> {
+        let ordinal = self.next();
+        let full = ordinal.is_multiple_of(CHUNK_ITEMS) && ordinal > self.unsaved;
+        let change = full.then(|| self.encoded(ordinal / CHUNK_ITEMS - 1));
+        if full {
+            self.unsaved = ordinal;
+        }
+        self.items.push_back(item);
+        change
+    }
+
+    /// Drops items from the front for as long as `gone` says so; chunks without items are given to
+    /// `removed`. Returns how many items were dropped.
+    pub(crate) fn drop_front(
+        &mut self,
+        mut gone: impl FnMut(&T) -> bool,
+        mut removed: impl FnMut(ChunkChange),
+    ) -> usize {
+        let mut count = 0;
+        while self.items.front().is_some_and(&mut gone) {
+            self.items.pop_front();
+            self.first += 1;
+            count += 1;
+            if self.first.is_multiple_of(CHUNK_ITEMS) {
+                removed((self.first / CHUNK_ITEMS - 1, None));
+            }
+        }
+        self.unsaved = self.unsaved.max(self.first);
+        count
+    }
+
+    /// Drops everything; the numbers of all chunks that may be saved are given to `removed`.
+    pub(crate) fn clear(&mut self, mut removed: impl FnMut(ChunkChange)) {
+        let next = self.next();
+        for chunk in self.first / CHUNK_ITEMS..next.div_ceil(CHUNK_ITEMS) {
+            removed((chunk, None));
+        }
+        self.items.clear();
+        (self.first, self.unsaved) = (next, next);
+    }
+
+    /// The last chunk, where it changed since the last save.
+    pub(crate) fn save(&mut self) -> Option<ChunkChange> {
+        let next = self.next();
+        if self.unsaved >= next {
+            return None;
+        }
+        self.unsaved = next;
+        Some(self.encoded((next - 1) / CHUNK_ITEMS))
+    }
+
+    /// ordinal of the first item u64 | count u32 | items
+    fn encoded(&self, chunk: u64) -> ChunkChange {
+        let start = self.first.max(chunk * CHUNK_ITEMS);
+        let end = self.next().min((chunk + 1) * CHUNK_ITEMS);
+        let mut out = Vec::with_capacity(1 + 12 + (end - start) as usize * T::BYTES);
+        out.put_u8(VERSION);
+        out.put_u64_le(start);
+        out.put_count((end - start) as usize);
+        for item in self.items.range((start - self.first) as usize..(end - self.first) as usize) {
+            item.put(&mut out);
+        }
+        (chunk, Some(out))
+    }
+
+    /// Takes over the next saved chunk; chunks come in order.
+    pub(crate) fn restore(&mut self, value: &[u8]) -> Result<(), CodecError> {
+        let mut fields = Fields::new(value);
+        let version = fields.u8("version")?;
+        if version != VERSION {
+            return Err(CodecError::Version(version));
+        }
+        let start = fields.u64("first ordinal")?;
+        let count = fields.count(CHUNK_ITEMS as usize, T::BYTES, "items")?;
+        if self.items.is_empty() {
+            self.first = start;
+        } else if start != self.next() {
+            return Err(CodecError::Impossible { field: "first ordinal", value: start });
+        }
+        for _ in 0..count {
+            self.items.push_back(T::take(&mut fields)?);
+        }
+        self.unsaved = self.next();
+        fields.end()
+    }
+}
+
+const VERSION: u8 = 1;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    impl ChunkItem for u64 {
+        const BYTES: usize = 8;
+
+        fn put(&self, out: &mut Vec<u8>) {
+            out.put_u64_le(*self);
+        }
+
+        fn take(fields: &mut Fields<'_>) -> Result<Self, CodecError> {
+            fields.u64("item")
+        }
+    }
+
+    fn store(saved: &mut BTreeMap<u64, Vec<u8>>, (chunk, value): ChunkChange) {
+        match value {
+            Some(value) => saved.insert(chunk, value),
+            None => saved.remove(&chunk),
+        };
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push(u8),
+        Change,
+        Drop(u8),
+        Clear,
+        Save,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => any::<u8>().prop_map(Step::Push),
+            2 => Just(Step::Change),
+            3 => any::<u8>().prop_map(Step::Drop),
+            1 => Just(Step::Clear),
+            3 => Just(Step::Save),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_saved_restores_to_the_items_that_are_left(
+            steps in proptest::collection::vec(step(), 1..60),
+        ) {
+            let (mut chunked, mut saved, mut value) = (Chunked::default(), BTreeMap::new(), 0_u64);
+            let mut lowest = 0;
+            for step in steps.into_iter().chain([Step::Save]) {
+                match step {
+                    Step::Push(count) => for _ in 0..count {
+                        value += 2;
+                        if let Some(change) = chunked.push(value) {
+                            store(&mut saved, change);
+                        }
+                    },
+                    Step::Change => if let Some(last) = chunked.last_mut() {
+                        *last |= 1;
+                    },
+                    Step::Drop(count) => {
+                        let back = chunked.last().copied().unwrap_or(0);
+                        let front = chunked.items().front().copied().unwrap_or(0);
+                        lowest = lowest.max((front + u64::from(count) * 2).min(back + 1));
+                        chunked.drop_front(|item| *item < lowest, |c| store(&mut saved, c));
+                    }
+                    Step::Clear => {
+                        lowest = value + 2;
+                        chunked.clear(|change| store(&mut saved, change));
+                    }
+                    Step::Save => {
+                        if let Some(change) = chunked.save() {
+                            store(&mut saved, change);
+                        }
+                        let mut restored = Chunked::<u64>::default();
+                        for value in saved.values() {
+                            restored.restore(value).unwrap();
+                        }
+                        restored.drop_front(|item| *item < lowest, |_| {});
+                        prop_assert_eq!(restored.items(), chunked.items());
+                        // Going on from the restored queue must be possible at any time.
+                        if !restored.items().is_empty() {
+                            chunked = restored;
+                        }
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = Chunked::<u64>::default().restore(&bytes);
+        }
+    }
+}

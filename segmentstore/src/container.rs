@@ -1,0 +1,277 @@
+//! A container: the deterministic state machine whose state is a set of segments.
+//!
+//! Apply decides everything: the leader only orders and stamps. What apply does to a segment is in
+//! one file per verb below this one; what readers may see of it is written to the segment's
+//! [`SegmentShared`], so that they never wait for the worker.
+//!
+//! Guarantees: an append is judged in the order of tests of [`append`]; a command of the controller
+//! is carried out at most once per (job, step) and never under an older fence than the highest
+//! seen; a deleted segment leaves a tombstone until it is forgotten; log entries that hold bytes of
+//! a segment are named by `oldest_live_index` until truncation or deletion drops them.
+
+mod append;
+mod command;
+mod expire;
+mod open;
+mod save;
+mod segment;
+mod writers;
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use common::{ContainerId, Fence, LogIndex, SegmentId, WallTime, WriterId};
+use replica::{Change, Entry, RestoreError, StateMachine, UnknownOperation};
+
+use crate::chunked::ChunkChange;
+use crate::container::segment::Segment;
+use crate::metrics::Metrics;
+use crate::operation::Operation;
+use crate::outcome::Outcome;
+use crate::settings::Settings;
+use crate::shared::{Bounds, SegmentShared};
+use crate::tail_cache::TailCache;
+
+/// What all containers of a process share.
+#[derive(Debug, Clone)]
+pub struct Memory {
+    pub(crate) tail: Arc<TailCache>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Memory {
+    pub fn new(settings: &Settings) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let tail = TailCache::new(settings.tail_cache.as_usize(), metrics.clone());
+        Self { tail: Arc::new(tail), metrics }
+    }
+
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.metrics.clone()
+    }
+}
+
+/// The state of one container.
+#[derive(Debug)]
+pub struct ContainerMachine {
+    container: ContainerId,
+    memory: Memory,
+    /// The highest fence seen.
+    fence: Fence,
+    fence_dirty: bool,
+    segments: BTreeMap<SegmentId, Segment>,
+    /// When which writer's next stage of expiry is due, at the earliest.
+    due: BTreeSet<(u64, SegmentId, WriterId)>,
+    /// Up-time of the newest applied entry.
+    up_micros: u64,
+    /// Segments that changed since the last freeze.
+    dirty: Vec<SegmentId>,
+    /// Records that became final since the last freeze.
+    changes: Vec<Change>,
+    /// Segments whose readers are to be woken at the end of the round.
+    to_wake: Vec<Arc<SegmentShared>>,
+    /// Segments that got a piece of tail in this entry.
+    new_pieces: Vec<Arc<SegmentShared>>,
+    oldest_live: Cell<Oldest>,
+}
+
+/// The lowest log index that a segment has bytes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Oldest {
+    Known(Option<LogIndex>),
+    /// Extents were dropped: it must be looked for.
+    Stale,
+}
+
+/// What is known of a segment at one moment.
+#[derive(Debug, Clone)]
+pub struct SegmentView {
+    pub shared: Arc<SegmentShared>,
+    pub bounds: Bounds,
+    pub writers: usize,
+    pub log_bytes: u64,
+    pub oldest: Option<WallTime>,
+    pub newest: Option<WallTime>,
+    pub attributes: BTreeMap<Bytes, Bytes>,
+}
+
+/// The place of an operation in the log.
+#[derive(Debug, Clone, Copy)]
+struct At<'a> {
+    entry: &'a Entry<'a>,
+    payload_start: usize,
+    payload_end: usize,
+}
+
+impl ContainerMachine {
+    pub fn new(container: ContainerId, memory: Memory) -> Self {
+        Self {
+            container,
+            memory,
+            fence: Fence::default(),
+            fence_dirty: false,
+            segments: BTreeMap::new(),
+            due: BTreeSet::new(),
+            up_micros: 0,
+            dirty: Vec::new(),
+            changes: Vec::new(),
+            to_wake: Vec::new(),
+            new_pieces: Vec::new(),
+            oldest_live: Cell::new(Oldest::Known(None)),
+        }
+    }
+
+    /// What is known of a segment; `None` where it never was, was deleted or is forgotten.
+    pub fn view(&self, segment: SegmentId) -> Option<SegmentView> {
+        let segment = self.living(segment)?;
+        let state = segment.shared.lock();
+        Some(SegmentView {
+            shared: segment.shared.clone(),
+            bounds: state.bounds(),
+            writers: segment.writers.len(),
+            log_bytes: state.log_bytes(),
+            oldest: segment.times.oldest(),
+            newest: segment.times.newest(),
+            attributes: segment.record.attributes.clone(),
+        })
+    }
+
+    /// Where to begin reading for everything stored at or after `time`.
+    pub fn find_offset(&self, segment: SegmentId, time: WallTime) -> Option<common::Offset> {
+        let segment = self.living(segment)?;
+        Some(segment.times.find(time, segment.record.start, segment.record.length))
+    }
+
+    /// Segments that are not deleted.
+    pub fn segment_count(&self) -> usize {
+        self.segments.values().filter(|segment| !segment.record.deleted).count()
+    }
+
+    /// The segments that are not deleted, in order, after `after`: for listings by page.
+    pub fn segments_after(&self, after: Option<SegmentId>, count: usize) -> Vec<SegmentId> {
+        use std::ops::Bound;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let segments = self.segments.range((from, Bound::Unbounded));
+        let living = segments.filter(|(_, segment)| !segment.record.deleted);
+        living.map(|(id, _)| *id).take(count).collect()
+    }
+
+    /// The highest fence seen.
+    pub fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    fn living(&self, segment: SegmentId) -> Option<&Segment> {
+        self.segments.get(&segment).filter(|segment| !segment.record.deleted)
+    }
+
+    fn apply_operation(&mut self, operation: Operation, at: At<'_>) -> Outcome {
+        match operation {
+            Operation::Append(append) => self.append(&append, at),
+            Operation::Open(open) => Outcome::Opened(self.open(&open)),
+            Operation::Command(id, command) => match self.command(id, command) {
+                Ok(done) => Outcome::Done(done),
+                Err(refusal) => refusal.into(),
+            },
+            Operation::Expire(writers) => Outcome::Expired(self.expire(&writers)),
+        }
+    }
+
+    /// The lowest index that any segment has bytes in; looked for only after extents were dropped.
+    fn oldest(&self) -> Option<LogIndex> {
+        if let Oldest::Known(index) = self.oldest_live.get() {
+            return index;
+        }
+        let first = |segment: &Segment| Some(segment.shared.lock().extents.items().front()?.index);
+        let oldest = self.segments.values().filter_map(first).min();
+        self.oldest_live.set(Oldest::Known(oldest));
+        oldest
+    }
+}
+
+impl StateMachine for ContainerMachine {
+    type Outcome = Outcome;
+
+    fn apply(
+        &mut self,
+        entry: &Entry<'_>,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), UnknownOperation> {
+        self.up_micros = self.up_micros.max(entry.stamp.up_micros);
+        for operation in entry.operations() {
+            let at = At {
+                entry,
+                payload_start: operation.payload.start,
+                payload_end: operation.payload.end,
+            };
+            let operation = Operation::decode(operation.header)
+                .map_err(|error| UnknownOperation::new(error.to_string()))?;
+            outcomes.push(self.apply_operation(operation, at));
+        }
+        if !self.new_pieces.is_empty() {
+            self.memory.tail.push(&mut self.new_pieces);
+        }
+        Ok(())
+    }
+
+    fn digest(outcome: &Outcome) -> u64 {
+        outcome.digest()
+    }
+
+    fn freeze(&mut self) -> Vec<Change> {
+        self.save()
+    }
+
+    fn restore(
+        &mut self,
+        pairs: &mut dyn Iterator<Item = (Bytes, Bytes)>,
+    ) -> Result<(), RestoreError> {
+        self.load(pairs)
+    }
+
+    fn oldest_live_index(&self) -> Option<LogIndex> {
+        self.oldest()
+    }
+
+    fn round_done(&mut self) {
+        for shared in self.to_wake.drain(..) {
+            if let Some(segment) = self.segments.get_mut(&shared.segment) {
+                segment.to_wake = false;
+            }
+            shared.wake();
+        }
+    }
+}
+
+/// Marks of what a change to a segment leaves to be done: saving it and waking its readers.
+struct Marks<'a> {
+    dirty: &'a mut Vec<SegmentId>,
+    changes: &'a mut Vec<Change>,
+    to_wake: &'a mut Vec<Arc<SegmentShared>>,
+}
+
+impl Marks<'_> {
+    fn changed(&mut self, segment: &mut Segment) {
+        if !segment.dirty {
+            segment.dirty = true;
+            self.dirty.push(segment.identity.segment);
+        }
+    }
+
+    fn wake(&mut self, segment: &mut Segment) {
+        if !segment.to_wake {
+            segment.to_wake = true;
+            self.to_wake.push(segment.shared.clone());
+        }
+    }
+
+    fn chunk(&mut self, segment: SegmentId, part: u8, (chunk, value): ChunkChange) {
+        self.changes
+            .push(Change { key: save::chunk_key(segment, part, chunk), value: value.map(Bytes::from) });
+    }
+}
+
+#[cfg(test)]
+mod tests;

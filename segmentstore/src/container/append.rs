@@ -1,0 +1,150 @@
+//! Append: exactly once is a chain, not a comparison.
+//!
+//! The order of the tests is part of the contract:
+//!
+//! 1. tombstone (or no such segment);
+//! 2. session: a stale one is fenced, on a sealed segment, too, because successors are told only to
+//!    the current session; one that was never opened is broken; an expired one is expired;
+//! 3. duplicate: acknowledged, not stored;
+//! 4. sealed;
+//! 5. the block continues what is stored; otherwise this and everything after it is broken until
+//!    the next `Open`;
+//! 6. expected offset; a mismatch leaves the stored number, and what follows is broken.
+//!
+//! So a proposal lost between two pipelined blocks, a retry in other blocks or a block from an old
+//! connection can neither lose nor double an event.
+
+use common::Offset;
+
+use super::segment::Segment;
+use super::writers::WriterState;
+use super::{At, ContainerMachine, Marks, Oldest, save};
+use crate::operation::Append;
+use crate::outcome::{Outcome, Refusal};
+
+/// What is to be done with a block.
+enum Verdict {
+    Store,
+    Duplicate,
+    /// Refused without a trace.
+    Refuse(Refusal),
+    /// Refused, and nothing more is stored until the next `Open`.
+    Break(Refusal),
+}
+
+impl ContainerMachine {
+    pub(super) fn append(&mut self, append: &Append, at: At<'_>) -> Outcome {
+        let Some(segment) = self.segments.get_mut(&append.segment) else {
+            return Refusal::SegmentNotFound { segment: append.segment }.into();
+        };
+        let mut marks = Marks {
+            dirty: &mut self.dirty,
+            changes: &mut self.changes,
+            to_wake: &mut self.to_wake,
+        };
+        let verdict = judge(segment, append);
+        let used = at.entry.stamp.up_micros;
+        match verdict {
+            Verdict::Refuse(refusal) => refusal.into(),
+            Verdict::Break(refusal) => {
+                marks.changed(segment);
+                let writer = segment.writers.change(append.writer);
+                writer.expect("a judged writer has an entry").state = WriterState::Broken;
+                refusal.into()
+            }
+            Verdict::Duplicate => {
+                marks.changed(segment);
+                let writer = segment.writers.change(append.writer);
+                let writer = writer.expect("a judged writer has an entry");
+                writer.used_micros = writer.used_micros.max(used);
+                let last_number = writer.last;
+                self.memory.metrics.duplicate_blocks.add(1);
+                Outcome::Duplicate { last_number, length: segment.record.length }
+            }
+            Verdict::Store => {
+                let new_piece = store(segment, append, at, &mut marks);
+                if new_piece {
+                    self.new_pieces.push(segment.shared.clone());
+                }
+                let bytes = at.payload_end - at.payload_start;
+                self.memory.tail.grow(bytes);
+                self.memory.metrics.appended_bytes.add(bytes as u64);
+                self.memory.metrics.appended_events.add(append.events.into());
+                self.memory.metrics.appended_blocks.add(1);
+                if self.oldest_live.get() == Oldest::Known(None) && bytes > 0 {
+                    self.oldest_live.set(Oldest::Known(Some(at.entry.index)));
+                }
+                Outcome::Appended { last_number: append.last, length: segment.record.length }
+            }
+        }
+    }
+}
+
+/// The tests, in their order. Nothing is changed here.
+fn judge(segment: &Segment, append: &Append) -> Verdict {
+    if segment.record.deleted {
+        return Verdict::Refuse(Refusal::SegmentNotFound { segment: append.segment });
+    }
+    let length = segment.record.length;
+    let Some(writer) = segment.writers.get(append.writer) else {
+        let last_number = common::EventNumber::NONE;
+        return Verdict::Refuse(Refusal::SessionBroken { last_number, length });
+    };
+    let last_number = writer.last;
+    let broken = Refusal::SessionBroken { last_number, length };
+    if append.session < writer.session {
+        return Verdict::Refuse(Refusal::WriterFenced { current: writer.session });
+    }
+    if append.session > writer.session {
+        return Verdict::Refuse(broken);
+    }
+    if writer.is_expired() {
+        return Verdict::Refuse(Refusal::WriterExpired);
+    }
+    if append.last <= writer.last {
+        return Verdict::Duplicate;
+    }
+    if let Some(successors) = &segment.record.successors
+        && !common::planted::active("sealed-segment-accepts")
+    {
+        let successors = successors.clone();
+        return Verdict::Refuse(Refusal::SegmentSealed { last_number, length, successors });
+    }
+    let continues = writer.state == WriterState::Open && append.previous == writer.last;
+    if !continues && !common::planted::active("dedup-by-comparison") {
+        return Verdict::Break(broken);
+    }
+    match append.expected_offset {
+        Some(expected) if expected != length => {
+            Verdict::Break(Refusal::OffsetMismatch { expected, length, last_number })
+        }
+        _ => Verdict::Store,
+    }
+}
+
+/// Adds the block's bytes to the segment; whether they began a new piece of its tail.
+fn store(segment: &mut Segment, append: &Append, at: At<'_>, marks: &mut Marks<'_>) -> bool {
+    let (id, offset, stamp) = (append.segment, segment.record.length, at.entry.stamp);
+    let writer = segment.writers.change(append.writer).expect("a judged writer has an entry");
+    writer.last = append.last;
+    writer.used_micros = writer.used_micros.max(stamp.up_micros);
+    let bytes = (at.payload_end - at.payload_start) as u32;
+    if bytes == 0 {
+        marks.changed(segment);
+        return false;
+    }
+    let (new_piece, extents) =
+        segment.shared.lock().append(at.entry.index, at.payload_start as u32, bytes, at.entry.payload);
+    segment.record.length = Offset(offset.0 + u64::from(bytes));
+    if let Some(chunk) = extents {
+        marks.chunk(id, save::EXTENTS, chunk);
+    }
+    if let Some(chunk) = segment.times.note(offset, stamp.wall) {
+        marks.chunk(id, save::TIMES, chunk);
+    }
+    segment.shared.counters.appended_bytes.add(bytes.into());
+    segment.shared.counters.appended_events.add(append.events.into());
+    marks.changed(segment);
+    marks.wake(segment);
+    new_piece
+}

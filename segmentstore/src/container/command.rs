@@ -1,0 +1,233 @@
+//! Commands of the controller: fenced, and carried out at most once per job and step.
+//!
+//! The container keeps the highest fence it has seen; a command under an older one is of a
+//! controller that was replaced and is refused. A command that was carried out is answered from the
+//! present state when it comes again.
+
+use std::sync::Arc;
+
+use common::Offset;
+
+use super::segment::{Record, Segment};
+use super::{ContainerMachine, Marks, Oldest, save};
+use crate::container::writers::WriterTable;
+use crate::identity::{AttributeUpdate, CommandId, Expected, SegmentIdentity, Successor};
+use crate::limits::ATTRIBUTES_MAX;
+use crate::operation::Command;
+use crate::outcome::{Done, Refusal};
+use crate::shared::{ReadState, SegmentShared};
+use crate::time_index::TimeIndex;
+
+impl ContainerMachine {
+    pub(super) fn command(&mut self, id: CommandId, command: Command) -> Result<Done, Refusal> {
+        if id.fence < self.fence {
+            return Err(Refusal::StaleFence { newest: self.fence });
+        }
+        if id.fence > self.fence {
+            self.fence = id.fence;
+            self.fence_dirty = true;
+        }
+        let target = command.segment();
+        let done = match command {
+            Command::Create(identity) => self.create(id, *identity),
+            Command::Forget { segment } => return self.forget(segment),
+            other => self.change(id, other),
+        }?;
+        if let Some(segment) = self.segments.get_mut(&target) {
+            segment.record.command = Some(id);
+        }
+        Ok(done)
+    }
+
+    fn create(&mut self, id: CommandId, identity: SegmentIdentity) -> Result<Done, Refusal> {
+        if let Some(existing) = self.segments.get(&identity.segment) {
+            let again = id.is_retry_of(existing.record.command);
+            if existing.identity == identity && (!existing.record.deleted || again) {
+                return Ok(Done::Created);
+            }
+            // A tombstone: a segment is never created twice.
+            let segment = identity.segment;
+            return Err(match existing.record.deleted {
+                true => Refusal::SegmentNotFound { segment },
+                false => Refusal::SegmentExists { segment },
+            });
+        }
+        let segment = self.new_segment(identity, Record::default(), ReadState::default());
+        self.insert(segment);
+        Ok(Done::Created)
+    }
+
+    pub(super) fn new_segment(
+        &self,
+        identity: SegmentIdentity,
+        record: Record,
+        state: ReadState,
+    ) -> Segment {
+        let counters = self.memory.metrics.stream(&identity.stream);
+        let group = self.container.group();
+        let shared = SegmentShared::new(identity.segment, group, counters, state);
+        Segment {
+            identity,
+            record,
+            times: TimeIndex::default(),
+            writers: WriterTable::default(),
+            shared,
+            dirty: false,
+            to_wake: false,
+        }
+    }
+
+    fn insert(&mut self, mut segment: Segment) {
+        let id = segment.identity.segment;
+        segment.dirty = true;
+        self.dirty.push(id);
+        self.segments.insert(id, segment);
+    }
+
+    /// Commands to a segment that exists.
+    fn change(&mut self, id: CommandId, command: Command) -> Result<Done, Refusal> {
+        let target = command.segment();
+        let not_found = Refusal::SegmentNotFound { segment: target };
+        let Some(segment) = self.segments.get_mut(&target) else {
+            // Deleted and forgotten: whoever asks again was answered before.
+            return match command {
+                Command::Delete { .. } => Ok(Done::Deleted),
+                _ => Err(not_found),
+            };
+        };
+        let mut marks = Marks {
+            dirty: &mut self.dirty,
+            changes: &mut self.changes,
+            to_wake: &mut self.to_wake,
+        };
+        let again = id.is_retry_of(segment.record.command);
+        if segment.record.deleted && !matches!(command, Command::Delete { .. }) {
+            return Err(not_found);
+        }
+        marks.changed(segment);
+        match command {
+            Command::Seal { successors, .. } => seal(segment, successors, &mut marks),
+            Command::Truncate { offset, .. } => {
+                let dropped = truncate(segment, offset, &mut marks)?;
+                self.dropped(dropped);
+                let start_offset = self.segments[&target].record.start;
+                Ok(Done::Truncated { start_offset })
+            }
+            Command::Delete { .. } => {
+                let dropped = delete(segment, &mut marks);
+                self.dropped(dropped);
+                Ok(Done::Deleted)
+            }
+            Command::UpdateAttributes { updates, .. } => {
+                if !again {
+                    update_attributes(segment, updates)?;
+                }
+                Ok(Done::AttributesUpdated)
+            }
+            Command::Create(_) | Command::Forget { .. } => {
+                unreachable!("create and forget have their own ways")
+            }
+        }
+    }
+
+    fn dropped(&mut self, (bytes, pieces): (usize, usize)) {
+        self.memory.tail.release(bytes, pieces);
+        self.oldest_live.set(Oldest::Stale);
+    }
+
+    /// Removes a tombstone. From here on nothing says that the segment ever was.
+    fn forget(&mut self, segment: common::SegmentId) -> Result<Done, Refusal> {
+        let Some(tombstone) = self.segments.get(&segment) else { return Ok(Done::Forgotten) };
+        if !tombstone.record.deleted {
+            return Err(Refusal::NotDeleted { segment });
+        }
+        let mut tombstone = self.segments.remove(&segment).expect("it was found just now");
+        for (writer, entry) in tombstone.writers.iter() {
+            self.due.remove(&(entry.queued_micros, segment, writer));
+        }
+        self.changes.extend(save::removal(&mut tombstone));
+        self.memory.metrics.forget_idle_streams();
+        Ok(Done::Forgotten)
+    }
+}
+
+fn seal(
+    segment: &mut Segment,
+    successors: Vec<Successor>,
+    marks: &mut Marks<'_>,
+) -> Result<Done, Refusal> {
+    let length = segment.record.length;
+    match &segment.record.successors {
+        Some(earlier) if **earlier == *successors => return Ok(Done::Sealed { length }),
+        Some(_) => return Err(Refusal::SealedOtherwise { segment: segment.identity.segment }),
+        None => {}
+    }
+    segment.record.successors = Some(Arc::from(successors));
+    segment.shared.lock().sealed = true;
+    marks.wake(segment);
+    Ok(Done::Sealed { length })
+}
+
+/// Drops the bytes below `offset`; what left the tail cache.
+fn truncate(
+    segment: &mut Segment,
+    offset: Offset,
+    marks: &mut Marks<'_>,
+) -> Result<(usize, usize), Refusal> {
+    let (start, length) = (segment.record.start, segment.record.length);
+    if offset > length {
+        return Err(Refusal::OutOfRange { offset, length });
+    }
+    if offset <= start {
+        return Ok((0, 0));
+    }
+    let id = segment.identity.segment;
+    segment.record.start = offset;
+    let shared = segment.shared.clone();
+    let dropped = shared.lock().truncate(offset, |chunk| marks.chunk(id, save::EXTENTS, chunk));
+    segment.times.truncate(offset, |chunk| marks.chunk(id, save::TIMES, chunk));
+    marks.wake(segment);
+    Ok(dropped)
+}
+
+/// Leaves a tombstone: the identity, and the writers until they expire.
+fn delete(segment: &mut Segment, marks: &mut Marks<'_>) -> (usize, usize) {
+    let id = segment.identity.segment;
+    if segment.record.deleted {
+        return (0, 0);
+    }
+    segment.record.deleted = true;
+    segment.record.start = segment.record.length;
+    segment.record.attributes.clear();
+    let shared = segment.shared.clone();
+    let dropped = shared.lock().delete(|chunk| marks.chunk(id, save::EXTENTS, chunk));
+    segment.times.points.clear(|chunk| marks.chunk(id, save::TIMES, chunk));
+    marks.wake(segment);
+    dropped
+}
+
+/// All updates or none.
+fn update_attributes(segment: &mut Segment, updates: Vec<AttributeUpdate>) -> Result<(), Refusal> {
+    let mut attributes = segment.record.attributes.clone();
+    for update in updates {
+        let present = attributes.get(&update.name);
+        let as_expected = match &update.expected {
+            Expected::Anything => true,
+            Expected::Absent => present.is_none(),
+            Expected::Value(value) => present == Some(value),
+        };
+        if !as_expected {
+            let name = String::from_utf8_lossy(&update.name).into_owned();
+            return Err(Refusal::AttributeMismatch { name });
+        }
+        match update.value {
+            Some(value) => attributes.insert(update.name, value),
+            None => attributes.remove(&update.name),
+        };
+    }
+    if attributes.len() > ATTRIBUTES_MAX {
+        return Err(Refusal::TooManyAttributes { max: ATTRIBUTES_MAX });
+    }
+    segment.record.attributes = attributes;
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! Open: raises a writer's session on a list of segments, in one entry.
+//!
+//! Every `Open` uses a new attempt, so that a session as high as the current one is fenced, too. A
+//! writer that says it has sent to a segment before, and whose entry is gone, is told so: what it
+//! has in flight there may be stored or not.
+
+use common::limits::WRITERS_PER_SEGMENT_MAX;
+
+use super::segment::Segment;
+use super::writers::{Writer, WriterState};
+use super::{ContainerMachine, Marks};
+use crate::operation::{Open, OpenSegment};
+use crate::outcome::{Opened, Refusal};
+
+impl ContainerMachine {
+    pub(super) fn open(&mut self, open: &Open) -> Vec<Result<Opened, Refusal>> {
+        open.segments.iter().map(|segment| self.open_segment(open, *segment)).collect()
+    }
+
+    fn open_segment(&mut self, open: &Open, asked: OpenSegment) -> Result<Opened, Refusal> {
+        let not_found = Refusal::SegmentNotFound { segment: asked.segment };
+        let segment = self.segments.get_mut(&asked.segment).ok_or(not_found.clone())?;
+        if segment.record.deleted {
+            return Err(not_found);
+        }
+        let known = segment.writers.get(open.writer).copied();
+        if let Some(known) = known
+            && open.session <= known.session
+        {
+            return Err(Refusal::WriterFenced { current: known.session });
+        }
+        let remembered = known.filter(|known| !known.is_expired());
+        if remembered.is_none() && asked.resuming {
+            return Err(Refusal::WriterExpired);
+        }
+        let count = segment.writers.len();
+        if known.is_none() && count >= WRITERS_PER_SEGMENT_MAX {
+            return Err(Refusal::TooManyWriters { count });
+        }
+        let mut entry = Writer::new(open.session, open.named, self.up_micros);
+        if let Some(remembered) = remembered {
+            entry.last = remembered.last;
+            entry.state = WriterState::Open;
+        }
+        let mut marks = Marks {
+            dirty: &mut self.dirty,
+            changes: &mut self.changes,
+            to_wake: &mut self.to_wake,
+        };
+        marks.changed(segment);
+        super::expire::schedule(&mut self.due, asked.segment, open.writer, known, &mut entry);
+        segment.writers.insert(open.writer, entry);
+        Ok(opened(segment, &entry))
+    }
+}
+
+fn opened(segment: &Segment, entry: &Writer) -> Opened {
+    Opened {
+        last_number: entry.last,
+        length: segment.record.length,
+        successors: segment.record.successors.clone(),
+    }
+}

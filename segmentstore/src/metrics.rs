@@ -1,0 +1,127 @@
+//! Counters of the data plane: plain atomics that the server exports.
+//!
+//! What was appended is counted where it is applied, so that replay after a start counts it again:
+//! the counters are totals since the process began to see the log, and rates are what matters.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use common::ScopedStream;
+use proto::v1::Reason;
+
+/// A number that only grows, or a level, shared by threads.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub fn subtract(&self, count: u64) {
+        self.0.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+const REASONS: usize = Reason::OutOfRange as usize + 1;
+
+/// Everything the segment store counts.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    pub appended_bytes: Counter,
+    pub appended_events: Counter,
+    pub appended_blocks: Counter,
+    /// Blocks that were stored before and acknowledged again.
+    pub duplicate_blocks: Counter,
+    pub read_bytes: Counter,
+    /// Bytes that reads had to take from the log's files.
+    pub log_read_bytes: Counter,
+    /// Level: bytes of the tail cache.
+    pub tail_cache_bytes: Counter,
+    /// Level: bytes of the cache of recently read log entries.
+    pub read_cache_bytes: Counter,
+    /// Level: append connections.
+    pub append_connections: Counter,
+    /// Level: reads under way.
+    pub readers: Counter,
+    refused: [Counter; REASONS],
+    streams: Mutex<BTreeMap<ScopedStream, Arc<StreamCounters>>>,
+}
+
+/// What is counted per stream.
+#[derive(Debug, Default)]
+pub struct StreamCounters {
+    pub appended_bytes: Counter,
+    pub appended_events: Counter,
+    pub read_bytes: Counter,
+}
+
+impl Metrics {
+    pub fn count_refused(&self, reason: Reason) {
+        if let Some(counter) = self.refused.get(reason as usize) {
+            counter.add(1);
+        }
+    }
+
+    /// Refusals so far, for every reason that occurred.
+    pub fn refused(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
+        let reason = |(i, counter): (usize, &Counter)| {
+            Some((Reason::try_from(i as i32).ok()?, counter.get()))
+        };
+        self.refused.iter().enumerate().filter_map(reason).filter(|(_, count)| *count > 0)
+    }
+
+    /// The counters of every stream that has segments here, by name.
+    pub fn streams(&self) -> Vec<(ScopedStream, Arc<StreamCounters>)> {
+        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.iter().map(|(name, counters)| (name.clone(), counters.clone())).collect()
+    }
+
+    /// The counters of one stream, made on first use.
+    pub(crate) fn stream(&self, stream: &ScopedStream) -> Arc<StreamCounters> {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(counters) = streams.get(stream) {
+            return counters.clone();
+        }
+        streams.entry(stream.clone()).or_default().clone()
+    }
+
+    /// Drops the counters of streams without segments here.
+    pub(crate) fn forget_idle_streams(&self) {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.retain(|_, counters| Arc::strong_count(counters) > 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_counted_by_reason() {
+        let metrics = Metrics::default();
+        metrics.count_refused(Reason::OutOfRange);
+        metrics.count_refused(Reason::OutOfRange);
+        metrics.count_refused(Reason::SegmentSealed);
+        let counted: Vec<_> = metrics.refused().collect();
+        assert_eq!(counted, [(Reason::SegmentSealed, 1), (Reason::OutOfRange, 2)]);
+    }
+
+    #[test]
+    fn a_stream_is_listed_for_as_long_as_someone_holds_its_counters() {
+        let metrics = Metrics::default();
+        let name = ScopedStream::new("demo", "hello").unwrap();
+        let counters = metrics.stream(&name);
+        counters.appended_bytes.add(7);
+        metrics.forget_idle_streams();
+        assert_eq!(metrics.stream(&name).appended_bytes.get(), 7);
+        drop(counters);
+        metrics.forget_idle_streams();
+        assert!(metrics.streams().is_empty());
+    }
+}

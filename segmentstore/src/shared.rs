@@ -1,0 +1,237 @@
+//! What readers see of a segment: apply writes it, readers never touch the worker.
+//!
+//! One short mutex per segment holds start, length, seal, extents and the cached tail; a notifier
+//! beside it wakes the segment's tail readers, once per round of applied entries. Everything in
+//! here is committed, so whatever a reader finds it may hand out.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use common::{GroupId, LogIndex, Offset, SegmentId};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+use crate::chunked::{ChunkChange, Chunked};
+use crate::extent::Extent;
+use crate::metrics::StreamCounters;
+
+/// The read state of one segment. It outlives the segment for as long as a reader holds it.
+#[derive(Debug)]
+pub struct SegmentShared {
+    pub segment: SegmentId,
+    pub group: GroupId,
+    state: Mutex<ReadState>,
+    changed: Notify,
+    pub(crate) counters: Arc<StreamCounters>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct ReadState {
+    pub(crate) start: Offset,
+    pub(crate) length: Offset,
+    pub(crate) sealed: bool,
+    pub(crate) deleted: bool,
+    pub(crate) extents: Chunked<Extent>,
+    /// The newest bytes, without gaps up to `length`; evicted from the front.
+    tail: VecDeque<TailPiece>,
+}
+
+#[derive(Debug)]
+struct TailPiece {
+    offset: Offset,
+    bytes: Bytes,
+}
+
+/// Where a segment begins and ends at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    pub start: Offset,
+    pub length: Offset,
+    pub sealed: bool,
+    pub deleted: bool,
+}
+
+/// Where the bytes at an offset are.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Located {
+    /// In memory: these, one after the other.
+    Memory(Vec<Bytes>),
+    /// In these log entries, one after the other; the first one holds the offset.
+    Log(Vec<Extent>),
+    /// Nowhere yet: the offset is the length.
+    AtEnd,
+}
+
+impl SegmentShared {
+    pub(crate) fn new(
+        segment: SegmentId,
+        group: GroupId,
+        counters: Arc<StreamCounters>,
+        state: ReadState,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            segment,
+            group,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            counters,
+        })
+    }
+
+    /// Nothing under this lock calls out, so that a poisoned one still holds whole state.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, ReadState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn bounds(&self) -> Bounds {
+        self.lock().bounds()
+    }
+
+    /// Completes at the first wake-up after it was first polled or enabled.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    pub(crate) fn wake(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// Drops the oldest piece of the tail and returns its bytes.
+    pub(crate) fn evict_oldest(&self) -> usize {
+        self.lock().tail.pop_front().map_or(0, |piece| piece.bytes.len())
+    }
+}
+
+impl ReadState {
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds {
+            start: self.start,
+            length: self.length,
+            sealed: self.sealed,
+            deleted: self.deleted,
+        }
+    }
+
+    /// Adds a block that lies at `start` of the payload of entry `index`. Returns whether the tail
+    /// got a new piece and an extent chunk that became full.
+    pub(crate) fn append(
+        &mut self,
+        index: LogIndex,
+        start: u32,
+        block: u32,
+        payload: &Bytes,
+    ) -> (bool, Option<ChunkChange>) {
+        let offset = self.length;
+        self.length = offset.plus(block.into());
+        let absorbed =
+            self.extents.last().is_some_and(|last| last.end() == offset && last.index == index)
+                && self.extents.last_mut().is_some_and(|last| last.absorb(index, start, block));
+        if absorbed {
+            let extent = *self.extents.last().expect("an extent has just grown");
+            let whole = extent.start as usize..(extent.start + extent.bytes) as usize;
+            match self.tail.back_mut() {
+                Some(piece) if piece.offset == extent.offset => {
+                    piece.bytes = payload.slice(whole);
+                    return (false, None);
+                }
+                // The piece was evicted meanwhile: the block begins a new one.
+                _ => self.push_piece(offset, start, block, payload),
+            }
+            return (true, None);
+        }
+        self.push_piece(offset, start, block, payload);
+        (true, self.extents.push(Extent { offset, index, start, bytes: block }))
+    }
+
+    fn push_piece(&mut self, offset: Offset, start: u32, block: u32, payload: &Bytes) {
+        let bytes = payload.slice(start as usize..(start + block) as usize);
+        self.tail.push_back(TailPiece { offset, bytes });
+    }
+
+    /// Drops what lies wholly below `start`. Returns the bytes and pieces that left the tail.
+    pub(crate) fn truncate(
+        &mut self,
+        start: Offset,
+        removed: impl FnMut(ChunkChange),
+    ) -> (usize, usize) {
+        self.start = start;
+        self.extents.drop_front(|extent| extent.end() <= start, removed);
+        let (mut bytes, mut pieces) = (0, 0);
+        while let Some(piece) = self.tail.front()
+            && piece.offset.plus(piece.bytes.len() as u64) <= start
+        {
+            (bytes, pieces) = (bytes + piece.bytes.len(), pieces + 1);
+            self.tail.pop_front();
+        }
+        (bytes, pieces)
+    }
+
+    /// Drops all bytes. Returns the bytes and pieces that left the tail.
+    pub(crate) fn delete(&mut self, removed: impl FnMut(ChunkChange)) -> (usize, usize) {
+        self.deleted = true;
+        self.extents.clear(removed);
+        let bytes = self.tail.iter().map(|piece| piece.bytes.len()).sum();
+        let pieces = self.tail.len();
+        self.tail = VecDeque::new();
+        (bytes, pieces)
+    }
+
+    /// Finds the bytes at `offset`, which lies between start and length: up to `max_bytes` of them
+    /// in memory, or the log entries that hold the next `ahead_bytes`.
+    pub(crate) fn locate(&self, offset: Offset, max_bytes: usize, ahead_bytes: usize) -> Located {
+        if offset >= self.length {
+            return Located::AtEnd;
+        }
+        match self.tail.front() {
+            Some(first) if first.offset <= offset => {
+                Located::Memory(self.pieces(offset, max_bytes))
+            }
+            _ => Located::Log(self.extents_from(offset, ahead_bytes)),
+        }
+    }
+
+    /// Bytes from `offset` on: one large piece, cut to `max_bytes`, or small ones to be gathered.
+    fn pieces(&self, offset: Offset, max_bytes: usize) -> Vec<Bytes> {
+        use crate::limits::{READ_GATHER_BELOW, READ_GATHER_BYTES};
+        let at = self.tail.partition_point(|piece| piece.offset <= offset) - 1;
+        let first = &self.tail[at];
+        let skip = (offset.0 - first.offset.0) as usize;
+        let first = first.bytes.slice(skip..first.bytes.len().min(skip + max_bytes));
+        let mut gathered = first.len();
+        let mut pieces = vec![first];
+        if gathered >= READ_GATHER_BELOW {
+            return pieces;
+        }
+        for piece in self.tail.range(at + 1..) {
+            let room = max_bytes.min(READ_GATHER_BYTES).saturating_sub(gathered);
+            if piece.bytes.len() >= READ_GATHER_BELOW || room == 0 {
+                break;
+            }
+            pieces.push(piece.bytes.slice(..piece.bytes.len().min(room)));
+            gathered += piece.bytes.len().min(room);
+        }
+        pieces
+    }
+
+    fn extents_from(&self, offset: Offset, ahead_bytes: usize) -> Vec<Extent> {
+        let extents = self.extents.items();
+        let at = extents.partition_point(|extent| extent.end() <= offset);
+        let mut ahead = 0;
+        let wanted = |extent: &&Extent| {
+            let more = ahead < ahead_bytes;
+            ahead += extent.bytes as usize;
+            more
+        };
+        extents.range(at.min(extents.len())..).take_while(wanted).copied().collect()
+    }
+
+    /// Bytes from start to length that only the log holds: all of them, until there is long-term
+    /// storage.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        self.length.0 - self.start.0
+    }
+}
+
+#[cfg(test)]
+mod tests;

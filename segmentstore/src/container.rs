@@ -268,8 +268,10 @@ impl Marks<'_> {
     }
 
     fn chunk(&mut self, segment: SegmentId, part: u8, (chunk, value): ChunkChange) {
-        self.changes
-            .push(Change { key: save::chunk_key(segment, part, chunk), value: value.map(Bytes::from) });
+        self.changes.push(Change {
+            key: save::chunk_key(segment, part, chunk),
+            value: value.map(Bytes::from),
+        });
     }
 }
 

@@ -3,15 +3,30 @@
 //! A container is a Raft group whose state is a set of segments. What happens to a segment is an
 //! [`operation`]; what apply decides about it is an [`outcome`].
 
+mod chunked;
 mod codec;
+pub mod commands;
+pub mod container;
+mod extent;
+pub mod handle;
 pub mod identity;
 pub mod limits;
+pub mod metrics;
 pub mod operation;
 pub mod outcome;
 pub mod settings;
+mod shared;
+mod tail_cache;
+mod time_index;
 
 pub use codec::CodecError;
+pub use commands::{CommandError, SegmentStatus, StoreCommands};
+pub use container::{ContainerMachine, Memory, SegmentView};
+pub use extent::Extent;
+pub use handle::{ContainerError, ContainerHandle, Containers};
 pub use identity::{AttributeUpdate, CommandId, Expected, SegmentIdentity, SegmentKind, Successor};
+pub use metrics::{Counter, Metrics, StreamCounters};
 pub use operation::{Append, Command, Open, OpenSegment, Operation};
 pub use outcome::{Done, Expired, Opened, Outcome, Refusal};
 pub use settings::{SettingError, Settings};
+pub use shared::{Bounds, SegmentShared};

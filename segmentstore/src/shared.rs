@@ -104,6 +104,12 @@ impl SegmentShared {
 }
 
 impl ReadState {
+    /// A segment whose extents are yet to be restored.
+    pub(crate) fn with_bounds(bounds: Bounds) -> Self {
+        let Bounds { start, length, sealed, deleted } = bounds;
+        Self { start, length, sealed, deleted, ..Self::default() }
+    }
+
     pub(crate) fn bounds(&self) -> Bounds {
         Bounds {
             start: self.start,

@@ -133,8 +133,12 @@ fn store(segment: &mut Segment, append: &Append, at: At<'_>, marks: &mut Marks<'
         marks.changed(segment);
         return false;
     }
-    let (new_piece, extents) =
-        segment.shared.lock().append(at.entry.index, at.payload_start as u32, bytes, at.entry.payload);
+    let (new_piece, extents) = segment.shared.lock().append(
+        at.entry.index,
+        at.payload_start as u32,
+        bytes,
+        at.entry.payload,
+    );
     segment.record.length = Offset(offset.0 + u64::from(bytes));
     if let Some(chunk) = extents {
         marks.chunk(id, save::EXTENTS, chunk);

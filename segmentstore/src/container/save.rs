@@ -21,7 +21,7 @@ use super::segment::Segment;
 use super::writers::Writer;
 use super::{ContainerMachine, Oldest};
 use crate::codec::{CodecError, Fields, written};
-use crate::shared::ReadState;
+use crate::shared::{Bounds, ReadState};
 
 const CONTAINER_KEY: [u8; 1] = [0];
 const SEGMENT_PREFIX: u8 = 1;
@@ -95,7 +95,8 @@ impl ContainerMachine {
             let end = segment.shared.lock().extents.last().map_or(start, |last| last.end());
             if end != length {
                 let id = segment.identity.segment;
-                let detail = format!("extents of segment `{id}` end at {end}, its length is {length}");
+                let detail =
+                    format!("extents of segment `{id}` end at {end}, its length is {length}");
                 return Err(RestoreError::new(detail));
             }
         }
@@ -151,15 +152,17 @@ impl ContainerMachine {
     fn load_segment(&mut self, id: SegmentId, value: &[u8]) -> Result<(), CodecError> {
         let (identity, record) = Segment::decode(value)?;
         if identity.segment != id {
-            return Err(CodecError::Impossible { field: "segment", value: identity.segment.stream.0 });
+            return Err(CodecError::Impossible {
+                field: "segment",
+                value: identity.segment.stream.0,
+            });
         }
-        let state = ReadState {
+        let state = ReadState::with_bounds(Bounds {
             start: record.start,
             length: record.length,
             sealed: record.successors.is_some(),
             deleted: record.deleted,
-            ..ReadState::default()
-        };
+        });
         let segment = self.new_segment(identity, record, state);
         self.segments.insert(id, segment);
         Ok(())
@@ -176,5 +179,7 @@ fn save_segment(segment: &mut Segment, changes: &mut Vec<Change>) {
             changes.push(Change { key: chunk_key(id, part, chunk), value: value.map(Bytes::from) });
         }
     }
-    segment.writers.save(|writer, value| changes.push(Change { key: writer_key(id, writer), value }));
+    segment
+        .writers
+        .save(|writer, value| changes.push(Change { key: writer_key(id, writer), value }));
 }

@@ -1,14 +1,16 @@
 //! The entry point: a handle to a cluster.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use common::{Rng, ScopedStream, Tasks};
+use common::{MonotonicTime, Rng, ScopedStream, Tasks};
 use proto::v1;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
+use crate::append_link::AppendLink;
 use crate::backoff::Backoff;
 use crate::config::ClientConfig;
 use crate::connection::Connections;
@@ -49,6 +51,8 @@ pub(crate) struct Inner {
     pub(crate) connections: Connections,
     pub(crate) tasks: Tasks,
     rng: Mutex<Rng>,
+    started: tokio::time::Instant,
+    append_links: Mutex<BTreeMap<String, Arc<AppendLink>>>,
 }
 
 impl Drop for Inner {
@@ -67,7 +71,14 @@ impl Client {
     /// As [`Client::connect`], with chance (writer ids, jitter) drawn from `rng`.
     pub async fn connect_with(config: ClientConfig, rng: Rng) -> Result<Client> {
         let connections = Connections::new(config.connect_timeout);
-        let inner = Inner { config, connections, tasks: Tasks::new(), rng: Mutex::new(rng) };
+        let inner = Inner {
+            config,
+            connections,
+            tasks: Tasks::new(),
+            rng: Mutex::new(rng),
+            started: tokio::time::Instant::now(),
+            append_links: Mutex::default(),
+        };
         let client = Client { inner: Arc::new(inner) };
         let info = client.inner.server_info().await?;
         if *info.protocol.start() > proto::PROTOCOL_MAX
@@ -130,6 +141,30 @@ impl Inner {
 
     pub(crate) fn backoff(&self, name: &str) -> Backoff {
         Backoff::new(self.config.backoff_min, self.config.backoff_max, self.fork_rng(name))
+    }
+
+    /// Time since the client was made.
+    pub(crate) fn now(&self) -> MonotonicTime {
+        MonotonicTime(self.started.elapsed().as_micros() as u64)
+    }
+
+    /// The moment on the runtime's clock.
+    pub(crate) fn instant(&self, time: MonotonicTime) -> tokio::time::Instant {
+        self.started + Duration::from_micros(time.0)
+    }
+
+    /// The append connection to an endpoint (empty: the configured one), shared by all writers.
+    pub(crate) fn append_link(self: &Arc<Self>, endpoint: &str) -> Arc<AppendLink> {
+        let endpoint = if endpoint.is_empty() { &self.config.endpoint } else { endpoint };
+        let mut links = self.append_links.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(link) = links.get(endpoint) {
+            return link.clone();
+        }
+        let link = AppendLink::new(endpoint.to_owned());
+        links.insert(endpoint.to_owned(), link.clone());
+        // A panic in it fails the client's tasks; writers then see their connection end.
+        self.tasks.spawn("append link", link.clone().run(Arc::downgrade(self)));
+        link
     }
 
     /// The endpoint for `place`, which may leave it to the one the client is configured with.

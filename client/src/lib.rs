@@ -10,6 +10,7 @@
 //!
 //! Nothing here reads files or the environment, and no call blocks a thread.
 
+mod append_link;
 mod backoff;
 mod client;
 mod config;
@@ -18,6 +19,7 @@ mod error;
 mod event;
 mod raw;
 mod reader;
+pub mod session;
 mod streams;
 mod succession;
 mod writer;

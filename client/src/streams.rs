@@ -10,6 +10,9 @@ use futures::{Stream, TryStreamExt};
 pub use proto::convert::SegmentPlace;
 use proto::v1;
 
+pub(crate) use cuts::{PlacedCut, at_time, infos, placed_tail};
+pub(crate) use lists::{segments, successors};
+
 use crate::client::Inner;
 use crate::error::{ClientError, Result};
 
@@ -258,18 +261,18 @@ impl StreamManager {
 
     /// Segments of a stream.
     pub async fn segments(&self, stream: &ScopedStream, set: SegmentSet) -> Result<StreamSegments> {
-        lists::segments(&self.client, stream, set, None).await
+        segments(&self.client, stream, set, None).await
     }
 
     /// What follows a sealed segment; empty where it is not sealed, or the stream ends there.
     pub async fn successors(&self, segment: SegmentId) -> Result<Vec<SegmentPlace>> {
-        lists::successors(self.client.clone(), segment).try_collect().await
+        successors(self.client.clone(), segment).try_collect().await
     }
 
     /// What the stores know about segments, in the order asked for. A segment that does not exist
     /// is an error.
     pub async fn segment_infos(&self, places: &[SegmentPlace]) -> Result<Vec<SegmentInfo>> {
-        cuts::infos(&self.client, places).await
+        infos(&self.client, places).await
     }
 
     /// Where reading the stream from its head begins.
@@ -289,6 +292,6 @@ impl StreamManager {
         stream: &ScopedStream,
         time: common::WallTime,
     ) -> Result<StreamCut> {
-        Ok(cuts::at_time(&self.client, stream, time).await?.cut)
+        Ok(at_time(&self.client, stream, time).await?.cut)
     }
 }

@@ -33,11 +33,6 @@ impl Succession {
         }
     }
 
-    /// Whether `segment` is known to the walk.
-    pub(crate) fn knows(&self, segment: SegmentId) -> bool {
-        self.seen.contains(&segment)
-    }
-
     /// `segment` is done with at `end`; gives the successors that may start now, which are current
     /// from here on.
     pub(crate) fn finish(
@@ -49,6 +44,8 @@ impl Succession {
         if let Some(range) = self.current.remove(&segment) {
             self.waiting.insert(segment, (range, end));
         }
+        // One may be known to be finished before its turn: its successors wait in its place.
+        self.held.remove(&segment);
         for successor in successors {
             if self.seen.insert(successor.segment) {
                 self.held.insert(successor.segment, successor);

@@ -1,14 +1,22 @@
 //! Appending events to a stream.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+mod attend;
+mod builder;
+mod progress;
+mod shared;
 
-use common::{ByteSize, EventNumber, ScopedStream, WriterEpoch, WriterName};
+use std::sync::Arc;
+
+use common::{EventNumber, WriterEpoch};
 
 use crate::client::Client;
-use crate::error::{ClientError, Result};
+use crate::error::Result;
 use crate::event::Event;
+use crate::session::Pushed;
+
+pub use builder::EventWriterBuilder;
+pub use progress::Acknowledged;
+pub(crate) use shared::Shared;
 
 /// How a named writer is known to the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,92 +29,62 @@ pub struct Registration {
     pub epoch: WriterEpoch,
 }
 
-/// Chooses what an [`EventWriter`] is like.
-#[derive(Debug, Clone)]
-pub struct EventWriterBuilder {
-    client: Client,
-    stream: ScopedStream,
-    name: Option<WriterName>,
-    create_name: bool,
-    source_fingerprint: u64,
-    first_number: EventNumber,
-    memory_limit: ByteSize,
-}
+/// Bytes after which a writer that never has to wait lets other tasks of its thread run.
+const YIELD_BYTES: usize = common::limits::APPEND_BLOCK_BYTES_TARGET;
 
-impl EventWriterBuilder {
-    pub(crate) fn new(client: Client, stream: ScopedStream) -> Self {
-        Self {
-            client,
-            stream,
-            name: None,
-            create_name: true,
-            source_fingerprint: 0,
-            first_number: EventNumber(1),
-            memory_limit: ByteSize::mib(16),
-        }
-    }
-
-    /// Keep the writer's identity across process restarts: the same events given again under the
-    /// same name, in the same order, are stored only where they are not stored yet. A newer
-    /// process with the name fences this one.
-    pub fn named(mut self, name: WriterName) -> Self {
-        self.name = Some(name);
-        self
-    }
-
-    /// Whether a name that is not known is made known (the default), or refused.
-    pub fn create_name(mut self, create: bool) -> Self {
-        self.create_name = create;
-        self
-    }
-
-    /// What identifies the source of a named writer's events, kept when the name is first
-    /// registered and told to later processes; 0: none.
-    pub fn source_fingerprint(mut self, fingerprint: u64) -> Self {
-        self.source_fingerprint = fingerprint;
-        self
-    }
-
-    /// The number of the first event appended, 1 unless told: for a source that is not read from
-    /// its beginning.
-    pub fn first_number(mut self, number: EventNumber) -> Self {
-        self.first_number = number;
-        self
-    }
-
-    /// Bytes of events that may be on their way; [`EventWriter::append`] waits when they are used
-    /// up. 16 MiB unless told; at least 8 MiB.
-    pub fn memory_limit(mut self, limit: ByteSize) -> Self {
-        self.memory_limit = limit;
-        self
-    }
-
-    /// Locates the stream and, for a named writer, finds out what is already stored.
-    pub async fn open(self) -> Result<EventWriter> {
-        let _ = (self.client, self.name, self.create_name, self.source_fingerprint);
-        let _ = (self.first_number, self.memory_limit);
-        Err(ClientError::protocol(format!("{} cannot be written yet", self.stream)))
-    }
-}
-
-/// Appends events to a stream, each exactly once.
+/// Appends events to a stream, each exactly once, in the order of their numbers per routing key.
+///
+/// Events are gathered into blocks as large as the load asks for: alone, an event is sent at once.
+/// Lost connections and restarted servers are ridden out without loss and without doubles.
+///
+/// ```no_run
+/// # async fn example(client: client::Client) -> client::Result<()> {
+/// use client::{Event, ScopedStream};
+///
+/// let stream = ScopedStream::new("demo", "hello").expect("a good name");
+/// let mut writer = client.event_writer(&stream).open().await?;
+/// for line in ["first", "second"] {
+///     let event = Event { key: Some("greetings"), time_micros: None, payload: line.as_bytes() };
+///     writer.append(event).await?;
+/// }
+/// // Both are durable when this returns.
+/// let last = writer.flush().await?;
+/// println!("{last} events stored");
+/// writer.close().await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A named writer goes on where an earlier process of the same name ended: it is given the same
+/// events in the same order again, and sends only those that are not stored yet.
+///
+/// ```no_run
+/// # async fn example(client: client::Client, lines: Vec<String>) -> client::Result<()> {
+/// use client::{Event, ScopedStream, WriterName};
+///
+/// let stream = ScopedStream::new("demo", "imports").expect("a good name");
+/// let name = WriterName::new("loader").expect("a good name");
+/// let mut writer = client.event_writer(&stream).named(name).open().await?;
+/// for line in &lines {
+///     writer.append(Event { key: None, time_micros: None, payload: line.as_bytes() }).await?;
+/// }
+/// writer.flush().await?;
+/// println!("{} were stored before", writer.already_stored());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct EventWriter {
-    _private: (),
+    /// Keeps the client's connections alive.
+    _client: Client,
+    shared: Arc<Shared>,
+    registration: Option<Registration>,
+    since_yield: usize,
 }
 
-/// Resolves when the event, and every event before it, is durable. Made by
-/// [`EventWriter::append_tracked`]; dropping it costs nothing and cancels nothing.
-#[derive(Debug)]
-pub struct Acknowledged {
-    _private: (),
-}
-
-impl Future for Acknowledged {
-    type Output = Result<()>;
-
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(Err(ClientError::Closed { what: "writer" }))
+impl Drop for EventWriter {
+    fn drop(&mut self) {
+        self.shared.close();
     }
 }
 
@@ -114,12 +92,21 @@ impl EventWriter {
     /// Takes the event for sending and returns its number. Waits only for memory; the event is
     /// durable once [`EventWriter::acknowledged`] has reached its number.
     pub async fn append(&mut self, event: Event<'_>) -> Result<EventNumber> {
-        self.try_append(event)?.ok_or(ClientError::Closed { what: "writer" })
+        loop {
+            if let Some(number) = self.try_append(event)? {
+                self.let_others_run(event.payload.len()).await;
+                return Ok(number);
+            }
+            self.shared.room_for(event.frame_bytes()?).await?;
+        }
     }
 
     /// As [`EventWriter::append`], without ever waiting: `None` where memory is used up.
-    pub fn try_append(&mut self, _event: Event<'_>) -> Result<Option<EventNumber>> {
-        Err(ClientError::Closed { what: "writer" })
+    pub fn try_append(&mut self, event: Event<'_>) -> Result<Option<EventNumber>> {
+        let mut core = self.shared.core();
+        let pushed = core.push(&event)?;
+        self.shared.pushed(core);
+        Ok(number_of(pushed))
     }
 
     /// As [`EventWriter::append`], with a future for this event's acknowledgement.
@@ -131,25 +118,39 @@ impl EventWriter {
         Ok((number, self.acknowledgement_of(number)))
     }
 
-    /// Appends events of one routing key that are stored all or none. Returns the last one's
-    /// number; the others have the numbers before it.
-    pub async fn append_batch(&mut self, _key: &str, _events: &[Event<'_>]) -> Result<EventNumber> {
-        Err(ClientError::Closed { what: "writer" })
+    /// Appends events of one routing key that are stored all or none; at most 8 MiB of them,
+    /// framing included. Returns the last one's number; the others have the numbers before it.
+    pub async fn append_batch(&mut self, key: &str, events: &[Event<'_>]) -> Result<EventNumber> {
+        loop {
+            let mut core = self.shared.core();
+            let pushed = core.push_batch(key, events)?;
+            self.shared.pushed(core);
+            if let Some(number) = number_of(pushed) {
+                return Ok(number);
+            }
+            let mut bytes = 0;
+            for event in events {
+                bytes += Event { key: Some(key), ..*event }.frame_bytes()?;
+            }
+            self.shared.room_for(bytes).await?;
+        }
     }
 
     /// A future for the acknowledgement of everything up to `number`.
-    pub fn acknowledgement_of(&self, _number: EventNumber) -> Acknowledged {
-        Acknowledged { _private: () }
+    pub fn acknowledgement_of(&self, number: EventNumber) -> Acknowledged {
+        self.shared.acknowledgement_of(number)
     }
 
     /// Waits until everything appended so far is durable; returns the last number.
     pub async fn flush(&mut self) -> Result<EventNumber> {
-        Err(ClientError::Closed { what: "writer" })
+        let last = EventNumber(self.next_number().0 - 1);
+        self.wait_acknowledged(last).await?;
+        Ok(last)
     }
 
     /// Every event up to this number is durable.
     pub fn acknowledged(&self) -> EventNumber {
-        EventNumber::NONE
+        self.shared.acknowledged()
     }
 
     /// Waits until everything up to `number` is durable.
@@ -159,22 +160,43 @@ impl EventWriter {
 
     /// The number that the next event gets.
     pub fn next_number(&self) -> EventNumber {
-        EventNumber(1)
+        self.shared.core().next_number()
+    }
+
+    /// Bytes of events that are not acknowledged.
+    pub fn outstanding_bytes(&self) -> usize {
+        self.shared.core().memory_used()
     }
 
     /// Events that were stored by an earlier process of this named writer and not sent again.
     pub fn already_stored(&self) -> u64 {
-        0
+        self.shared.core().already_stored()
     }
 
     /// How the writer's name is known; `None` for an anonymous writer.
     pub fn registered(&self) -> Option<Registration> {
-        None
+        self.registration
     }
 
     /// Waits until everything is durable, then ends the writer. A writer that is dropped instead
     /// gives up what is not acknowledged.
     pub async fn close(mut self) -> Result<EventNumber> {
         self.flush().await
+    }
+
+    /// A writer that always has memory would otherwise keep its thread to itself.
+    async fn let_others_run(&mut self, bytes: usize) {
+        self.since_yield += bytes;
+        if self.since_yield >= YIELD_BYTES {
+            self.since_yield = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn number_of(pushed: Pushed) -> Option<EventNumber> {
+    match pushed {
+        Pushed::Taken(number) | Pushed::Stored(number) => Some(number),
+        Pushed::Full => None,
     }
 }

@@ -1,0 +1,422 @@
+//! The writing half of exactly once: everything a writer decides, without I/O, clock or tasks.
+//!
+//! [`WriterCore`] takes events ([`WriterCore::push`]), gives out messages to send
+//! ([`WriterCore::poll_open`], [`WriterCore::poll_blocks`]), and is told what came back
+//! ([`WriterCore::on_response`], [`WriterCore::on_disconnect`]). A driver task and the simulation
+//! run the same code.
+//!
+//! What it guarantees, given a store that keeps its side of the chain (design, section 6):
+//! - each event is stored exactly once, in the order of numbers per routing key;
+//! - [`WriterCore::acknowledged`] never decreases and never names an event that is not durable;
+//! - it never has unacknowledged events in a successor and in a predecessor that it does not know
+//!   to be sealed;
+//! - memory stays within its limit: [`WriterCore::push`] says [`Pushed::Full`] instead.
+//!
+//! Every `Open` uses a new attempt. Blocks are cut once and keep their edges; what an `Open` says
+//! is stored is dropped, the rest is sent again in order. A block of an earlier session, or an
+//! answer to one, cannot do harm: slots are never used twice on one connection.
+
+mod block;
+mod push;
+mod receive;
+mod resume;
+mod route;
+mod seal;
+mod segment;
+mod send;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::limits::{APPEND_BLOCK_BYTES_TARGET, EVENT_BYTES_MAX, MIB};
+use common::{
+    Attempt, EventNumber, MonotonicTime, Rng, ScopedStream, SegmentId, WriterEpoch, WriterId,
+};
+use proto::convert::SegmentPlace;
+
+use crate::error::{ClientError, Result};
+use crate::succession::Succession;
+use block::Pool;
+use resume::Resume;
+use route::Router;
+use segment::{Segment, State};
+
+/// Who writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriterIdentity {
+    /// The id under which segments remember the writer.
+    pub writer: WriterId,
+    /// The epoch of a named writer's process; anonymous writers have one process only.
+    pub epoch: WriterEpoch,
+    /// What places events without a routing key: the name, or the random id of an anonymous
+    /// writer.
+    pub routing: Bytes,
+    /// Whether the writer has a name, so that its events may already be stored.
+    pub named: bool,
+}
+
+impl WriterIdentity {
+    /// The epoch of all anonymous writers.
+    const ANONYMOUS_EPOCH: WriterEpoch = WriterEpoch(1);
+
+    /// A writer that nobody resumes, with the 128 random bits `id`.
+    pub fn anonymous(id: u128) -> Self {
+        Self {
+            writer: WriterId(id),
+            epoch: Self::ANONYMOUS_EPOCH,
+            routing: Bytes::copy_from_slice(&id.to_be_bytes()),
+            named: false,
+        }
+    }
+}
+
+/// Bounds of a writer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriterLimits {
+    /// Bytes of events that are not acknowledged, over all segments.
+    pub memory_bytes: usize,
+    /// Bytes at which a block is closed.
+    pub block_bytes: usize,
+    /// Bytes sent to one segment and not acknowledged.
+    pub window_bytes: usize,
+    /// The first pause before a segment is tried again.
+    pub backoff_min: Duration,
+    /// The longest pause.
+    pub backoff_max: Duration,
+}
+
+impl Default for WriterLimits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 16 * MIB,
+            block_bytes: APPEND_BLOCK_BYTES_TARGET,
+            window_bytes: 2 * MIB,
+            backoff_min: Duration::from_millis(5),
+            backoff_max: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What became of an event that was pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It will be sent; its number (of a batch, the last one's).
+    Taken(EventNumber),
+    /// An earlier process of the writer stored it; it has this number and is not sent.
+    Stored(EventNumber),
+    /// There is no memory for it now; it has no number.
+    Full,
+}
+
+/// A connection to one store, as an index: see [`WriterCore::endpoint`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub usize);
+
+/// Slots of one connection: each is given out once.
+#[derive(Debug, Default)]
+pub struct Slots(u32);
+
+impl Slots {
+    fn next(&mut self) -> u32 {
+        let slot = self.0;
+        self.0 = slot.checked_add(1).expect("a connection ends before 2^32 sessions");
+        slot
+    }
+}
+
+/// What a segment waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// To be opened again.
+    Retry,
+    /// To be asked whether it is sealed, because a successor waits for that.
+    Probe,
+}
+
+#[derive(Debug)]
+struct Link {
+    endpoint: String,
+    /// Segments that want a session.
+    opens: VecDeque<usize>,
+    /// Segments that may send a block.
+    ready: VecDeque<usize>,
+    /// Current slots. Only looked up, never iterated.
+    slots: HashMap<u32, usize>,
+    announced: bool,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct WriterCore {
+    stream: ScopedStream,
+    identity: WriterIdentity,
+    limits: WriterLimits,
+    rng: Rng,
+    attempt: Attempt,
+    next_number: u64,
+    segments: Vec<Segment>,
+    by_id: BTreeMap<SegmentId, usize>,
+    router: Router,
+    succession: Succession,
+    links: Vec<Link>,
+    wakes: Vec<LinkId>,
+    /// The first unacknowledged number of each segment that has one.
+    outstanding: BTreeSet<(u64, usize)>,
+    memory_used: usize,
+    pool: Pool,
+    timers: BTreeSet<(MonotonicTime, usize, Timer)>,
+    lookups: Vec<SegmentId>,
+    relocate: bool,
+    resume: Resume,
+    already_stored: u64,
+    stalled_since: Option<MonotonicTime>,
+    failed: Option<ClientError>,
+}
+
+impl WriterCore {
+    /// A writer whose first event gets `first_number`. `places` tile the key space: the active
+    /// segments for an anonymous writer, those at the head for a named one, which follows
+    /// successors and opens everything before [`WriterCore::is_ready`].
+    pub fn new(
+        stream: ScopedStream,
+        identity: WriterIdentity,
+        limits: WriterLimits,
+        first_number: EventNumber,
+        places: Vec<SegmentPlace>,
+        rng: Rng,
+    ) -> Result<Self> {
+        let router = Router::new(&places)?;
+        let resume = Resume::new(identity.named);
+        let limits = WriterLimits {
+            memory_bytes: limits.memory_bytes.max(EVENT_BYTES_MAX),
+            block_bytes: limits.block_bytes.clamp(1, APPEND_BLOCK_BYTES_TARGET),
+            ..limits
+        };
+        let mut core = Self {
+            stream,
+            identity,
+            pool: Pool::new(limits.block_bytes, limits.memory_bytes),
+            limits,
+            rng,
+            attempt: Attempt(0),
+            next_number: first_number.0.max(1),
+            segments: Vec::with_capacity(places.len()),
+            by_id: BTreeMap::new(),
+            router,
+            succession: Succession::new(),
+            links: Vec::new(),
+            wakes: Vec::new(),
+            outstanding: BTreeSet::new(),
+            memory_used: 0,
+            timers: BTreeSet::new(),
+            lookups: Vec::new(),
+            relocate: false,
+            resume,
+            already_stored: 0,
+            stalled_since: None,
+            failed: None,
+        };
+        for place in places {
+            core.succession.begin(&place);
+            core.add_segment(place, false);
+        }
+        core.check_resumed();
+        Ok(core)
+    }
+
+    /// Every event up to this number is durable.
+    pub fn acknowledged(&self) -> EventNumber {
+        EventNumber(self.outstanding.first().map_or(self.next_number, |(first, _)| *first) - 1)
+    }
+
+    /// The number that the next event gets.
+    pub fn next_number(&self) -> EventNumber {
+        EventNumber(self.next_number)
+    }
+
+    /// Whether everything pushed is durable.
+    pub fn is_settled(&self) -> bool {
+        self.outstanding.is_empty()
+    }
+
+    /// Whether it is known what earlier processes stored; events may be pushed only then.
+    pub fn is_ready(&self) -> bool {
+        self.resume.is_done()
+    }
+
+    /// Events that an earlier process stored and that were not sent again.
+    pub fn already_stored(&self) -> u64 {
+        self.already_stored
+    }
+
+    /// Bytes of events that are not acknowledged.
+    pub fn memory_used(&self) -> usize {
+        self.memory_used
+    }
+
+    /// Why the writer has ended, if it has.
+    pub fn failed(&self) -> Option<&ClientError> {
+        self.failed.as_ref()
+    }
+
+    /// Ends the writer; the first reason stays.
+    pub fn fail(&mut self, error: ClientError) {
+        self.failed.get_or_insert(error);
+    }
+
+    /// Where a link leads: `host:port`, or empty for the endpoint that the places came from.
+    pub fn endpoint(&self, link: LinkId) -> &str {
+        &self.links[link.0].endpoint
+    }
+
+    /// Links that have something to send since the last call.
+    pub fn take_wakes(&mut self) -> Vec<LinkId> {
+        std::mem::take(&mut self.wakes)
+    }
+
+    /// Sealed segments whose successors have to be asked for; answered by
+    /// [`WriterCore::on_successors`].
+    pub fn take_lookups(&mut self) -> Vec<SegmentId> {
+        std::mem::take(&mut self.lookups)
+    }
+
+    /// Whether a store said that it does not lead a container: the places have to be asked for
+    /// anew and given to [`WriterCore::on_places`].
+    pub fn take_relocate(&mut self) -> bool {
+        std::mem::take(&mut self.relocate)
+    }
+
+    /// Whether there is a question for the controller, or nothing goes forward.
+    pub fn wants_attention(&self) -> bool {
+        self.relocate || !self.lookups.is_empty()
+    }
+
+    /// When [`WriterCore::on_time`] has something to do.
+    pub fn next_time(&self) -> Option<MonotonicTime> {
+        self.timers.first().map(|(time, _, _)| *time)
+    }
+
+    /// Since when nothing has gone forward although something should.
+    pub fn stalled_since(&self) -> Option<MonotonicTime> {
+        self.stalled_since
+    }
+
+    /// Does what is due.
+    pub fn on_time(&mut self, now: MonotonicTime) {
+        while let Some(&(time, index, timer)) = self.timers.first() {
+            if time > now {
+                return;
+            }
+            self.timers.pop_first();
+            match timer {
+                Timer::Retry if self.segments[index].state == State::Paused => {
+                    self.want_open(index);
+                }
+                Timer::Retry => {}
+                Timer::Probe => self.probe(index, now),
+            }
+        }
+    }
+
+    /// Segments may have moved to other stores.
+    pub fn on_places(&mut self, places: &[SegmentPlace]) {
+        for place in places {
+            let Some(&index) = self.by_id.get(&place.segment) else { continue };
+            let link = self.link_to(&place.endpoint);
+            if self.segments[index].link != link {
+                self.leave_session(index);
+                self.segments[index].link = link;
+                self.segments[index].place = place.clone();
+                self.reopen_if_needed(index);
+            }
+        }
+    }
+
+    fn add_segment(&mut self, place: SegmentPlace, held: bool) -> usize {
+        let link = self.link_to(&place.endpoint);
+        let index = self.segments.len();
+        self.by_id.insert(place.segment, index);
+        self.segments.push(Segment::new(place, link, held));
+        if !self.resume.is_done() {
+            self.want_open(index);
+        }
+        index
+    }
+
+    fn link_to(&mut self, endpoint: &str) -> LinkId {
+        if let Some(found) = self.links.iter().position(|link| link.endpoint == endpoint) {
+            return LinkId(found);
+        }
+        self.links.push(Link {
+            endpoint: endpoint.to_owned(),
+            opens: VecDeque::new(),
+            ready: VecDeque::new(),
+            slots: HashMap::new(),
+            announced: false,
+        });
+        LinkId(self.links.len() - 1)
+    }
+
+    fn announce(&mut self, link: LinkId) {
+        if !std::mem::replace(&mut self.links[link.0].announced, true) {
+            self.wakes.push(link);
+        }
+    }
+
+    /// Asks for a session on the segment.
+    fn want_open(&mut self, index: usize) {
+        let link = self.segments[index].link;
+        self.segments[index].state = State::WantsOpen;
+        self.links[link.0].opens.push_back(index);
+        self.announce(link);
+    }
+
+    /// Forgets the segment's session; what was in flight will be sent again.
+    fn leave_session(&mut self, index: usize) {
+        let segment = &mut self.segments[index];
+        if let State::Opening(slot) | State::Open(slot) = segment.state {
+            self.links[segment.link.0].slots.remove(&slot);
+        }
+        segment.unsend();
+        if !matches!(segment.state, State::Sealed | State::AwaitingSuccessors) {
+            segment.state = State::Idle;
+        }
+    }
+
+    /// After [`Self::leave_session`]: asks for a new one where there is something to do.
+    fn reopen_if_needed(&mut self, index: usize) {
+        let segment = &self.segments[index];
+        let wanted = !self.resume.is_done() || (segment.has_data() && !segment.held);
+        if segment.state == State::Idle && wanted {
+            self.want_open(index);
+        }
+    }
+
+    /// As [`Self::reopen_if_needed`], after a pause.
+    fn pause(&mut self, index: usize, at_least: Duration, now: MonotonicTime) {
+        let failures = self.segments[index].failures;
+        self.segments[index].failures = failures.saturating_add(1);
+        let whole = self.limits.backoff_min * 2_u32.saturating_pow(failures.min(16));
+        let whole = whole.min(self.limits.backoff_max).as_micros() as u64;
+        let pause = Duration::from_micros(self.rng.between(whole / 2, whole)).max(at_least);
+        self.segments[index].state = State::Paused;
+        self.timers.insert((now.plus(pause), index, Timer::Retry));
+        self.stalled_since.get_or_insert(now);
+    }
+
+    /// Keeps the ordered watermark: to be called when the segment's first event may have changed.
+    fn note_front(&mut self, index: usize) {
+        let front = self.segments[index].first_number();
+        let noted = &mut self.segments[index].front;
+        if *noted != front {
+            if let Some(old) = *noted {
+                self.outstanding.remove(&(old, index));
+            }
+            if let Some(new) = front {
+                self.outstanding.insert((new, index));
+            }
+            *noted = front;
+        }
+    }
+}

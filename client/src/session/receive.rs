@@ -1,0 +1,207 @@
+//! What comes back.
+
+use std::time::Duration;
+
+use common::{EventNumber, MonotonicTime};
+use proto::error::Reason;
+use proto::v1;
+
+use super::segment::{Segment, State};
+use super::{LinkId, Timer, WriterCore};
+use crate::error::ClientError;
+
+/// How long a segment remembers a writer that does not write, in up-time of the store.
+const ANONYMOUS_WRITER_KEPT: Duration = Duration::from_secs(60 * 60);
+const NAMED_WRITER_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+impl WriterCore {
+    /// Takes a message that arrived on a link. Answers to sessions that are over are ignored.
+    pub fn on_response(&mut self, link: LinkId, response: v1::AppendResponse, now: MonotonicTime) {
+        for ack in &response.acks {
+            self.on_ack(link, ack, now);
+        }
+        for opened in response.opened {
+            self.on_opened(link, opened, now);
+        }
+        for failure in response.failures {
+            self.on_failure(link, failure, now);
+        }
+    }
+
+    /// The link's connection is gone, with every session on it.
+    pub fn on_disconnect(&mut self, link: LinkId, now: MonotonicTime) {
+        self.links[link.0].slots.clear();
+        for index in 0..self.segments.len() {
+            let segment = &self.segments[index];
+            if segment.link == link && matches!(segment.state, State::Opening(_) | State::Open(_)) {
+                self.leave_session(index);
+                self.reopen_if_needed(index);
+            }
+        }
+        let waits = |segment: &Segment| segment.link == link && segment.has_data();
+        if !self.resume.is_done() || self.segments.iter().any(waits) {
+            self.stalled_since.get_or_insert(now);
+        }
+    }
+
+    fn on_ack(&mut self, link: LinkId, ack: &v1::BlockAck, now: MonotonicTime) {
+        let Some(&index) = self.links[link.0].slots.get(&ack.slot) else { return };
+        let segment = &mut self.segments[index];
+        if ack.last_number > segment.chain {
+            self.fail(ClientError::protocol("a number that was never sent is acknowledged"));
+            return;
+        }
+        segment.failures = 0;
+        segment.last_used = now;
+        self.stored_through(index, ack.last_number);
+        self.stalled_since = None;
+        self.offer(index);
+    }
+
+    /// Everything up to `last` is durable in the segment.
+    pub(super) fn stored_through(&mut self, index: usize, last: u64) {
+        let segment = &mut self.segments[index];
+        segment.acknowledged = segment.acknowledged.max(last);
+        while segment.queue.front().is_some_and(|block| block.last <= last) {
+            let Some(block) = segment.queue.pop_front() else { break };
+            self.memory_used -= block.data.len();
+            if segment.in_flight > 0 {
+                segment.in_flight -= 1;
+                segment.in_flight_bytes -= block.data.len();
+            }
+            self.pool.give_back(block.data);
+        }
+        self.note_front(index);
+    }
+
+    fn on_opened(&mut self, link: LinkId, opened: v1::SessionOpened, now: MonotonicTime) {
+        let Some(&index) = self.links[link.0].slots.get(&opened.slot) else { return };
+        if self.segments[index].state != State::Opening(opened.slot) {
+            return;
+        }
+        let (stored, acknowledged) = (opened.last_number, self.segments[index].acknowledged);
+        if stored < acknowledged {
+            self.fail(ClientError::DataLost {
+                segment: self.segments[index].place.segment,
+                acknowledged: EventNumber(acknowledged),
+                stored: EventNumber(stored),
+            });
+            return;
+        }
+        self.resume.note(self.segments[index].place.range, stored);
+        self.stored_through(index, stored);
+        let segment = &mut self.segments[index];
+        if segment.queue.front().is_some_and(|block| block.first <= stored) {
+            self.fail(ClientError::protocol("a segment stored a part of a block"));
+            return;
+        }
+        segment.chain = stored;
+        segment.last_used = now;
+        segment.resuming |= stored > 0;
+        if opened.sealed {
+            self.on_sealed(index, opened.successors, opened.has_more_successors, now);
+        } else {
+            segment.state = State::Open(opened.slot);
+            if self.outstanding.is_empty() {
+                self.stalled_since = None;
+            }
+            self.offer(index);
+            self.probe_later(index, now);
+        }
+        self.check_resumed();
+    }
+
+    fn on_failure(&mut self, link: LinkId, failure: v1::SessionFailure, now: MonotonicTime) {
+        let Some(&index) = self.links[link.0].slots.get(&failure.slot) else { return };
+        let was_open = matches!(self.segments[index].state, State::Open(_));
+        self.leave_session(index);
+        match failure.reason() {
+            // The answer to the next `Open` says what is stored, and the successors.
+            Reason::SegmentSealed | Reason::SessionBroken
+                if was_open && self.segments[index].failures == 0 =>
+            {
+                self.segments[index].failures = 1;
+                self.want_open(index);
+            }
+            Reason::SegmentSealed | Reason::SessionBroken | Reason::Unavailable => {
+                self.pause(index, Duration::ZERO, now);
+            }
+            Reason::NotLeader => {
+                self.relocate = true;
+                self.pause(index, Duration::ZERO, now);
+            }
+            Reason::ResourceExhausted => {
+                let wait = Duration::from_millis(failure.retry_after_millis.into());
+                self.pause(index, wait, now);
+            }
+            Reason::WriterFenced => self.on_fenced(index, failure.current, now),
+            Reason::WriterExpired => self.on_expired(index, now),
+            reason => {
+                let segment = self.segments[index].place.segment;
+                let message = format!("segment {segment} refuses the writer: {}", failure.message);
+                self.fail(ClientError::refused(reason, message));
+            }
+        }
+    }
+
+    /// An own older `Open` may have come later than a newer one; only a higher epoch is another
+    /// process.
+    fn on_fenced(&mut self, index: usize, current: Option<v1::WriterSession>, now: MonotonicTime) {
+        let current = current.map_or_else(|| self.session(), Into::into);
+        if current.epoch > self.identity.epoch {
+            self.fail(ClientError::Fenced { current });
+            return;
+        }
+        self.attempt = self.attempt.max(current.attempt);
+        self.pause(index, Duration::ZERO, now);
+    }
+
+    /// The segment forgot the writer. With nothing in doubt, that is as good as never having
+    /// written there, if it had the time to: what is forgotten sooner is lost.
+    fn on_expired(&mut self, index: usize, now: MonotonicTime) {
+        let named = self.identity.named;
+        let kept_for = if named { NAMED_WRITER_KEPT } else { ANONYMOUS_WRITER_KEPT };
+        let segment = &mut self.segments[index];
+        let acknowledged = EventNumber(segment.acknowledged);
+        let id = segment.place.segment;
+        if segment.is_uncertain() {
+            self.fail(ClientError::WriterExpired { segment: id, acknowledged });
+        } else if acknowledged > EventNumber::NONE && now.since(segment.last_used) < kept_for {
+            let stored = EventNumber::NONE;
+            self.fail(ClientError::DataLost { segment: id, acknowledged, stored });
+        } else {
+            segment.resuming = false;
+            segment.acknowledged = 0;
+            self.want_open(index);
+        }
+    }
+
+    /// Asks later whether the segment is sealed, if a successor waits for that.
+    pub(super) fn probe_later(&mut self, index: usize, now: MonotonicTime) {
+        let id = self.segments[index].place.segment;
+        if self.succession.blocking().any(|blocking| blocking == id) {
+            let pause = self.limits.backoff_min * 4;
+            self.timers.insert((now.plus(pause), index, Timer::Probe));
+        }
+    }
+
+    /// Asks whether the segment is sealed, if a successor waits for that; while blocks are in
+    /// flight, their answers may tell, so it waits a little.
+    pub(super) fn probe(&mut self, index: usize, now: MonotonicTime) {
+        let segment = &self.segments[index];
+        let id = segment.place.segment;
+        if !self.succession.blocking().any(|blocking| blocking == id) {
+            return;
+        }
+        match segment.state {
+            State::Idle => self.want_open(index),
+            State::Open(_) if segment.in_flight == 0 => {
+                self.leave_session(index);
+                self.want_open(index);
+            }
+            State::Open(_) => self.probe_later(index, now),
+            // The answer that is awaited tells.
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! A writer's core behind its lock, between the application, the links and the attending task.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Poll, Waker};
+
+use common::{EventNumber, MonotonicTime, SegmentId};
+use proto::v1;
+use tokio::sync::Notify;
+
+use super::progress::{Acknowledged, Progress};
+use crate::append_link::AppendLink;
+use crate::client::Inner;
+use crate::error::{ClientError, Result};
+use crate::session::{LinkId, WriterCore};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    core: Mutex<WriterCore>,
+    progress: Arc<Progress>,
+    /// The append connection, and the writer's number on it, for each of the core's links.
+    links: Mutex<Vec<(Arc<AppendLink>, usize)>>,
+    waiting: Mutex<Waiting>,
+    /// Something for the attending task: a timer, a question to the controller, the end.
+    pub(super) attention: Notify,
+    /// Bytes in use at which a writer that waits for memory goes on.
+    memory_low: usize,
+    this: Weak<Shared>,
+    client: Weak<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// The application waits for memory.
+    for_room: Option<Waker>,
+    /// The application waits for what earlier processes stored.
+    for_ready: Option<Waker>,
+    /// When the attending task wakes up.
+    timer: Option<MonotonicTime>,
+}
+
+impl Shared {
+    pub(super) fn new(core: WriterCore, memory_bytes: usize, client: &Arc<Inner>) -> Arc<Self> {
+        let progress = Progress::default();
+        progress.advance(core.acknowledged());
+        let shared = Arc::new_cyclic(|this| Self {
+            core: Mutex::new(core),
+            progress: Arc::new(progress),
+            links: Mutex::default(),
+            waiting: Mutex::default(),
+            attention: Notify::new(),
+            memory_low: memory_bytes / 4 * 3,
+            this: this.clone(),
+            client: Arc::downgrade(client),
+        });
+        shared.settle(shared.core());
+        shared
+    }
+
+    pub(crate) fn core(&self) -> MutexGuard<'_, WriterCore> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn acknowledged(&self) -> EventNumber {
+        self.progress.acknowledged()
+    }
+
+    pub(super) fn acknowledgement_of(&self, number: EventNumber) -> Acknowledged {
+        Acknowledged::new(self.progress.clone(), number)
+    }
+
+    /// After events were pushed: tells the links that have something to send now.
+    #[inline]
+    pub(super) fn pushed(&self, mut core: MutexGuard<'_, WriterCore>) {
+        let wakes = core.take_wakes();
+        if wakes.is_empty() && !core.is_settled() {
+            return;
+        }
+        let acknowledged = core.acknowledged();
+        drop(core);
+        // Events that were stored before count at once.
+        self.progress.advance(acknowledged);
+        wakes.into_iter().for_each(|link| self.wake(link));
+    }
+
+    /// After anything else happened to the core: tells everybody whom it concerns.
+    pub(super) fn settle(&self, mut core: MutexGuard<'_, WriterCore>) {
+        let wakes = core.take_wakes();
+        let acknowledged = core.acknowledged();
+        let failed = core.failed().cloned();
+        let mut waiting = self.waiting();
+        let has_room = core.memory_used() <= self.memory_low || failed.is_some();
+        let room = if has_room { waiting.for_room.take() } else { None };
+        let is_ready = core.is_ready() || failed.is_some();
+        let ready = if is_ready { waiting.for_ready.take() } else { None };
+        let timer = waiting.timer.unwrap_or(MonotonicTime(u64::MAX));
+        drop(waiting);
+        let attention = core.next_time().is_some_and(|next| next < timer)
+            || core.wants_attention()
+            || (core.stalled_since().is_some() && timer == MonotonicTime(u64::MAX))
+            || failed.is_some();
+        drop(core);
+        self.progress.advance(acknowledged);
+        if let Some(error) = failed {
+            self.progress.fail(&error);
+        }
+        if attention {
+            self.attention.notify_one();
+        }
+        room.into_iter().chain(ready).for_each(Waker::wake);
+        wakes.into_iter().for_each(|link| self.wake(link));
+    }
+
+    pub(crate) fn on_response(
+        &self,
+        link: LinkId,
+        response: v1::AppendResponse,
+        client: &Arc<Inner>,
+    ) {
+        let mut core = self.core();
+        core.on_response(link, response, client.now());
+        self.settle(core);
+    }
+
+    pub(crate) fn on_disconnect(&self, link: LinkId, client: &Arc<Inner>) {
+        let mut core = self.core();
+        core.on_disconnect(link, client.now());
+        self.settle(core);
+    }
+
+    pub(crate) fn fail(&self, error: ClientError) {
+        let mut core = self.core();
+        core.fail(error);
+        self.settle(core);
+    }
+
+    /// Waits until an event of `bytes` bytes has room.
+    pub(super) async fn room_for(&self, bytes: usize) -> Result<()> {
+        poll_fn(|context| {
+            let core = self.core();
+            if let Some(error) = core.failed() {
+                return Poll::Ready(Err(error.clone()));
+            }
+            if core.memory_used() <= self.memory_low && core.has_room(bytes) {
+                return Poll::Ready(Ok(()));
+            }
+            // Under the core's lock: who makes room finds the waker.
+            self.waiting().for_room = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Waits until it is known what earlier processes stored.
+    pub(super) async fn ready(&self) -> Result<()> {
+        poll_fn(|context| {
+            let core = self.core();
+            if let Some(error) = core.failed() {
+                return Poll::Ready(Err(error.clone()));
+            }
+            if core.is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            self.waiting().for_ready = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Does what is due; gives the questions for the controller: successors, places.
+    pub(super) fn take_due(&self, now: MonotonicTime) -> (Vec<SegmentId>, bool) {
+        // From here on every timer calls for attention, until one is set.
+        self.set_timer(None);
+        let mut core = self.core();
+        core.on_time(now);
+        let questions = (core.take_lookups(), core.take_relocate());
+        self.settle(core);
+        questions
+    }
+
+    /// When something is due next, and since when nothing goes forward; `None` once it failed.
+    pub(super) fn outlook(&self) -> Option<(Option<MonotonicTime>, Option<MonotonicTime>)> {
+        let core = self.core();
+        core.failed().is_none().then(|| (core.next_time(), core.stalled_since()))
+    }
+
+    /// Notes when the attending task will look again.
+    pub(super) fn set_timer(&self, timer: Option<MonotonicTime>) {
+        self.waiting().timer = timer;
+    }
+
+    fn wake(&self, link: LinkId) {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        while links.len() <= link.0 {
+            let Some(client) = self.client.upgrade() else { return };
+            let id = LinkId(links.len());
+            let append_link = client.append_link(self.core().endpoint(id));
+            let member = append_link.join(self.this.clone(), id);
+            links.push((append_link, member));
+        }
+        let (append_link, member) = &links[link.0];
+        append_link.enqueue(*member);
+    }
+
+    /// Ends the writer for everybody.
+    pub(super) fn close(&self) {
+        self.fail(ClientError::Closed { what: "writer" });
+        let links = std::mem::take(&mut *self.links.lock().unwrap_or_else(PoisonError::into_inner));
+        for (link, member) in links {
+            link.leave(member);
+        }
+    }
+}

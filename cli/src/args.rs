@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{append, completion, read, scope, segment, stream};
+use crate::{append, bench, completion, read, scope, segment, stream};
 
 /// Braid, an elastic event stream store
 #[derive(Debug, Parser)]
@@ -35,6 +35,7 @@ pub(crate) enum Command {
     Scope(scope::Args),
     Stream(stream::Args),
     Segment(segment::Args),
+    Bench(bench::Args),
     Completion(completion::Args),
 }
 
@@ -63,6 +64,10 @@ mod tests {
     #[case("braid stream truncate demo/hello --at -1h")]
     #[case("braid stream cut demo/hello")]
     #[case("braid segment read demo/hello/0.#0 --offset 12 --events")]
+    #[case("braid bench append --rate 1000 --writers 2 --segments 4 -o out.json")]
+    #[case("braid bench append --spawn --data /tmp --event-size 1KiB --rate max -o json")]
+    #[case("braid bench read --size 64MiB --readers 2")]
+    #[case("braid bench mixed --pacing spin --duration 1s --warmup 0s")]
     #[case("braid completion bash")]
     fn a_command_is_understood(#[case] line: &str) {
         Cli::try_parse_from(line.split(' ')).unwrap();
@@ -83,6 +88,9 @@ mod tests {
     #[case("braid scope create a/b")]
     #[case("braid stream create demo/hello --segments 0")]
     #[case("braid segment describe demo/hello/0")]
+    #[case("braid bench append --rate 0")]
+    #[case("braid bench append --data /tmp")]
+    #[case("braid bench append --writers 0")]
     #[case("braid completion dos")]
     #[case("braid unknown")]
     fn a_bad_command_is_a_usage_error(#[case] line: &str) {

@@ -7,6 +7,7 @@
 
 mod append;
 mod args;
+mod bench;
 mod completion;
 mod connect;
 mod failure;
@@ -59,6 +60,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Append(args) => wait(append::run(args)),
         Command::Read(args) => wait(read::run(args)),
         Command::Segment(args) => wait(segment::run(args)),
+        Command::Bench(args) => bench::run(args),
         Command::Completion(args) => completion::run(args),
     }
 }

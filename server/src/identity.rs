@@ -26,13 +26,32 @@ const LOCK_FILE: &str = "LOCK";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub format: u32,
-    /// Random, given when the cluster was made: 32 hexadecimal digits.
-    pub cluster: String,
-    /// Random, given when this folder was made: 32 hexadecimal digits.
-    pub store: String,
+    /// Random, given when the cluster was made.
+    pub cluster: Uuid,
+    /// Random, given when this folder was made; the log's files carry it, too.
+    pub store: Uuid,
     pub incarnation: Incarnation,
     /// The version of braid that made the folder.
     pub created_by: String,
+}
+
+/// A random number that names something for ever, as 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uuid(pub u128);
+
+impl Serialize for Uuid {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:032x}", self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Uuid {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u128::from_str_radix(&text, 16)
+            .map(Self)
+            .map_err(|_| serde::de::Error::custom(format!("`{text}` is not 32 hexadecimal digits")))
+    }
 }
 
 /// A data folder that this process holds.
@@ -68,6 +87,10 @@ impl DataDir {
         Ok(Self { path: path.to_owned(), identity, created: !known, _lock: lock })
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
@@ -91,8 +114,8 @@ impl Identity {
     fn new(rng: &mut Rng) -> Self {
         Self {
             format: FORMAT,
-            cluster: format!("{:032x}", rng.u128()),
-            store: format!("{:032x}", rng.u128()),
+            cluster: Uuid(rng.u128()),
+            store: Uuid(rng.u128()),
             incarnation: Incarnation(1),
             created_by: format!("braid {}", env!("CARGO_PKG_VERSION")),
         }
@@ -200,7 +223,7 @@ mod tests {
         let again = DataDir::open(&path, &mut Rng::from_seed(2)).unwrap();
         assert!(!again.created());
         assert_eq!(*again.identity(), identity);
-        assert_eq!(identity.store.len(), 32);
+        assert_ne!(identity.store, identity.cluster);
     }
 
     #[test]

@@ -8,10 +8,12 @@ mod accept;
 mod error;
 mod http;
 mod identity;
+mod metrics;
+mod node;
 mod settings;
 
 pub use error::{ErrorKind, ServerError};
-pub use identity::{DataDir, FORMAT, Identity};
+pub use identity::{DataDir, FORMAT, Identity, Uuid};
 pub use settings::{
     Cache, Checkpoint, Containers, Data, Entry, Limits, Log, Origin, Period, Resolved, Server,
     Settings, SettingsError, Sources, Tracing, TracingFormat, resolve,

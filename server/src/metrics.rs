@@ -1,0 +1,304 @@
+//! What the process tells a monitoring system, in Prometheus form and base units.
+//!
+//! Nothing is counted twice: levels and totals are read from their owners at each scrape. Series
+//! are per stream and per group, never per segment.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use replica::GroupStatus;
+use rustix::time::ClockId;
+use wal::LogUsage;
+
+/// Where the numbers of one node come from.
+pub(crate) trait Sources: fmt::Debug + Send + Sync + 'static {
+    fn log(&self) -> LogUsage;
+    fn groups(&self) -> Vec<(u64, GroupStatus)>;
+    fn store(&self) -> &segmentstore::Metrics;
+}
+
+/// Reads everything at each scrape.
+#[derive(Debug)]
+pub(crate) struct NodeCollector<S>(pub(crate) S);
+
+impl<S: Sources> Collector for NodeCollector<S> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut families = of_process();
+        families.extend(of_log(&self.0.log()));
+        families.extend(of_groups(&self.0.groups()));
+        families.extend(of_store(self.0.store()));
+        families.iter().try_for_each(|family| family.encode(&mut encoder))
+    }
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+/// One metric with its series.
+#[derive(Debug)]
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    kind: Kind,
+    points: Vec<(Labels, f64)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A level.
+    Gauge,
+    /// Only grows while the process lives; `_total` is added to the name.
+    Counter,
+}
+
+impl Family {
+    fn single(name: &'static str, help: &'static str, kind: Kind, value: f64) -> Self {
+        Self { name, help, kind, points: vec![(Vec::new(), value)] }
+    }
+
+    fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Gauge => MetricType::Gauge,
+            Kind::Counter => MetricType::Counter,
+        };
+        let mut metric = encoder.encode_descriptor(self.name, self.help, None, kind)?;
+        for (labels, value) in &self.points {
+            if labels.is_empty() {
+                self.encode_point(&mut metric, *value)?;
+            } else {
+                self.encode_point(&mut metric.encode_family(labels)?, *value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_point(&self, point: &mut MetricEncoder<'_>, value: f64) -> fmt::Result {
+        match self.kind {
+            Kind::Gauge => point.encode_gauge(&value),
+            Kind::Counter => point.encode_counter::<Labels, f64, f64>(&value, None),
+        }
+    }
+}
+
+fn of_process() -> Vec<Family> {
+    let cpu = rustix::time::clock_gettime(ClockId::ProcessCPUTime);
+    let cpu_seconds = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
+    let resident = std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| resident_bytes(&status))
+        .unwrap_or(0);
+    vec![
+        Family::single(
+            "process_cpu_seconds",
+            "CPU time of the process",
+            Kind::Counter,
+            cpu_seconds,
+        ),
+        Family::single(
+            "process_resident_memory_bytes",
+            "Resident memory of the process",
+            Kind::Gauge,
+            resident as f64,
+        ),
+    ]
+}
+
+/// `VmRSS` of `/proc/self/status`.
+fn resident_bytes(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+fn of_log(usage: &LogUsage) -> Vec<Family> {
+    let gauge = |name, help, value: u64| Family::single(name, help, Kind::Gauge, value as f64);
+    let held = usage
+        .groups
+        .iter()
+        .map(|group| (vec![("group", group.group.to_string())], group.bytes as f64));
+    vec![
+        gauge("braid_log_budget_bytes", "Bytes the log may take", usage.budget),
+        gauge("braid_log_used_bytes", "Bytes of log files that hold entries", usage.used),
+        gauge("braid_log_spare_bytes", "Bytes of log files made ahead", usage.spare),
+        gauge(
+            "braid_log_disk_full",
+            "1: the last log file could not be made for lack of space",
+            usage.disk_full.into(),
+        ),
+        Family {
+            name: "braid_log_group_bytes",
+            help: "Bytes of entries in the log by group",
+            kind: Kind::Gauge,
+            points: held.collect(),
+        },
+    ]
+}
+
+fn of_groups(groups: &[(u64, GroupStatus)]) -> Vec<Family> {
+    let family = |name, help, value: fn(&GroupStatus) -> f64| Family {
+        name,
+        help,
+        kind: Kind::Gauge,
+        points: groups
+            .iter()
+            .map(|(group, status)| (vec![("group", group.to_string())], value(status)))
+            .collect(),
+    };
+    vec![
+        family("braid_group_serving", "1: this replica leads and serves the group", |status| {
+            f64::from(u8::from(status.serving))
+        }),
+        family("braid_group_term", "The Raft term of the group", |status| status.term.0 as f64),
+        family("braid_group_commit_index", "The newest committed entry", |status| {
+            status.commit.0 as f64
+        }),
+        family("braid_group_applied_index", "The newest applied entry", |status| {
+            status.applied.0 as f64
+        }),
+        family("braid_group_checkpointed_index", "Up to where state is saved", |status| {
+            status.checkpointed.0 as f64
+        }),
+        family("braid_group_quarantined", "1: the group stopped and needs a person", |status| {
+            f64::from(u8::from(status.quarantined.is_some()))
+        }),
+    ]
+}
+
+fn of_store(store: &segmentstore::Metrics) -> Vec<Family> {
+    let counter = |name, help, value: u64| Family::single(name, help, Kind::Counter, value as f64);
+    let gauge = |name, help, value: u64| Family::single(name, help, Kind::Gauge, value as f64);
+    let refused = store
+        .refused()
+        .map(|(reason, count)| (vec![("reason", reason.as_str_name().to_owned())], count as f64));
+    let mut families = vec![
+        counter("braid_appended_bytes", "Bytes stored", store.appended_bytes.get()),
+        counter("braid_appended_events", "Events stored", store.appended_events.get()),
+        counter("braid_appended_blocks", "Blocks stored", store.appended_blocks.get()),
+        counter(
+            "braid_duplicate_blocks",
+            "Blocks that were stored before and acknowledged again",
+            store.duplicate_blocks.get(),
+        ),
+        counter("braid_read_bytes", "Bytes sent to readers", store.read_bytes.get()),
+        counter(
+            "braid_log_read_bytes",
+            "Bytes that reads took from log files",
+            store.log_read_bytes.get(),
+        ),
+        gauge(
+            "braid_tail_cache_bytes",
+            "Bytes of newest events in memory",
+            store.tail_cache_bytes.get(),
+        ),
+        gauge(
+            "braid_read_cache_bytes",
+            "Bytes of log entries kept for readers",
+            store.read_cache_bytes.get(),
+        ),
+        gauge(
+            "braid_append_connections",
+            "Connections that append",
+            store.append_connections.get(),
+        ),
+        gauge("braid_readers", "Reads under way", store.readers.get()),
+        Family {
+            name: "braid_refused",
+            help: "Requests and blocks refused, by reason",
+            kind: Kind::Counter,
+            points: refused.collect(),
+        },
+    ];
+    families.extend(of_streams(store));
+    families
+}
+
+fn of_streams(store: &segmentstore::Metrics) -> Vec<Family> {
+    let streams = store.streams();
+    let family = |name, help, value: fn(&segmentstore::StreamCounters) -> u64| Family {
+        name,
+        help,
+        kind: Kind::Counter,
+        points: streams
+            .iter()
+            .map(|(stream, counters)| {
+                let labels = vec![
+                    ("scope", stream.scope.to_string()),
+                    ("stream", stream.stream.to_string()),
+                ];
+                (labels, value(counters) as f64)
+            })
+            .collect(),
+    };
+    vec![
+        family("braid_stream_appended_bytes", "Bytes stored, by stream", |counters| {
+            counters.appended_bytes.get()
+        }),
+        family("braid_stream_appended_events", "Events stored, by stream", |counters| {
+            counters.appended_events.get()
+        }),
+        family("braid_stream_read_bytes", "Bytes sent to readers, by stream", |counters| {
+            counters.read_bytes.get()
+        }),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use common::{GroupId, LogIndex, Term};
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Fixed(segmentstore::Metrics);
+
+    impl Sources for Fixed {
+        fn log(&self) -> LogUsage {
+            let group = wal::GroupUsage { group: GroupId(2), bytes: 77, ..Default::default() };
+            LogUsage { budget: 1_000, used: 64, groups: vec![group], ..LogUsage::default() }
+        }
+
+        fn groups(&self) -> Vec<(u64, GroupStatus)> {
+            let status = GroupStatus {
+                serving: true,
+                term: Term(3),
+                applied: LogIndex(9),
+                ..GroupStatus::default()
+            };
+            vec![(1, status)]
+        }
+
+        fn store(&self) -> &segmentstore::Metrics {
+            &self.0
+        }
+    }
+
+    #[test]
+    fn a_scrape_shows_process_log_groups_and_store() {
+        let mut registry = Registry::default();
+        let store = segmentstore::Metrics::default();
+        store.appended_events.add(5);
+        store.count_refused(proto::v1::Reason::SegmentSealed);
+        registry.register_collector(Box::new(NodeCollector(Fixed(store))));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "braid_log_budget_bytes 1000.0",
+            "braid_log_group_bytes{group=\"2\"} 77.0",
+            "braid_group_serving{group=\"1\"} 1.0",
+            "braid_group_term{group=\"1\"} 3.0",
+            "braid_appended_events_total 5.0",
+            "braid_refused_total{reason=\"SEGMENT_SEALED\"} 1.0",
+            "# TYPE process_cpu_seconds counter",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn resident_memory_reads_from_the_kernel_s_words() {
+        assert_eq!(resident_bytes("VmPeak:\t 9 kB\nVmRSS:\t   132 kB\n"), Some(132 * 1024));
+        assert_eq!(resident_bytes("VmPeak:\t 9 kB\n"), None);
+    }
+}

@@ -1,0 +1,228 @@
+//! A server process from start to stop, in the order that keeps its promises.
+//!
+//! Start: data folder → log and groups → services → listener. Stop: no new connections → requests
+//! under way end → jobs → groups with a checkpoint and the log's sealing block → the folder's
+//! lock. An error of the node ends the process with its reason: nothing is served on a guess.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use common::tasks::{Tasks, spawn_thread};
+use common::{Clock, Rng, SystemClock};
+use prometheus_client::registry::Registry;
+use tokio::runtime::{Handle, Runtime};
+use tokio_util::sync::CancellationToken;
+
+use crate::accept::{self, AcceptMetrics, Acceptor};
+use crate::error::ServerError;
+use crate::http::{self, Watched};
+use crate::identity::DataDir;
+use crate::node::Node;
+use crate::settings::Settings;
+
+/// What ends a server other than an error.
+#[derive(Debug, Clone)]
+pub enum Stop {
+    /// SIGINT or SIGTERM.
+    OnSignal,
+    /// The token, for servers inside another process.
+    When(CancellationToken),
+}
+
+/// A server that takes requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// As bound: a free port was chosen where 0 was asked for.
+    pub address: SocketAddr,
+    pub data: PathBuf,
+    /// Whether this start made the data folder.
+    pub created: bool,
+}
+
+/// Runs a server until it is told to stop. Blocks the calling thread.
+pub fn run(
+    settings: &Settings,
+    stop: Stop,
+    on_ready: impl FnOnce(&Ready),
+) -> Result<(), ServerError> {
+    serve(settings, stop, false, on_ready)
+}
+
+/// Runs all roles for one person's machine: says on `out` where it is reached and what to try
+/// next, and tells clients that scopes and streams may be created by their first append.
+pub fn dev(settings: &Settings, stop: Stop, out: &mut dyn Write) -> Result<(), ServerError> {
+    serve(settings, stop, true, |ready| {
+        // A closed pipe is no reason not to serve.
+        let _ = write_welcome(ready, out).and_then(|()| out.flush());
+    })
+}
+
+fn write_welcome(ready: &Ready, out: &mut dyn Write) -> std::io::Result<()> {
+    let address = ready.address;
+    let default = Settings::default().server.listen == address;
+    let endpoint = if default { String::new() } else { format!(" --endpoint {address}") };
+    writeln!(out, "braid {} is ready", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "  gRPC and HTTP  {address}  (http://{address}/metrics)")?;
+    writeln!(out, "  data           {}", ready.data.display())?;
+    writeln!(out, "try, in another terminal:")?;
+    writeln!(out, "  echo 'hello, river' | braid append demo/hello{endpoint}")?;
+    writeln!(out, "  braid read demo/hello --from head{endpoint}")
+}
+
+fn serve(
+    settings: &Settings,
+    stop: Stop,
+    dev: bool,
+    on_ready: impl FnOnce(&Ready),
+) -> Result<(), ServerError> {
+    let clock = SystemClock::shared();
+    let mut rng = Rng::from_entropy();
+    let control = runtime("control")?;
+    // Bound first: a port in use is known before anything is recovered, but nothing is accepted
+    // until all of it is.
+    let listener = control.block_on(accept::bind(settings.server.listen))?;
+    let data = DataDir::open(&settings.data.dir, &mut rng)?;
+    let net = NetThreads::start(settings.net_threads(cores()))?;
+    let result = control.block_on(async {
+        let node = Node::start(settings, &data, clock, rng, dev).await?;
+        let result = run_node(settings, &node, &data, listener, &net, stop, on_ready).await;
+        let stopped = node.stop().await;
+        result.and(stopped)
+    });
+    net.join();
+    result
+}
+
+/// Serves `node` until there is a reason to end, then drains what clients have under way.
+async fn run_node(
+    settings: &Settings,
+    node: &Node,
+    data: &DataDir,
+    listener: tokio::net::TcpListener,
+    net: &NetThreads,
+    stop: Stop,
+    on_ready: impl FnOnce(&Ready),
+) -> Result<(), ServerError> {
+    let accept_metrics = AcceptMetrics::default();
+    let mut registry = Registry::default();
+    accept_metrics.register(&mut registry);
+    node.register_metrics(&mut registry);
+    let watched = Watched { registry: Arc::new(registry), readiness: node.readiness() };
+    let router = http::router(node.routes(), watched);
+    let ready = Ready {
+        address: listener.local_addr().map_err(|source| ServerError::Listen {
+            address: settings.server.listen,
+            source,
+        })?,
+        data: data.path().to_owned(),
+        created: data.created(),
+    };
+    let acceptor =
+        Acceptor::new(listener, settings.limits.clone(), accept_metrics, net.handles.clone());
+    let connections = acceptor.connections();
+    let (accepting, stop_accepting) = (Tasks::new(), CancellationToken::new());
+    accepting.spawn("accept", acceptor.run(router, stop_accepting.clone()));
+    tracing::info!(address = %ready.address, data = %ready.data.display(), "ready");
+    on_ready(&ready);
+    let result = tokio::select! {
+        biased;
+        fatal = node.failed() => Err(fatal),
+        () = accepting_failed(&accepting) => Err(ServerError::Fatal {
+            message: "the accept loop panicked; this is a defect".to_owned(),
+        }),
+        () = wait(stop) => Ok(()),
+    };
+    tracing::info!("stopping");
+    stop_accepting.cancel();
+    accepting.stop().await;
+    node.begin_drain();
+    if !connections.drain(settings.server.drain.0).await {
+        tracing::info!("connections that did not end in `server.drain` were cut");
+    }
+    result
+}
+
+/// The accept loop only ends before it is told to when it panics.
+async fn accepting_failed(accepting: &Tasks) {
+    accepting.token().cancelled().await;
+}
+
+async fn wait(stop: Stop) {
+    match stop {
+        Stop::When(token) => token.cancelled().await,
+        Stop::OnSignal => signal().await,
+    }
+}
+
+/// Waits for SIGINT or SIGTERM.
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (interrupt, terminate) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    let (Ok(mut interrupt), Ok(mut terminate)) = (interrupt, terminate) else {
+        tracing::warn!("signals cannot be listened to; stop the process with SIGKILL");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+fn runtime(component: &'static str) -> Result<Runtime, ServerError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        ServerError::Start {
+            component,
+            message: format!("make its event loop: {error}"),
+            data_damaged: false,
+        }
+    })
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The threads that serve connections, each with an event loop of its own, so that a connection's
+/// bytes stay on one core.
+struct NetThreads {
+    handles: Vec<Handle>,
+    stop: CancellationToken,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl NetThreads {
+    fn start(count: usize) -> Result<Self, ServerError> {
+        let mut net = Self {
+            handles: Vec::new(),
+            stop: CancellationToken::new(),
+            threads: Vec::new(),
+        };
+        for number in 0..count {
+            let runtime = runtime("net thread")?;
+            net.handles.push(runtime.handle().clone());
+            let stop = net.stop.clone();
+            let run = move || runtime.block_on(stop.cancelled());
+            let thread = spawn_thread(&format!("net-{number}"), run).map_err(|error| {
+                ServerError::Start {
+                    component: "net thread",
+                    message: error.to_string(),
+                    data_damaged: false,
+                }
+            })?;
+            net.threads.push(thread);
+        }
+        Ok(net)
+    }
+
+    fn join(self) {
+        self.stop.cancel();
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a net thread panicked");
+            }
+        }
+    }
+}

@@ -16,12 +16,20 @@
 //!   (`StorageFull`).
 
 mod aligned;
+mod faulty;
+mod real;
+mod sim;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 pub use aligned::AlignedBuf;
+pub use faulty::{DiskOperation, Fault, Faults, FaultyDisk};
+pub use real::RealDisk;
+pub use sim::{CrashOutcome, SimDisk};
 
 /// The unit of alignment and of tearing.
 pub const SECTOR_BYTES: usize = 4096;
@@ -78,4 +86,15 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
 
     /// Makes everything that can be read from the file durable, whoever wrote it.
     fn sync(&self) -> io::Result<()>;
+}
+
+/// The law of alignment, checked by every implementation.
+pub(crate) fn check_aligned(offset: u64, bytes: &[u8]) {
+    assert!(
+        offset.is_multiple_of(SECTOR_BYTES as u64)
+            && bytes.len().is_multiple_of(SECTOR_BYTES)
+            && bytes.as_ptr().addr().is_multiple_of(SECTOR_BYTES),
+        "unaligned disk access of {} bytes at {offset}",
+        bytes.len()
+    );
 }

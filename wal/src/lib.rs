@@ -12,18 +12,30 @@
 //! [`common::Rng`]: [`Log::append`] fills the open block, [`Log::begin_write`] hands it out as a
 //! [`BlockWrite`], whoever has the time performs it, and [`Log::finish_write`] makes it durable.
 
+mod block;
 mod disk;
 mod entry;
 mod error;
+mod files;
+mod format;
+mod group;
+mod inspect;
 mod log;
+mod recovery;
 mod settings;
 mod usage;
 
-pub use disk::{AlignedBuf, Disk, DiskFile, DiskLock, DiskSpace, SECTOR_BYTES};
+pub use block::BlockWrite;
+pub use disk::{
+    AlignedBuf, CrashOutcome, Disk, DiskFile, DiskLock, DiskOperation, DiskSpace, Fault, Faults,
+    FaultyDisk, RealDisk, SECTOR_BYTES, SimDisk,
+};
 pub use entry::{
     Batch, BlockSeq, Conf, ConfRef, EntryRef, GroupState, HardState, LogEntry, Recovered, Truncated,
 };
 pub use error::{AppendError, Damage, FullReason, OpenError, ReadError, Stopped};
-pub use log::{BlockWrite, Log, Prepared};
+pub use files::Pin;
+pub use inspect::{FileReport, Inspection, LostRange, inspect, repair};
+pub use log::{Log, Prepared};
 pub use settings::{DamagePolicy, LogSettings};
 pub use usage::{GroupUsage, LogUsage, Stall};

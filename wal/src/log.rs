@@ -1,164 +1,233 @@
-//! The log's handle.
+//! The running log: its handle and the state behind its one short lock.
+//!
+//! Blocks go open → closed → issued → durable, in order, one issued at a time. The place of a block
+//! is fixed when it is opened: right behind the one before it, or at the start of the next file.
 
-use std::io;
-use std::sync::Arc;
+mod append;
+mod files;
+mod open;
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use common::{Clock, GroupId, LogIndex, MonotonicTime, Rng, Term};
 
+use crate::block::{ClosedBlock, OpenBlock};
+use crate::files::{LogFile, Spare};
+use crate::format::PreviousFile;
+use crate::group::Group;
 use crate::{
-    AppendError, Batch, BlockSeq, Disk, GroupState, LogEntry, LogSettings, LogUsage, OpenError,
-    ReadError, Recovered, Stall, Stopped,
+    AlignedBuf, BlockSeq, Disk, DiskLock, GroupState, GroupUsage, LogSettings, LogUsage, ReadError,
+    Stopped,
 };
 
-/// The shared log of one directory. Cloning shares it. Every method is short but
-/// [`Log::open`], [`Log::read`] and [`Log::prepare_files`], which do I/O without holding it up.
-#[derive(Debug, Clone)]
-pub struct Log {}
+use files::Making;
+pub use files::Prepared;
 
-/// Whether [`Log::prepare_files`] has more to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Prepared {
-    /// Call again soon.
-    More,
-    /// Nothing to do until the log has rolled or truncated.
-    Idle,
+/// The shared log of one directory. Cloning shares it. Every method is short but [`Log::open`],
+/// [`Log::read`] and [`Log::prepare_files`], which do I/O without holding the others up.
+#[derive(Clone)]
+pub struct Log {
+    shared: Arc<Shared>,
 }
 
-/// One block on its way to the disk. Perform it, then hand it to [`Log::finish_write`].
-#[derive(Debug)]
-pub struct BlockWrite {}
+struct Shared {
+    disk: Arc<dyn Disk>,
+    settings: LogSettings,
+    clock: Arc<dyn Clock>,
+    store_id: u128,
+    state: Mutex<State>,
+    /// Held through the I/O of preparing files.
+    making: Mutex<Making>,
+    _lock: DiskLock,
+}
 
-impl BlockWrite {
-    /// Bytes to be written.
-    #[expect(clippy::len_without_is_empty, reason = "a block is never empty")]
-    pub fn len(&self) -> usize {
-        unimplemented!("next landing")
-    }
+struct State {
+    groups: BTreeMap<GroupId, Group>,
+    /// Files with records, oldest first; blocks go to the last one.
+    files: VecDeque<Arc<LogFile>>,
+    /// The file that comes after.
+    next: Option<Arc<LogFile>>,
+    spares: VecDeque<Spare>,
+    /// Files that nothing needs any more, to become spares.
+    freed: VecDeque<Arc<LogFile>>,
+    /// Files being made.
+    unfinished: usize,
+    disk_full: bool,
+    /// Where the next block goes in the last file.
+    tail: u64,
+    open: Option<OpenBlock>,
+    closed: VecDeque<ClosedBlock>,
+    outstanding: Option<Outstanding>,
+    last_seq: BlockSeq,
+    durable: BlockSeq,
+    /// Entries that leave their file once the block that says so is durable.
+    leaving: VecDeque<(BlockSeq, u32, u64)>,
+    /// Whether the last block was a sealing one, or no seal can be written.
+    sealed: bool,
+    last_block_at: MonotonicTime,
+    buffers: Vec<AlignedBuf>,
+    touched: Vec<GroupId>,
+    scratch: Vec<u8>,
+    rng: Rng,
+    stopped: Option<String>,
+}
 
-    pub fn seq(&self) -> BlockSeq {
-        unimplemented!("next landing")
-    }
+/// The issued block; its buffer is shared with readers.
+struct Outstanding {
+    seq: BlockSeq,
+    file: Arc<LogFile>,
+    offset: u64,
+    bytes: usize,
+    buffer: Arc<AlignedBuf>,
+    since: MonotonicTime,
+}
 
-    /// The only I/O of the append path. An error is final for the log.
-    pub fn perform(&mut self) -> io::Result<()> {
-        unimplemented!("next landing")
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = self.state();
+        f.debug_struct("Log")
+            .field("durable", &state.durable)
+            .field("last", &state.last_seq)
+            .field("files", &state.files.len())
+            .field("stopped", &state.stopped)
+            .finish_non_exhaustive()
     }
 }
 
 impl Log {
-    /// Recovers the log of a directory, or makes a new one, and locks it.
-    pub fn open(
-        _disk: Arc<dyn Disk>,
-        _settings: LogSettings,
-        _clock: Arc<dyn Clock>,
-        _rng: Rng,
-    ) -> Result<(Log, Recovered), OpenError> {
-        unimplemented!("next landing")
+    /// A panic under the lock leaves the state unknown: the log stops, like after a failed write.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(|poison| {
+            let mut state = poison.into_inner();
+            state.stop("a thread panicked inside the log");
+            state
+        })
     }
 
-    /// Whether the leader may propose `bytes` more for `group`: asked before, so that `append`
-    /// of what was proposed does not meet a full log.
-    pub fn admit(&self, _group: GroupId, _bytes: usize) -> Result<(), AppendError> {
-        unimplemented!("next landing")
+    fn making(&self) -> MutexGuard<'_, Making> {
+        self.shared.making.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Copies a batch into the open block and returns the block that must be durable for all of
-    /// it to be.
-    pub fn append(&self, _batch: &Batch<'_>) -> Result<BlockSeq, AppendError> {
-        unimplemented!("next landing")
-    }
-
-    /// Notes a group's newest commit index; it rides in the next block that touches the group.
-    pub fn note_commit(&self, _group: GroupId, _commit: LogIndex) {
-        unimplemented!("next landing")
-    }
-
-    /// Whether the open block can take another entry of the target size now.
-    pub fn room(&self) -> bool {
-        unimplemented!("next landing")
-    }
-
-    /// Closes the open block, or makes a sealing block when one is due; `None` while a write is
-    /// outstanding, when there is nothing to write, and for ever once the log has stopped.
-    pub fn begin_write(&self) -> Option<BlockWrite> {
-        unimplemented!("next landing")
-    }
-
-    /// Like [`Log::begin_write`], with the sealing block due at once: for a clean stop.
-    pub fn begin_seal(&self) -> Option<BlockWrite> {
-        unimplemented!("next landing")
-    }
-
-    /// When [`Log::begin_write`] will have a sealing block to write, if nothing else comes.
-    pub fn seal_due(&self) -> Option<MonotonicTime> {
-        unimplemented!("next landing")
-    }
-
-    /// Takes a performed write back: everything up to the returned block is durable. An error is
-    /// final.
-    pub fn finish_write(
-        &self,
-        _write: BlockWrite,
-        _result: io::Result<()>,
-    ) -> Result<BlockSeq, Stopped> {
-        unimplemented!("next landing")
+    /// The identity of this log: drawn when the directory was first used.
+    pub fn store_id(&self) -> u128 {
+        self.shared.store_id
     }
 
     /// The newest durable block.
     pub fn durable(&self) -> BlockSeq {
-        unimplemented!("next landing")
-    }
-
-    /// How long the outstanding write has been under way.
-    pub fn stall(&self) -> Stall {
-        unimplemented!("next landing")
-    }
-
-    /// Does one step of making files ahead and recycling free ones; at most a few megabytes of
-    /// I/O. Not on the worker's thread.
-    pub fn prepare_files(&self) -> Result<Prepared, Stopped> {
-        unimplemented!("next landing")
-    }
-
-    /// Reads entries `low..high`, at least one and then as many as fit `max_bytes` of context and
-    /// data. Checks every byte.
-    pub fn read(
-        &self,
-        _group: GroupId,
-        _low: LogIndex,
-        _high: LogIndex,
-        _max_bytes: usize,
-    ) -> Result<Vec<LogEntry>, ReadError> {
-        unimplemented!("next landing")
+        self.state().durable
     }
 
     /// The term of an entry, or of the truncated one just before the first.
-    pub fn term(&self, _group: GroupId, _index: LogIndex) -> Result<Term, ReadError> {
-        unimplemented!("next landing")
+    pub fn term(&self, group: GroupId, index: LogIndex) -> Result<Term, ReadError> {
+        let state = self.state();
+        let known = state.groups.get(&group).ok_or(ReadError::UnknownGroup(group))?;
+        known.term(index).ok_or(if index > known.last {
+            ReadError::BeyondEnd { index, last: known.last }
+        } else {
+            ReadError::Truncated { index, first: known.first() }
+        })
     }
 
     /// The first index that can be read, one above the last when there is none; 1 for a group the
     /// log does not know.
-    pub fn first_index(&self, _group: GroupId) -> LogIndex {
-        unimplemented!("next landing")
+    pub fn first_index(&self, group: GroupId) -> LogIndex {
+        self.state().groups.get(&group).map_or(LogIndex(1), Group::first)
     }
 
     /// The last index, appended if not yet durable; 0 for a group the log does not know.
-    pub fn last_index(&self, _group: GroupId) -> LogIndex {
-        unimplemented!("next landing")
+    pub fn last_index(&self, group: GroupId) -> LogIndex {
+        self.state().groups.get(&group).map_or(LogIndex(0), |known| known.last)
     }
 
     /// What the log knows of a group.
-    pub fn group(&self, _group: GroupId) -> Option<GroupState> {
-        unimplemented!("next landing")
+    pub fn group(&self, group: GroupId) -> Option<GroupState> {
+        self.state().groups.get(&group).map(|known| known.state(group))
     }
 
     pub fn usage(&self) -> LogUsage {
-        unimplemented!("next landing")
+        let state = self.state();
+        let newest = state.files.back().map_or(0, |file| file.sequence);
+        let oldest = state.files.front().map_or(0, |file| file.sequence);
+        let mut usage = LogUsage {
+            budget: self.shared.settings.budget.bytes(),
+            used: state.files.iter().chain(&state.freed).map(|file| file.size).sum(),
+            spare: state.spares.iter().map(|spare| spare.size).sum::<u64>()
+                + state.next.as_ref().map_or(0, |file| file.size),
+            disk_full: state.disk_full,
+            ..LogUsage::default()
+        };
+        for (group, known) in &state.groups {
+            let held = known.places().next().map(|place| u64::from(place.file));
+            if held == Some(oldest) && newest > oldest && usage.oldest_held_by.is_none() {
+                usage.oldest_held_by = Some(*group);
+            }
+            usage.groups.push(GroupUsage {
+                group: *group,
+                bytes: known.bytes,
+                first: known.first(),
+                last: known.last,
+                files_held: held.map_or(0, |file| (newest - file + 1) as usize),
+            });
+        }
+        usage
     }
 
     /// Stops the log for ever, for example after a stall of 60 s.
-    pub fn stop(&self, _reason: &str) {
-        unimplemented!("next landing")
+    pub fn stop(&self, reason: &str) {
+        self.state().stop(reason);
+    }
+}
+
+impl State {
+    fn stop(&mut self, reason: &str) {
+        if self.stopped.is_none() {
+            tracing::error!(reason, "the log stops; the process must restart to recover");
+            self.stopped = Some(reason.to_owned());
+        }
+    }
+
+    fn check_running(&self) -> Result<(), Stopped> {
+        match &self.stopped {
+            Some(reason) => Err(Stopped { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The file that blocks go to. There always is one: opening the log makes it.
+    fn active(&self) -> &Arc<LogFile> {
+        self.files.back().expect("an open log has a file")
+    }
+
+    /// Files that can take the place of the active one at once.
+    fn available(&self) -> usize {
+        usize::from(self.next.is_some()) + self.spares.len()
+    }
+
+    fn files_total(&self) -> usize {
+        self.files.len() + self.freed.len() + self.available() + self.unfinished
+    }
+
+    /// Where the active file ends so far: what the next one's table says of it.
+    fn previous(&self) -> PreviousFile {
+        PreviousFile { file: self.active().sequence, end: self.tail, block: self.last_seq }
+    }
+
+    /// Moves the oldest files that nothing needs to the freed ones. Only from the front: a hole in
+    /// the middle would be a hole in every group's record sequence.
+    fn release(&mut self) {
+        while self.files.len() > 1 && self.files[0].unused() {
+            let newest = self.active();
+            let table = newest.first_block();
+            if table == BlockSeq(0) || table > self.durable {
+                break;
+            }
+            self.freed.extend(self.files.pop_front());
+        }
     }
 }

@@ -72,3 +72,9 @@ impl fmt::Debug for AlignedBuf {
         write!(f, "AlignedBuf({} bytes)", self.length)
     }
 }
+
+impl AsRef<[u8]> for AlignedBuf {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}

@@ -1,0 +1,233 @@
+//! Files made ahead and files recycled: everything that takes or gives back space. None of it is
+//! on the append path; it runs step by step on a thread of its own, or between blocks.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::MonotonicTime;
+
+use super::{Log, State};
+use crate::files::{LogFile, Pin, Spare, spare_name, unfinished_name};
+use crate::settings::RESERVED_FILES;
+use crate::{AlignedBuf, Disk, DiskFile, LogSettings, Stopped};
+
+/// Zeros written at a time.
+const STEP_BYTES: usize = 1024 * 1024;
+/// How long to wait after the disk was full, or a file could not be made.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Whether [`Log::prepare_files`] has more to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prepared {
+    /// Call again soon.
+    More,
+    /// Nothing to do until the log has rolled or truncated, or for a second after the disk was
+    /// full.
+    Idle,
+}
+
+/// The file being made, and the next number for a name.
+#[derive(Debug, Default)]
+pub(super) struct Making {
+    pub(super) next_number: u64,
+    pub(super) current: Option<Unfinished>,
+    retry_at: Option<MonotonicTime>,
+    zeros: Option<AlignedBuf>,
+}
+
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    name: String,
+    handle: Arc<dyn DiskFile>,
+    written: u64,
+}
+
+impl Making {
+    /// Makes a whole file now: for the first ones, before anything else runs.
+    pub(super) fn make_now(&mut self, disk: &dyn Disk, size: u64) -> io::Result<Spare> {
+        loop {
+            if let Some(spare) = self.make_some(disk, size)? {
+                return Ok(spare);
+            }
+        }
+    }
+
+    /// Writes some of the zeros of a file; returns it when it is complete.
+    fn make_some(&mut self, disk: &dyn Disk, size: u64) -> io::Result<Option<Spare>> {
+        let Some(current) = &mut self.current else {
+            let name = unfinished_name(self.next_number);
+            self.next_number += 1;
+            let handle = disk.create(&name)?;
+            self.current = Some(Unfinished { name, handle, written: 0 });
+            return Ok(None);
+        };
+        if current.written < size {
+            let zeros = self.zeros.get_or_insert_with(|| AlignedBuf::zeroed(STEP_BYTES));
+            let step = (size - current.written).min(STEP_BYTES as u64);
+            current.handle.write_at(current.written, &zeros[..step as usize])?;
+            current.written += step;
+            return Ok(None);
+        }
+        self.zeros = None;
+        current.handle.sync()?;
+        let name = spare_name(self.next_number);
+        self.next_number += 1;
+        disk.rename(&current.name, &name)?;
+        disk.sync_dir()?;
+        let handle = current.handle.clone();
+        self.current = None;
+        Ok(Some(Spare { name, handle, size }))
+    }
+
+    /// Gives up on the file being made.
+    fn give_up(&mut self, disk: &dyn Disk) {
+        if let Some(unfinished) = self.current.take()
+            && let Err(error) = disk.remove(&unfinished.name)
+        {
+            tracing::warn!(file = unfinished.name, %error, "an unfinished log file stays behind");
+        }
+    }
+}
+
+enum Task {
+    Recycle(Arc<LogFile>, bool),
+    Activate(Arc<LogFile>),
+    Make,
+    Nothing,
+}
+
+impl Log {
+    /// Does one step of making files ahead and recycling free ones; at most a megabyte of I/O. Not
+    /// on the worker's thread.
+    pub fn prepare_files(&self) -> Result<Prepared, Stopped> {
+        let mut making = self.making();
+        let task = {
+            let mut state = self.state();
+            state.check_running()?;
+            state.release();
+            self.next_task(&mut state, &making)
+        };
+        match task {
+            Task::Nothing => return Ok(Prepared::Idle),
+            Task::Recycle(file, keep) => {
+                let done = self.recycle(&file, keep, &mut making);
+                self.or_stop("recycle a log file", done)?;
+            }
+            Task::Activate(file) => {
+                let done = file.activate(&*self.shared.disk);
+                self.or_stop("put a log file into use", done)?;
+            }
+            Task::Make => return Ok(self.make(&mut making)),
+        }
+        Ok(Prepared::More)
+    }
+
+    fn next_task(&self, state: &mut State, making: &Making) -> Task {
+        let settings = &self.shared.settings;
+        if let Some(file) = state.freed.front() {
+            let wanted = 2 * (RESERVED_FILES + settings.files_ahead);
+            let keep = file.size == settings.file_size.bytes()
+                && state.files_total() <= settings.files_max()
+                && state.available() < wanted;
+            return Task::Recycle(file.clone(), keep);
+        }
+        if state.next.is_none()
+            && let Some(spare) = state.spares.pop_front()
+        {
+            let next = state.file_after(spare, self.shared.store_id);
+            state.next = Some(next.clone());
+            return Task::Activate(next);
+        }
+        let waits = making.retry_at.is_some_and(|at| at > self.shared.clock.monotonic());
+        let wanted = state.available() < RESERVED_FILES + settings.files_ahead
+            && state.files_total() < settings.files_max() + state.unfinished;
+        if wanted && !waits {
+            state.unfinished = 1;
+            return Task::Make;
+        }
+        Task::Nothing
+    }
+
+    /// Only the front of the freed files is recycled, and each rename is synced before the next:
+    /// after a crash no file is missing between others.
+    fn recycle(&self, file: &Arc<LogFile>, keep: bool, making: &mut Making) -> io::Result<()> {
+        let disk = &*self.shared.disk;
+        let mut spare = None;
+        if keep {
+            let name = spare_name(making.next_number);
+            making.next_number += 1;
+            disk.rename(&file.name(), &name)?;
+            spare = Some(Spare { name, handle: file.handle.clone(), size: file.size });
+        } else {
+            disk.remove(&file.name())?;
+        }
+        disk.sync_dir()?;
+        let mut state = self.state();
+        state.freed.pop_front();
+        state.spares.extend(spare);
+        // Space came back, or a file did.
+        state.disk_full = false;
+        making.retry_at = None;
+        Ok(())
+    }
+
+    /// A file that cannot be made is no failure of the log: nothing is in it.
+    fn make(&self, making: &mut Making) -> Prepared {
+        let size = self.shared.settings.file_size.bytes();
+        let made = making.make_some(&*self.shared.disk, size);
+        let mut state = self.state();
+        match made {
+            Ok(None) => return Prepared::More,
+            Ok(Some(spare)) => {
+                state.spares.push_back(spare);
+                state.disk_full = false;
+                making.retry_at = None;
+            }
+            Err(error) => {
+                if !state.disk_full {
+                    tracing::warn!(%error, "no further log file could be made");
+                }
+                state.disk_full = true;
+                making.give_up(&*self.shared.disk);
+                making.retry_at = Some(self.shared.clock.monotonic().plus(RETRY_AFTER));
+            }
+        }
+        state.unfinished = 0;
+        if state.disk_full { Prepared::Idle } else { Prepared::More }
+    }
+
+    fn or_stop(&self, what: &str, done: io::Result<()>) -> Result<(), Stopped> {
+        let mut state = self.state();
+        if let Err(error) = done {
+            state.stop(&format!("could not {what}: {error}"));
+        }
+        state.check_running()
+    }
+
+    /// Keeps the file of the group's entry `index`, and with it all later ones, from being
+    /// recycled until the pin is dropped; `None` when the entry is not there.
+    pub fn pin(&self, group: common::GroupId, index: common::LogIndex) -> Option<Pin> {
+        let state = self.state();
+        let place = state.groups.get(&group)?.place(index)?;
+        Some(Pin::new(state.file(place.file)?))
+    }
+}
+
+impl State {
+    pub(super) fn file(&self, sequence: u32) -> Option<&Arc<LogFile>> {
+        let oldest = self.files.front()?.sequence;
+        let guess = u64::from(sequence).checked_sub(oldest)? as usize;
+        // Sequences are consecutive but where recovery left files out.
+        let near = self.files.get(guess.min(self.files.len() - 1))?;
+        if near.sequence == u64::from(sequence) {
+            return Some(near);
+        }
+        self.files.iter().find(|file| file.sequence == u64::from(sequence))
+    }
+}
+
+/// Whether a spare of this size is of use.
+pub(super) fn usable(settings: &LogSettings, size: u64) -> bool {
+    size == settings.file_size.bytes()
+}

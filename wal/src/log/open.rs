@@ -1,0 +1,274 @@
+//! Opening: recover, decide about damage, and begin a fresh file.
+//!
+//! The old tail is never appended to: torn bytes, or blocks that look valid behind them, can then
+//! never come back. The fresh file's first record, the group table, says where the file before
+//! ended and holds everything that is known of each group, and it is durable before anything is
+//! served. Crashing anywhere in here and opening again leads to the same log.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use common::{Clock, GroupId, Rng};
+
+use super::{Log, Making, Shared, State, files::usable};
+use crate::files::{
+    FIRST_BLOCK, LogFile, STORE_DRAFT, STORE_NAME, Spare, file_sequence, spare_name, spare_number,
+};
+use crate::format::{PreviousFile, encode_store_id};
+use crate::group::Group;
+use crate::recovery::{Scan, ScannedFile, io_error, scan};
+use crate::{
+    AlignedBuf, DamagePolicy, Disk, DiskLock, LogSettings, OpenError, Recovered, SECTOR_BYTES,
+};
+
+impl Log {
+    /// Recovers the log of a directory, or makes a new one, and locks it.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        settings: LogSettings,
+        clock: Arc<dyn Clock>,
+        mut rng: Rng,
+    ) -> Result<(Log, Recovered), OpenError> {
+        settings.check()?;
+        let lock = disk.lock().map_err(io_error("lock"))?;
+        let mut scan = scan(&*disk, settings.store_id)?;
+        let cut = judge(&mut scan, settings.damage)?;
+        sync_what_was_read(&*disk, &scan)?;
+        let store_id = scan.store_id.or(settings.store_id).unwrap_or_else(|| rng.u128());
+        let mut opening = Opening { disk, settings, store_id, making: Making::default() };
+        opening.clear_leftovers(&scan)?;
+        let spares = opening.take_spares(&mut scan)?;
+        let recovered = recovered(&scan, store_id);
+        let identified = scan.has_identity_file && scan.store_id.is_some();
+        let (disk, had_file) = (opening.disk.clone(), scan.has_identity_file);
+        let log = opening.start(scan, spares, clock, rng, lock, &cut)?;
+        if !identified {
+            write_store_id(&*disk, store_id, had_file).map_err(io_error("write the identity"))?;
+        }
+        Ok((log, recovered))
+    }
+}
+
+/// Applies the policy to what is damaged; returns the groups whose loss is accepted.
+fn judge(scan: &mut Scan, policy: DamagePolicy) -> Result<BTreeSet<GroupId>, OpenError> {
+    for healed in &scan.verdict.healed {
+        tracing::warn!(%healed, "a damaged part of the log holds nothing that is still needed");
+    }
+    if scan.verdict.losses.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    match policy {
+        DamagePolicy::Refuse => Err(OpenError::Damaged { damage: scan.verdict.damage.clone() }),
+        DamagePolicy::Quarantine => {
+            for damage in &scan.verdict.damage {
+                tracing::error!(%damage, "acknowledged data is damaged; its groups are quarantined");
+            }
+            Ok(BTreeSet::new())
+        }
+        DamagePolicy::AcceptLoss => {
+            let cut: BTreeSet<GroupId> =
+                scan.verdict.losses.iter().map(|loss| loss.group).collect();
+            for group in &cut {
+                if let Some(known) = scan.verdict.groups.get_mut(group) {
+                    known.quarantined = None;
+                }
+            }
+            Ok(cut)
+        }
+    }
+}
+
+/// What was read may be in a cache only: it must not vanish after somebody was told of it.
+fn sync_what_was_read(disk: &dyn Disk, scan: &Scan) -> Result<(), OpenError> {
+    for file in &scan.files {
+        file.handle.sync().map_err(io_error("sync a log file"))?;
+    }
+    disk.sync_dir().map_err(io_error("sync the directory"))
+}
+
+fn recovered(scan: &Scan, store_id: u128) -> Recovered {
+    let groups = &scan.verdict.groups;
+    Recovered {
+        store_id,
+        groups: groups.iter().map(|(group, known)| known.state(*group)).collect(),
+        torn_bytes: scan.torn_bytes,
+        damage: scan.verdict.damage.clone(),
+    }
+}
+
+/// The identity file comes last: once it is there, a directory without log files is an error.
+fn write_store_id(disk: &dyn Disk, store_id: u128, replace: bool) -> std::io::Result<()> {
+    let mut sector = AlignedBuf::zeroed(SECTOR_BYTES);
+    encode_store_id(store_id, &mut sector);
+    let file = disk.create(STORE_DRAFT)?;
+    file.write_at(0, &sector)?;
+    file.sync()?;
+    if replace {
+        disk.remove(STORE_NAME)?;
+    }
+    disk.rename(STORE_DRAFT, STORE_NAME)?;
+    disk.sync_dir()
+}
+
+/// The parts of a log that is being opened.
+struct Opening {
+    disk: Arc<dyn Disk>,
+    settings: LogSettings,
+    store_id: u128,
+    making: Making,
+}
+
+impl Opening {
+    /// Removes files that were being made when the process ended.
+    fn clear_leftovers(&self, scan: &Scan) -> Result<(), OpenError> {
+        for name in &scan.unfinished {
+            self.disk.remove(name).map_err(io_error("remove an unfinished file"))?;
+        }
+        Ok(())
+    }
+
+    /// The spares, and the files behind the last block, which become spares.
+    fn take_spares(&mut self, scan: &mut Scan) -> Result<VecDeque<Spare>, OpenError> {
+        let numbers = scan.spares.iter().filter_map(|name| spare_number(name));
+        self.making.next_number = numbers.max().unwrap_or(0) + 1;
+        let last = scan.files.last().map_or(0, |file| file.header.sequence);
+        let mut names = std::mem::take(&mut scan.spares);
+        for name in &scan.empty {
+            if file_sequence(name).is_some_and(|sequence| sequence > last) {
+                let spare = spare_name(self.making.next_number);
+                self.making.next_number += 1;
+                self.disk.rename(name, &spare).map_err(io_error("rename a file"))?;
+                names.push(spare);
+            } else {
+                tracing::warn!(file = name, "a file that is no part of the log stays behind");
+            }
+        }
+        let mut spares = VecDeque::new();
+        for name in names {
+            let handle = self.disk.open(&name).map_err(io_error("open a spare file"))?;
+            let size = handle.len().map_err(io_error("read a spare file"))?;
+            if usable(&self.settings, size) {
+                spares.push_back(Spare { name, handle, size });
+            } else {
+                self.disk.remove(&name).map_err(io_error("remove a spare file"))?;
+            }
+        }
+        self.disk.sync_dir().map_err(io_error("sync the directory"))?;
+        Ok(spares)
+    }
+
+    fn start(
+        mut self,
+        scan: Scan,
+        mut spares: VecDeque<Spare>,
+        clock: Arc<dyn Clock>,
+        mut rng: Rng,
+        lock: DiskLock,
+        cut: &BTreeSet<GroupId>,
+    ) -> Result<Log, OpenError> {
+        let spare = match spares.pop_front() {
+            Some(spare) => spare,
+            None => {
+                let size = self.settings.file_size.bytes();
+                let made = self.making.make_now(&*self.disk, size);
+                made.map_err(io_error("make a log file"))?
+            }
+        };
+        let newest = scan.files.last().map_or(0, |file| file.header.sequence);
+        let fresh = LogFile::from_spare(spare, self.store_id, newest + 1, rng.u64());
+        fresh.activate(&*self.disk).map_err(io_error("begin a log file"))?;
+        let (mut files, superseded, previous) = sort_files(&scan);
+        files.push_back(fresh);
+        let state = State {
+            groups: scan.verdict.groups,
+            files,
+            next: None,
+            spares,
+            freed: VecDeque::new(),
+            unfinished: 0,
+            disk_full: false,
+            tail: FIRST_BLOCK,
+            open: None,
+            closed: VecDeque::new(),
+            outstanding: None,
+            last_seq: scan.last_block,
+            durable: scan.last_block,
+            leaving: VecDeque::new(),
+            sealed: false,
+            last_block_at: clock.monotonic(),
+            buffers: Vec::new(),
+            touched: Vec::new(),
+            scratch: Vec::new(),
+            rng,
+            stopped: None,
+        };
+        let log = Log {
+            shared: Arc::new(Shared {
+                disk: self.disk,
+                settings: self.settings,
+                clock,
+                store_id: self.store_id,
+                state: Mutex::new(state),
+                making: Mutex::new(self.making),
+                _lock: lock,
+            }),
+        };
+        log.write_first_table(previous, cut)?;
+        log.state().freed = superseded;
+        Ok(log)
+    }
+}
+
+impl Log {
+    fn write_first_table(
+        &self,
+        previous: PreviousFile,
+        cut: &BTreeSet<GroupId>,
+    ) -> Result<(), OpenError> {
+        {
+            let mut state = self.state();
+            state.open_block(&self.shared.settings);
+            state.put_table(previous, |group| cut.contains(&group));
+        }
+        let mut write = self.begin_write().expect("a table was just put into a block");
+        let result = write.perform();
+        let failed =
+            result.as_ref().err().map(|error| std::io::Error::new(error.kind(), error.to_string()));
+        let finished = self.finish_write(write, result);
+        match (finished, failed) {
+            (_, Some(source)) => Err(OpenError::Io { operation: "write the group table", source }),
+            (Err(stopped), None) => Err(OpenError::Io {
+                operation: "write the group table",
+                source: std::io::Error::other(stopped),
+            }),
+            (Ok(_), None) => Ok(()),
+        }
+    }
+}
+
+type SortedFiles = (VecDeque<Arc<LogFile>>, VecDeque<Arc<LogFile>>, PreviousFile);
+
+/// The files that stay, and those at the end that hold nothing but states, which the fresh
+/// file's table repeats. The latter go newest first, so that no crash leaves a gap between others.
+fn sort_files(scan: &Scan) -> SortedFiles {
+    let live = live_entries(&scan.verdict.groups);
+    let existing = |file: &ScannedFile| {
+        let held = live.get(&file.header.sequence).copied().unwrap_or(0);
+        LogFile::existing(file.handle.clone(), &file.header, file.size, held, file.first_block)
+    };
+    let kept = scan.files.iter().rposition(|file| file.changes_entries).map_or(0, |at| at + 1);
+    let previous = scan.files[..kept].last().map_or_else(PreviousFile::default, |file| {
+        PreviousFile { file: file.header.sequence, end: file.end, block: file.last_block }
+    });
+    let files = scan.files[..kept].iter().map(existing).collect();
+    let superseded = scan.files[kept..].iter().rev().map(existing).collect();
+    (files, superseded, previous)
+}
+
+fn live_entries(groups: &BTreeMap<GroupId, Group>) -> BTreeMap<u64, u64> {
+    let mut live = BTreeMap::new();
+    for place in groups.values().flat_map(Group::places) {
+        *live.entry(u64::from(place.file)).or_default() += 1;
+    }
+    live
+}

@@ -1,0 +1,9 @@
+//! The log on a simulated disk, against a model of what it was told and what it reported durable.
+
+mod basics;
+mod crash;
+mod damage;
+mod files;
+mod harness;
+mod model;
+mod real;

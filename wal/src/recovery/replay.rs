@@ -1,0 +1,360 @@
+//! The groups as the records tell them, and which of them lost acknowledged records.
+//!
+//! Every record of a group has the next number of the group's record sequence. A number left out
+//! is a hole; so is a table or a sealing block that says a higher number than was read; and a group
+//! of which nothing is read behind a damaged region cannot be proven complete. Behind a hole a
+//! group is built anew beside what it was before. If in the end a table has told its state and all
+//! entries that it has not truncated were read behind the hole, the hole does not matter. Else
+//! the group counts as it was before the hole: never is anything replayed across one.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use common::{GroupId, LogIndex};
+
+use crate::format::{GroupRow, Reader, RecordHeader, RecordKind, Table};
+use crate::group::{Group, Place};
+use crate::{BlockSeq, Conf, Damage, HardState, Truncated};
+
+/// A part of the log that should hold blocks and does not.
+#[derive(Debug, Clone)]
+pub(crate) struct Region {
+    pub(crate) file: String,
+    pub(crate) offset: u64,
+    pub(crate) end: u64,
+    /// The first block missing.
+    pub(crate) expected: BlockSeq,
+    pub(crate) reason: String,
+}
+
+/// What a group has lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Loss {
+    pub(crate) group: GroupId,
+    /// The last index that is sound.
+    pub(crate) kept: LogIndex,
+    /// The last index that was seen behind the hole, or said to be there.
+    pub(crate) seen: LogIndex,
+    pub(crate) reason: String,
+}
+
+/// What the records add up to.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    /// Damaged groups as they were before their hole, with the newest hard state, and marked.
+    pub(crate) groups: BTreeMap<GroupId, Group>,
+    /// Regions that hit a group.
+    pub(crate) damage: Vec<Damage>,
+    pub(crate) losses: Vec<Loss>,
+    /// Regions that hit nobody any more.
+    pub(crate) healed: Vec<Damage>,
+}
+
+/// A group while its records are read.
+#[derive(Debug, Default)]
+struct Replayed {
+    group: Group,
+    hole: Option<Hole>,
+    /// Nothing was read of it since this region.
+    unproven: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Hole {
+    before: Group,
+    /// The region it comes from, if any.
+    region: Option<usize>,
+    /// Whether a table behind it told the group's state.
+    told: bool,
+    /// A table says that the group was quarantined before: only a cut or a tombstone ends that.
+    permanent: bool,
+    reason: String,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Replay {
+    groups: BTreeMap<GroupId, Replayed>,
+    regions: Vec<Region>,
+    /// Whether a table was read: then a group that it does not name is new.
+    has_base: bool,
+}
+
+fn ignore(_: Place) {}
+
+impl Hole {
+    /// Whether nothing behind it, nor in it, changed which entries there are.
+    fn only_metadata(&self, row: &GroupRow) -> bool {
+        !self.permanent && self.before.sequence >= row.entry_sequence
+    }
+}
+
+impl Replayed {
+    fn open_hole(&mut self, region: Option<usize>, reason: String) {
+        let before = std::mem::take(&mut self.group);
+        match &mut self.hole {
+            Some(hole) => hole.told = false,
+            None => {
+                self.hole = Some(Hole { before, region, told: false, permanent: false, reason });
+            }
+        }
+    }
+
+    fn proven(&mut self) {
+        self.unproven = None;
+    }
+
+    fn row(&mut self, row: &GroupRow, region: Option<usize>) {
+        if row.cut {
+            let mut group = match self.hole.take() {
+                Some(hole) => hole.before,
+                None => std::mem::take(&mut self.group),
+            };
+            group.drop_from(LogIndex(row.last.0 + 1), &mut ignore);
+            group.adopt(row);
+            self.group = group;
+        } else if let Some(hole) = self.hole.take_if(|hole| hole.only_metadata(row)) {
+            self.group = hole.before;
+            self.group.adopt(row);
+        } else if self.group.sequence == row.sequence
+            || (self.group.sequence < row.sequence && self.group.sequence >= row.entry_sequence)
+        {
+            // Nothing missing, or nothing that the table does not say.
+            self.group.adopt(row);
+            if let Some(hole) = &mut self.hole {
+                hole.told = true;
+            }
+        } else {
+            let reason =
+                format!("records {} to {} are missing", self.group.sequence + 1, row.sequence);
+            self.open_hole(region, reason);
+            self.group.adopt(row);
+            if let Some(hole) = &mut self.hole {
+                hole.told = true;
+            }
+        }
+        if row.quarantined {
+            if self.hole.is_none() {
+                self.open_hole(None, "it lost acknowledged records before".to_owned());
+                self.group.adopt(row);
+            }
+            if let Some(hole) = &mut self.hole {
+                hole.permanent = true;
+            }
+        }
+        self.proven();
+    }
+}
+
+impl Replay {
+    /// A region that held acknowledged blocks is gone: until something is read of a group again,
+    /// it may be hit.
+    pub(crate) fn damage(&mut self, region: Region) {
+        let number = self.regions.len();
+        self.regions.push(region);
+        for replayed in self.groups.values_mut() {
+            replayed.unproven.get_or_insert(number);
+        }
+    }
+
+    fn last_region(&self) -> Option<usize> {
+        self.regions.len().checked_sub(1)
+    }
+
+    pub(crate) fn record(&mut self, record: &RecordHeader, payload: &[u8], file: u64, offset: u64) {
+        match record.kind {
+            RecordKind::Table => {
+                if let Some(table) = Table::decode(payload) {
+                    self.table(&table);
+                }
+            }
+            RecordKind::Seal => self.seal(payload),
+            RecordKind::Commits => self.commits(payload),
+            _ => self.group_record(record, payload, file, offset),
+        }
+    }
+
+    fn table(&mut self, table: &Table) {
+        let region = self.last_region();
+        for row in &table.rows {
+            let is_new = !self.groups.contains_key(&row.group);
+            let replayed = self.groups.entry(row.group).or_default();
+            if is_new && !self.has_base {
+                replayed.group = Group::from_row(row);
+            }
+            replayed.row(row, region);
+        }
+        self.has_base = true;
+    }
+
+    fn seal(&mut self, payload: &[u8]) {
+        let mut fields = Reader(payload);
+        while let (Some(group), Some(sequence)) = (fields.u64(), fields.u64()) {
+            let region = self.last_region();
+            let replayed = self.groups.entry(GroupId(group)).or_default();
+            if replayed.group.sequence != sequence {
+                let reason =
+                    format!("records {} to {sequence} are missing", replayed.group.sequence + 1);
+                replayed.open_hole(region, reason);
+                replayed.group.sequence = sequence;
+            }
+            replayed.proven();
+        }
+    }
+
+    fn commits(&mut self, payload: &[u8]) {
+        let mut fields = Reader(payload);
+        while let (Some(group), Some(commit)) = (fields.u64(), fields.u64()) {
+            if let Some(replayed) = self.groups.get_mut(&GroupId(group)) {
+                let hard_state = &mut replayed.group.hard_state;
+                hard_state.commit = hard_state.commit.max(LogIndex(commit));
+            }
+        }
+    }
+
+    fn group_record(&mut self, record: &RecordHeader, payload: &[u8], file: u64, offset: u64) {
+        let region = self.last_region();
+        let replayed = self.groups.entry(record.group).or_default();
+        let expected = replayed.group.sequence + 1;
+        if record.sequence != expected {
+            let reason = format!("records {expected} to {} are missing", record.sequence - 1);
+            replayed.open_hole(region, reason);
+        }
+        if record.kind == RecordKind::Tombstone {
+            // Whatever is missing before it is gone for good anyway.
+            replayed.hole = None;
+        }
+        replayed.proven();
+        apply(&mut replayed.group, record, payload, file, offset);
+    }
+
+    pub(crate) fn finish(self) -> Verdict {
+        let mut verdict = Verdict::default();
+        let mut hit: Vec<Vec<GroupId>> = vec![Vec::new(); self.regions.len()];
+        let mut elsewhere = Vec::new();
+        for (id, replayed) in self.groups {
+            let region = replayed.hole.as_ref().map_or(replayed.unproven, |hole| hole.region);
+            let (group, loss) = replayed.finish(id);
+            if let Some(loss) = loss {
+                match region {
+                    Some(region) => hit[region].push(id),
+                    None => elsewhere.push((id, loss.reason.clone())),
+                }
+                verdict.losses.push(loss);
+            }
+            verdict.groups.insert(id, group);
+        }
+        for (region, groups) in self.regions.into_iter().zip(hit) {
+            let list = if groups.is_empty() { &mut verdict.healed } else { &mut verdict.damage };
+            list.push(Damage {
+                file: region.file,
+                offset: region.offset,
+                end: region.end,
+                reason: region.reason,
+                groups,
+            });
+        }
+        for (group, reason) in elsewhere {
+            let file = "(all files)".to_owned();
+            verdict.damage.push(Damage { file, offset: 0, end: 0, reason, groups: vec![group] });
+        }
+        verdict
+    }
+}
+
+impl Replayed {
+    /// The group as it counts, and what it has lost.
+    fn finish(self, id: GroupId) -> (Group, Option<Loss>) {
+        let mut group = self.group;
+        let truncated = group.truncated;
+        let sound = match &self.hole {
+            None => self.unproven.is_none() && group.complete(),
+            Some(hole) => hole.told && !hole.permanent && group.complete(),
+        };
+        if sound {
+            group.truncate(truncated, &mut ignore);
+            return (group, None);
+        }
+        let missing = format!(
+            "entries {} to {} are missing",
+            truncated.index.0 + 1,
+            group.first().0.saturating_sub(1)
+        );
+        let (mut kept, reason) = match self.hole {
+            Some(hole) => (hole.before, hole.reason),
+            None if self.unproven.is_some() && group.complete() => {
+                (group.clone(), "nothing proves that its last records were read".to_owned())
+            }
+            None => (Group::default(), missing),
+        };
+        let seen = group.last.max(kept.last);
+        kept.cut_to_sound(&group);
+        let loss = Loss { group: id, kept: kept.last, seen, reason: reason.clone() };
+        kept.quarantined = Some(reason);
+        (kept, Some(loss))
+    }
+}
+
+impl Group {
+    /// Makes a group that ends at a hole fit to go on from there: promises are the newest seen
+    /// on either side, the commit index does not exceed the log.
+    fn cut_to_sound(&mut self, behind: &Group) {
+        self.sequence = self.sequence.max(behind.sequence);
+        self.entry_sequence = self.sequence;
+        if behind.hard_state.term >= self.hard_state.term {
+            self.hard_state.term = behind.hard_state.term;
+            self.hard_state.vote = behind.hard_state.vote;
+        }
+        if behind.truncated.index > self.truncated.index {
+            let to = behind.truncated;
+            self.truncate(to, &mut ignore);
+        } else if self.truncated.index < self.last {
+            let to = self.truncated;
+            self.truncate(to, &mut ignore);
+        }
+        if !self.complete() {
+            let to = self.truncated;
+            self.reset(to, &mut ignore);
+        }
+        self.hard_state.commit = self.hard_state.commit.min(self.last);
+        if behind.conf.as_ref().is_some_and(|conf| conf.index <= self.last) {
+            self.conf.clone_from(&behind.conf);
+        }
+        if behind.tombstone.is_some() {
+            self.tombstone.clone_from(&behind.tombstone);
+        }
+    }
+}
+
+fn apply(group: &mut Group, record: &RecordHeader, payload: &[u8], file: u64, offset: u64) {
+    group.sequence = record.sequence;
+    if record.kind.changes_entries() {
+        group.entry_sequence = record.sequence;
+    }
+    let to = Truncated { index: record.index, term: record.term };
+    let bytes = || Bytes::copy_from_slice(payload);
+    match record.kind {
+        RecordKind::Entry => {
+            let place = Place {
+                term: record.term,
+                file: file as u32,
+                offset: offset as u32,
+                length: record.length,
+            };
+            group.put(record.index, place, &mut ignore);
+        }
+        RecordKind::HardState => {
+            let mut fields = Reader(payload);
+            if let (Some(vote), Some(commit)) = (fields.u64(), fields.u64()) {
+                let commit = LogIndex(commit);
+                group.hard_state = HardState { term: record.term, vote, commit };
+            }
+        }
+        RecordKind::Truncate => group.truncate(to, &mut ignore),
+        RecordKind::Conf => group.conf = Some(Conf { index: record.index, bytes: bytes() }),
+        RecordKind::Mark => group.mark = (!payload.is_empty()).then(bytes),
+        RecordKind::Reset => group.reset(to, &mut ignore),
+        RecordKind::Tombstone => group.bury(bytes(), &mut ignore),
+        RecordKind::Commits | RecordKind::Table | RecordKind::Seal => {}
+    }
+}

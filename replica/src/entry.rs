@@ -18,6 +18,13 @@ pub struct Stamp {
     pub up_micros: u64,
 }
 
+impl Stamp {
+    /// The later of both, each clock by itself.
+    pub(crate) fn max_of(self, other: Stamp) -> Stamp {
+        Stamp { wall: self.wall.max(other.wall), up_micros: self.up_micros.max(other.up_micros) }
+    }
+}
+
 /// A committed log entry on its way through [`crate::StateMachine::apply`].
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {

@@ -7,8 +7,9 @@
 use std::fmt;
 
 use bytes::Bytes;
-use common::{GroupId, LogIndex, Term};
+use common::{GroupId, LogIndex, Term, WallTime};
 
+use crate::entry::Stamp;
 use crate::machine::Change;
 
 mod memory;
@@ -19,11 +20,15 @@ mod tests;
 pub use memory::MemKv;
 pub use rocks::RocksKv;
 
-/// Up to where the saved state of a group includes its log.
+/// Up to where the saved state of a group includes its log, and what goes with that place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Applied {
     pub index: LogIndex,
     pub term: Term,
+    /// The newest stamps up to there: the next ones must not be earlier.
+    pub stamp: Stamp,
+    /// The rolling hash over all outcomes up to there.
+    pub digest: u64,
 }
 
 /// The pairs of one group in key order.
@@ -57,28 +62,36 @@ impl KvError {
     }
 }
 
+/// Bytes of an encoded [`Applied`].
+const APPLIED_BYTES: usize = 1 + 5 * 8;
+
 impl Applied {
-    /// Persisted: version u8 | index u64 | term u64, little-endian.
-    fn encode(self) -> [u8; 17] {
-        let mut bytes = [0; 17];
+    /// Persisted: version u8 | index | term | wall | up | digest, each u64 little-endian.
+    fn encode(self) -> [u8; APPLIED_BYTES] {
+        let mut bytes = [0; APPLIED_BYTES];
         bytes[0] = 1;
-        bytes[1..9].copy_from_slice(&self.index.0.to_le_bytes());
-        bytes[9..].copy_from_slice(&self.term.0.to_le_bytes());
+        let Stamp { wall, up_micros } = self.stamp;
+        let words = [self.index.0, self.term.0, wall.0, up_micros, self.digest];
+        for (into, word) in bytes[1..].chunks_exact_mut(8).zip(words) {
+            into.copy_from_slice(&word.to_le_bytes());
+        }
         bytes
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, KvError> {
-        let bytes: &[u8; 17] = bytes
+        let bytes: &[u8; APPLIED_BYTES] = bytes
             .try_into()
             .map_err(|_| KvError::new("read", "applied record has a wrong length"))?;
         if bytes[0] != 1 {
             return Err(KvError::new("read", format!("applied record has version {}", bytes[0])));
         }
-        let word = |at: usize| {
-            let mut word = [0; 8];
-            word.copy_from_slice(&bytes[at..at + 8]);
-            u64::from_le_bytes(word)
-        };
-        Ok(Self { index: LogIndex(word(1)), term: Term(word(9)) })
+        let (words, _) = bytes[1..].as_chunks::<8>();
+        let word = |at: usize| u64::from_le_bytes(words[at]);
+        Ok(Self {
+            index: LogIndex(word(0)),
+            term: Term(word(1)),
+            stamp: Stamp { wall: WallTime(word(2)), up_micros: word(3) },
+            digest: word(4),
+        })
     }
 }

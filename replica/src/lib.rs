@@ -11,17 +11,29 @@
 //! its fate was lost with the term; a panic in one group quarantines that group only.
 
 mod bell;
+mod conf;
 pub mod entry;
 pub mod envelope;
+mod error;
+mod group;
 pub mod handle;
+mod host;
 pub mod kv;
+mod logger;
 pub mod machine;
 pub mod propose;
 pub mod settings;
+mod stamp;
+mod storage;
+mod worker;
 
 pub use entry::{Entry, Operation, Stamp};
+pub use error::{HostFailure, StartError};
+pub use group::{CheckpointJob, FetchJob, Fetched, GroupSpec};
 pub use handle::{GroupHandle, GroupStatus, Leadership};
+pub use host::Host;
 pub use kv::{Applied, Kv, KvError, MemKv, RocksKv};
 pub use machine::{Change, RestoreError, StateMachine, UnknownOperation};
 pub use propose::{OutcomeSink, Proposal, ProposeError, Refused, Reply};
 pub use settings::HostSettings;
+pub use worker::{Step, Worker};

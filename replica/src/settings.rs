@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use common::ByteSize;
+use wal::LogSettings;
 
 /// How a node runs its groups.
 #[derive(Debug, Clone)]
@@ -25,16 +26,10 @@ pub struct HostSettings {
     pub inline_write_max: ByteSize,
     /// Parts of a thousand of the log's budget at which proposals of clients are refused.
     pub log_full_permille: u64,
-    /// A log write outstanding for longer than this sheds load: proposals are refused.
-    pub stall_shed: Duration,
-    /// A log write outstanding for longer than this makes the node not ready.
-    pub stall_unready: Duration,
-    /// A log write outstanding for longer than this ends the process.
-    pub stall_stop: Duration,
     /// Bytes of applied or not yet applied entries a group keeps in memory for followers.
     pub recent_bytes_max: ByteSize,
-    /// RocksDB memory: memtables and block cache together.
-    pub kv_memory: ByteSize,
+    /// The write-ahead log that all groups share.
+    pub log: LogSettings,
 }
 
 impl Default for HostSettings {
@@ -49,11 +44,8 @@ impl Default for HostSettings {
             heartbeat_ticks: 3,
             inline_write_max: ByteSize::kib(32),
             log_full_permille: 900,
-            stall_shed: Duration::from_secs(2),
-            stall_unready: Duration::from_secs(10),
-            stall_stop: Duration::from_secs(60),
             recent_bytes_max: ByteSize::mib(8),
-            kv_memory: ByteSize::mib(16),
+            log: LogSettings::default(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::{LogIndex, Rng, Term};
+use common::{ByteSize, LogIndex, Rng, Term, WallTime};
 use rstest::rstest;
 
 use super::*;
@@ -56,8 +56,6 @@ impl Reopen for Rocks {
     }
 }
 
-use common::ByteSize;
-
 fn memory() -> Box<dyn Reopen> {
     Box::new(Memory(MemKv::new()))
 }
@@ -67,7 +65,8 @@ fn rocks() -> Box<dyn Reopen> {
 }
 
 fn applied(index: u64) -> Applied {
-    Applied { index: LogIndex(index), term: Term(7) }
+    let stamp = Stamp { wall: WallTime(index), up_micros: 3 };
+    Applied { index: LogIndex(index), term: Term(7), stamp, digest: 11 }
 }
 
 fn put(key: &str, value: &str) -> Change {

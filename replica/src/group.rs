@@ -1,0 +1,347 @@
+//! One Raft group: raft-rs's node, the state machine, and what is on its way between them.
+//!
+//! Everything here runs on the worker and returns at once. The order of a step is the safety
+//! argument: what the log made durable is reported to raft-rs, then messages that vouch for it
+//! leave, then committed entries are applied, then outcomes are delivered.
+
+use std::sync::Arc;
+
+use common::{Clock, GroupId, LogIndex, MonotonicTime, Rng, Term};
+use raft::eraftpb::{Message, MessageType};
+use raft::{RawNode, StateRole};
+use wal::{BlockSeq, Log};
+
+use crate::error::Failure;
+use crate::handle::Shared;
+use crate::machine::StateMachine;
+use crate::propose::ProposeError;
+use crate::settings::HostSettings;
+use crate::storage::LogStorage;
+
+mod apply;
+mod checkpoint;
+mod fetch;
+mod proposals;
+mod queries;
+mod ready;
+mod replies;
+mod start;
+
+pub use checkpoint::CheckpointJob;
+pub use fetch::{FetchJob, Fetched};
+pub(crate) use start::{Opened, Starting};
+
+use apply::Applier;
+use checkpoint::Saved;
+use proposals::Proposals;
+use queries::Queries;
+use ready::Unsynced;
+
+/// Which group to run, and as whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupSpec {
+    pub group: GroupId,
+    /// This replica's id in the group; never reused for another replica.
+    pub peer: u64,
+    /// The members of a new group. A group that exists keeps the members in its log.
+    pub voters: Vec<u64>,
+    pub learners: Vec<u64>,
+}
+
+impl GroupSpec {
+    /// A group with this node as its only member.
+    pub fn alone(group: GroupId) -> Self {
+        Self { group, peer: 1, voters: vec![1], learners: Vec::new() }
+    }
+}
+
+pub(crate) struct Group<M: StateMachine> {
+    id: GroupId,
+    peer: u64,
+    /// Whether there is anybody to talk to; a group without peers needs no ticks.
+    has_peers: bool,
+    shared: Arc<Shared<M>>,
+    settings: Arc<HostSettings>,
+    log: Log,
+    clock: Arc<dyn Clock>,
+    rng: Rng,
+    node: RawNode<LogStorage>,
+    applier: Applier<M>,
+    proposals: Proposals<M::Outcome>,
+    queries: Queries<M>,
+    unsynced: Unsynced,
+    saved: Saved,
+    role: Role,
+    outgoing: Vec<Message>,
+    /// Ready again without outside help: proposals wait for room that comes with time.
+    retry: bool,
+    changed: bool,
+    stopping: bool,
+}
+
+/// The group as the worker sees it, whatever its state machine.
+pub(crate) trait Member: Send {
+    /// Takes in everything that arrived, and what the log has made durable, and goes as far as
+    /// possible.
+    fn advance(&mut self, durable: BlockSeq) -> Result<(), Failure>;
+    fn tick(&mut self);
+    fn receive(&mut self, message: Message) -> Result<(), Failure>;
+    fn fetched(&mut self, fetched: Fetched) -> Result<(), Failure>;
+    fn take_messages(&mut self) -> Vec<Message>;
+    fn take_fetches(&mut self) -> Vec<FetchJob>;
+    /// Freezes the state if it is time to save it, or if `force`d and anything changed.
+    fn checkpoint(&mut self, now: MonotonicTime, force: bool) -> Option<CheckpointJob>;
+    fn checkpointed(&mut self, job: &CheckpointJob) -> Result<(), Failure>;
+    /// Drops what nobody needs of the log. `full_permille` says how much of the budget is used.
+    fn truncate(&mut self, full_permille: u64) -> Result<(), Failure>;
+    fn checkpoint_due(&self) -> Option<MonotonicTime>;
+    fn needs_ticks(&self) -> bool;
+    /// Whether time alone lets the group go on, soon.
+    fn wants_retry(&self) -> bool;
+    /// From now on refuses new work; what was taken is finished.
+    fn stop(&mut self);
+    /// Whether nothing is on its way.
+    fn is_settled(&self) -> bool;
+    /// Answers everything that is still waiting and never works again.
+    fn quarantine(&mut self, reason: &str);
+    fn end(&mut self);
+}
+
+/// What this replica is in its group.
+#[derive(Debug)]
+struct Role {
+    term: u64,
+    state: StateRole,
+    leader: u64,
+    /// The term in which this replica leads.
+    leads: Option<u64>,
+    /// Whether an entry of that term is applied: only then proposals and queries are taken.
+    serving: bool,
+    /// Drawn from the group's generator, so that a seed replays; raft-rs draws its own.
+    election_timeout: usize,
+}
+
+impl<M: StateMachine> Group<M> {
+    /// Notices changes of term and role, which raft-rs makes inside any of its calls.
+    fn observe_role(&mut self) {
+        let raft = &self.node.raft;
+        let (term, state, leader) = (raft.term, raft.state, raft.leader_id);
+        if (term, state, leader) == (self.role.term, self.role.state, self.role.leader) {
+            self.node.raft.set_randomized_election_timeout(self.role.election_timeout);
+            return;
+        }
+        if (term, state) != (self.role.term, self.role.state) {
+            self.role.election_timeout = draw_timeout(&mut self.rng, &self.settings);
+        }
+        self.node.raft.set_randomized_election_timeout(self.role.election_timeout);
+        let leads = (state == StateRole::Leader).then_some(term);
+        if self.role.leads.is_some() && self.role.leads != leads {
+            self.resign(leader);
+        }
+        if leads.is_some() && self.role.leads != leads {
+            self.role.serving = false;
+            self.applier.stamps.begin_term();
+        }
+        (self.role.term, self.role.state, self.role.leader) = (term, state, leader);
+        self.role.leads = leads;
+        self.changed = true;
+        if !self.role.serving {
+            self.refuse(ProposeError::NotLeader { hint: self.leader_hint() });
+        }
+    }
+
+    fn leader_hint(&self) -> Option<u64> {
+        (self.role.leader != raft::INVALID_ID && self.role.leader != self.peer)
+            .then_some(self.role.leader)
+    }
+
+    /// The term is lost: what was proposed in it may or may not survive, nobody here can know.
+    fn resign(&mut self, leader: u64) {
+        self.role.serving = false;
+        let hint = (leader != raft::INVALID_ID && leader != self.peer).then_some(leader);
+        let not_leader = ProposeError::NotLeader { hint };
+        // Closing the inbox comes first, so that nothing is taken and then forgotten.
+        self.refuse(not_leader.clone());
+        let taken = self.shared.take();
+        self.proposals.stage(taken.proposals);
+        self.queries.stage(taken.queries);
+        let released = self.proposals.fail(&ProposeError::Unknown, &not_leader);
+        self.shared.release(released);
+        self.queries.fail(&not_leader);
+    }
+
+    fn refuse(&self, error: ProposeError) {
+        let error = if self.stopping { ProposeError::Stopping } else { error };
+        self.shared.refuse(Some(error));
+    }
+
+    fn serve(&mut self) {
+        if self.role.serving || self.role.leads.is_none() {
+            return;
+        }
+        self.role.serving = true;
+        self.changed = true;
+        if !self.stopping {
+            self.shared.refuse(None);
+        }
+        tracing::debug!(group = %self.id, term = self.role.term, "leads");
+    }
+
+    fn publish(&mut self) {
+        if !std::mem::take(&mut self.changed) {
+            return;
+        }
+        let storage = self.node.store();
+        let first = LogIndex(storage.truncated().index.0 + 1);
+        let last = LogIndex(storage.last());
+        let (role, applied) = (&self.role, self.applier.applied);
+        let commit = LogIndex(self.node.raft.raft_log.committed);
+        let oldest_live = self.saved.oldest_live;
+        let checkpointed = self.saved.flushed;
+        let peer = self.peer;
+        self.shared.publish(|status| {
+            status.peer = peer;
+            status.leader = (role.leader != raft::INVALID_ID).then_some(role.leader);
+            status.serving = role.serving;
+            status.term = Term(role.term);
+            status.commit = commit;
+            status.applied = applied.index;
+            status.first = first;
+            status.last = last;
+            status.checkpointed = checkpointed;
+            status.oldest_live = oldest_live;
+            status.digest = applied.digest;
+        });
+    }
+
+    fn drain(&mut self) {
+        let taken = self.shared.take();
+        self.proposals.stage(taken.proposals);
+        self.queries.stage(taken.queries);
+    }
+}
+
+fn draw_timeout(rng: &mut Rng, settings: &HostSettings) -> usize {
+    let ticks = settings.election_ticks as u64;
+    rng.between(ticks, 2 * ticks - 1) as usize
+}
+
+impl<M: StateMachine> Member for Group<M> {
+    fn advance(&mut self, durable: BlockSeq) -> Result<(), Failure> {
+        self.retry = false;
+        self.observe_role();
+        self.persisted(durable);
+        self.handle_ready()?;
+        self.drain();
+        if self.role.serving {
+            self.ask_for_read_index();
+            self.propose()?;
+            self.handle_ready()?;
+        }
+        self.publish();
+        Ok(())
+    }
+
+    fn tick(&mut self) {
+        if self.has_peers && !self.is_blocked() {
+            self.node.tick();
+            self.observe_role();
+        }
+    }
+
+    fn receive(&mut self, message: Message) -> Result<(), Failure> {
+        // Proposals and reads are taken from this node's own callers only: one that travelled
+        // could land in another term. Snapshots come with the checkpoint objects.
+        let refused = matches!(
+            message.get_msg_type(),
+            MessageType::MsgPropose | MessageType::MsgReadIndex | MessageType::MsgSnapshot
+        );
+        if refused || self.is_blocked() {
+            return Ok(());
+        }
+        match self.node.step(message) {
+            // Late messages of former members or of another role are part of life.
+            Ok(()) | Err(raft::Error::StepPeerNotFound | raft::Error::StepLocalMsg) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.observe_role();
+        Ok(())
+    }
+
+    fn fetched(&mut self, fetched: Fetched) -> Result<(), Failure> {
+        self.take_fetched(fetched);
+        Ok(())
+    }
+
+    fn take_messages(&mut self) -> Vec<Message> {
+        std::mem::take(&mut self.outgoing)
+    }
+
+    fn take_fetches(&mut self) -> Vec<FetchJob> {
+        self.fetch_jobs()
+    }
+
+    fn checkpoint(&mut self, now: MonotonicTime, force: bool) -> Option<CheckpointJob> {
+        self.freeze(now, force)
+    }
+
+    fn checkpointed(&mut self, job: &CheckpointJob) -> Result<(), Failure> {
+        self.saved(job);
+        self.changed = true;
+        self.truncate(0)
+    }
+
+    fn truncate(&mut self, full_permille: u64) -> Result<(), Failure> {
+        self.truncate_log(full_permille)?;
+        self.publish();
+        Ok(())
+    }
+
+    fn checkpoint_due(&self) -> Option<MonotonicTime> {
+        self.next_checkpoint()
+    }
+
+    fn needs_ticks(&self) -> bool {
+        self.has_peers
+    }
+
+    fn wants_retry(&self) -> bool {
+        self.retry || self.is_blocked()
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.refuse(ProposeError::Stopping);
+    }
+
+    fn is_settled(&self) -> bool {
+        !self.role.serving
+            || (self.proposals.is_empty() && self.queries.is_empty() && self.unsynced.is_empty())
+    }
+
+    fn quarantine(&mut self, reason: &str) {
+        tracing::error!(group = %self.id, reason, "group is quarantined until a restart");
+        self.close(&ProposeError::Quarantined(reason.to_owned()));
+        self.shared.publish(|status| {
+            status.serving = false;
+            status.quarantined = Some(reason.to_owned());
+        });
+    }
+
+    fn end(&mut self) {
+        self.close(&ProposeError::Stopping);
+        self.shared.publish(|status| status.serving = false);
+    }
+}
+
+impl<M: StateMachine> Group<M> {
+    /// Answers everything that waits; the inbox stays shut with `error`.
+    fn close(&mut self, error: &ProposeError) {
+        self.role.serving = false;
+        self.shared.refuse(Some(error.clone()));
+        self.drain();
+        let released = self.proposals.fail(&ProposeError::Unknown, error);
+        self.shared.release(released);
+        self.queries.fail(error);
+    }
+}

@@ -1,0 +1,136 @@
+//! Saving the state locally, and dropping the log that it makes unnecessary.
+
+use std::time::Duration;
+
+use common::{GroupId, LogIndex, MonotonicTime, planted};
+use raft::StateRole;
+use wal::{AppendError, Batch, Truncated};
+
+use super::Group;
+use crate::error::{Failure, HostFailure};
+use crate::kv::{Applied, Kv, KvError};
+use crate::machine::{Change, StateMachine};
+
+/// A group that holds back a log this full is saved before its time.
+const PRESSED_PERMILLE: u64 = 500;
+/// The shortest time between two checkpoints of a group under such pressure.
+const PRESSED_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A frozen set of changes on its way to the store. Whoever has the time runs it.
+#[derive(Debug)]
+pub struct CheckpointJob {
+    pub group: GroupId,
+    pub applied: Applied,
+    changes: Vec<Change>,
+}
+
+impl CheckpointJob {
+    /// Writes and flushes; blocks on the disk.
+    pub fn run(&self, kv: &dyn Kv) -> Result<(), KvError> {
+        kv.write(self.group, self.applied, &self.changes)?;
+        kv.flush()
+    }
+}
+
+/// How far the state is saved.
+#[derive(Debug, Default)]
+pub(super) struct Saved {
+    /// Flushed up to here: the log before it is not needed to restart.
+    pub(super) flushed: LogIndex,
+    pub(super) oldest_live: Option<LogIndex>,
+    frozen_at: MonotonicTime,
+    running: bool,
+    /// Asked for by a full log.
+    pressed: bool,
+}
+
+impl Saved {
+    pub(super) fn new(flushed: LogIndex, now: MonotonicTime) -> Self {
+        Self { flushed, frozen_at: now, ..Self::default() }
+    }
+}
+
+impl<M: StateMachine> Group<M> {
+    pub(super) fn next_checkpoint(&self) -> Option<MonotonicTime> {
+        let unsaved = &self.applier.unsaved;
+        if self.saved.running {
+            return None;
+        }
+        if self.saved.pressed {
+            return Some(self.saved.frozen_at.plus(PRESSED_INTERVAL));
+        }
+        if unsaved.operations > 0 && unsaved.bytes >= self.settings.checkpoint_log_bytes.bytes() {
+            return Some(self.saved.frozen_at);
+        }
+        unsaved.since.map(|since| since.plus(self.settings.checkpoint_interval))
+    }
+
+    pub(super) fn freeze(&mut self, now: MonotonicTime, force: bool) -> Option<CheckpointJob> {
+        let due = self.next_checkpoint().is_some_and(|due| due <= now);
+        let forced = force && !self.saved.running && self.applier.unsaved.operations > 0;
+        if !due && !forced {
+            return None;
+        }
+        self.applier.unsaved = Default::default();
+        self.saved.frozen_at = now;
+        self.saved.running = true;
+        self.saved.pressed = false;
+        Some(CheckpointJob {
+            group: self.id,
+            applied: self.applier.applied,
+            changes: self.applier.machine.freeze(),
+        })
+    }
+
+    pub(super) fn saved(&mut self, job: &CheckpointJob) {
+        self.saved.running = false;
+        self.saved.flushed = job.applied.index;
+    }
+
+    /// The log is dropped up to the lowest of: the flushed local checkpoint, what the machine
+    /// still reads, and what every member has. Followers leave it to their leader, who knows.
+    pub(super) fn truncate_log(&mut self, full_permille: u64) -> Result<(), Failure> {
+        let applied = self.applier.applied.index;
+        self.saved.oldest_live = self.applier.machine.oldest_live_index();
+        let before_live = self.saved.oldest_live.map_or(applied, |live| LogIndex(live.0 - 1));
+        let wanted = before_live.min(applied).min(self.members_have());
+        let flushed = if planted::active("log-truncated-past-checkpoint") {
+            applied
+        } else {
+            self.saved.flushed
+        };
+        if full_permille >= PRESSED_PERMILLE && wanted > self.saved.flushed {
+            self.saved.pressed = true;
+        }
+        let target = wanted.min(flushed);
+        if target <= self.node.store().truncated().index || self.is_blocked() {
+            return Ok(());
+        }
+        let Ok(term) = self.log.term(self.id, target) else { return Ok(()) };
+        let truncate = Truncated { index: target, term };
+        let batch = Batch { group: self.id, truncate: Some(truncate), ..Batch::default() };
+        match self.log.append(&batch) {
+            Ok(_) => self.node.mut_store().truncate(truncate),
+            // Tried again with the next look at the log.
+            Err(AppendError::Full(_)) => {}
+            Err(AppendError::Stopped(stopped)) => {
+                return Err(Failure::Host(HostFailure::Log(stopped)));
+            }
+            Err(error) => return Err(Failure::Quarantine(error.to_string())),
+        }
+        self.changed = true;
+        Ok(())
+    }
+
+    /// The last entry that every member is known to have made durable.
+    fn members_have(&self) -> LogIndex {
+        if !self.has_peers {
+            return LogIndex(u64::MAX);
+        }
+        let raft = &self.node.raft;
+        if raft.state != StateRole::Leader {
+            return LogIndex(0);
+        }
+        LogIndex(raft.prs().iter().map(|(_, progress)| progress.matched).min().unwrap_or(0))
+    }
+}

@@ -1,0 +1,355 @@
+//! The worker: owns groups and steps them, without threads, waiting or clocks of its own.
+//!
+//! A step takes in what arrived, goes as far as it can, and returns what others must do: a block
+//! to write, a checkpoint to save, old entries to read, messages to send. The only I/O it does
+//! itself is writing a small block while the log is idle, which saves two thread switches on the
+//! way of a small append. Threads around it are in [`crate::host`]; simulations call it directly
+//! and perform the returned values as events of their own.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{Clock, GroupId, MonotonicTime, Rng};
+use raft::eraftpb::Message;
+use wal::{BlockSeq, BlockWrite, Log, Stall, Stopped};
+
+use crate::bell::Bell;
+use crate::error::{Failure, HostFailure, StartError};
+use crate::group::{CheckpointJob, FetchJob, Fetched, GroupSpec, Member, Opened, Starting};
+use crate::handle::{Gate, GroupHandle, Limits, Shared};
+use crate::kv::{Kv, KvError};
+use crate::machine::StateMachine;
+use crate::settings::HostSettings;
+
+#[cfg(test)]
+mod tests;
+
+/// The longest time between two looks at the log's use while it is written to.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// When to try again what only waits for time.
+const RETRY_INTERVAL: Duration = Duration::from_millis(1);
+/// How often a stalled write is noticed.
+const STALL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Steps the groups of a node.
+pub struct Worker {
+    settings: Arc<HostSettings>,
+    log: Log,
+    kv: Arc<dyn Kv>,
+    clock: Arc<dyn Clock>,
+    rng: Rng,
+    gate: Arc<Gate>,
+    bell: Arc<Bell>,
+    members: Vec<Slot>,
+    next_tick: Option<MonotonicTime>,
+    looked: Look,
+    saving: bool,
+    stopping: bool,
+}
+
+/// A group, or the place of one that is quarantined.
+struct Slot {
+    id: GroupId,
+    member: Option<Box<dyn Member>>,
+}
+
+/// The last look at the log's use.
+#[derive(Debug, Default)]
+struct Look {
+    at: MonotonicTime,
+    durable: BlockSeq,
+}
+
+/// What a step leaves for others to do.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// Step again at once.
+    pub more: bool,
+    /// Step again then, if nothing arrives before.
+    pub wake_at: Option<MonotonicTime>,
+    /// Perform it and hand it to [`Log::finish_write`], then step.
+    pub write: Option<BlockWrite>,
+    /// Run it and hand it to [`Worker::checkpointed`].
+    pub checkpoint: Option<CheckpointJob>,
+    /// Perform them and hand the results to [`Worker::fetched`].
+    pub fetches: Vec<FetchJob>,
+    /// Send them, in order; dropping some is allowed.
+    pub messages: Vec<(GroupId, Message)>,
+    /// The log waits for files to be made.
+    pub wants_files: bool,
+    /// After [`Worker::stop`]: everything is settled, saved and on its way to the disk.
+    pub stopped: bool,
+}
+
+impl Worker {
+    pub fn new(
+        settings: HostSettings,
+        log: Log,
+        kv: Arc<dyn Kv>,
+        clock: Arc<dyn Clock>,
+        rng: Rng,
+    ) -> Self {
+        Self {
+            settings: Arc::new(settings),
+            log,
+            kv,
+            clock,
+            rng,
+            gate: Arc::default(),
+            bell: Arc::default(),
+            members: Vec::new(),
+            next_tick: None,
+            looked: Look::default(),
+            saving: false,
+            stopping: false,
+        }
+    }
+
+    /// Restores and replays a group. It works from the next step on.
+    pub fn add_group<M: StateMachine>(
+        &mut self,
+        spec: GroupSpec,
+        machine: M,
+    ) -> Result<GroupHandle<M>, StartError> {
+        let id = spec.group;
+        let limits = Limits {
+            queue_bytes_max: self.settings.queue_bytes_max.as_usize(),
+            retry_after: self.settings.retry_after,
+        };
+        let shared = Arc::new(Shared::new(id, self.gate.clone(), self.bell.clone(), limits));
+        let starting = Starting {
+            spec,
+            settings: &self.settings,
+            log: &self.log,
+            kv: &*self.kv,
+            clock: &self.clock,
+            rng: self.rng.fork(&format!("group {id}")),
+        };
+        let member: Option<Box<dyn Member>> = match starting.open(machine, shared.clone())? {
+            Opened::Running(group) => Some(group),
+            Opened::Quarantined => None,
+        };
+        self.members.push(Slot { id, member });
+        Ok(GroupHandle::new(shared))
+    }
+
+    pub(crate) fn bell(&self) -> Arc<Bell> {
+        self.bell.clone()
+    }
+
+    /// Goes as far as possible. An error is final for the node.
+    pub fn step(&mut self, now: MonotonicTime) -> Result<Step, HostFailure> {
+        let mut step = Step::default();
+        self.check_stall()?;
+        self.tick(now);
+        self.advance()?;
+        self.collect(&mut step);
+        self.write(&mut step)?;
+        self.look(now)?;
+        self.save(now, &mut step)?;
+        step.wake_at = self.wake_at(now);
+        step.wants_files = self.running().any(|member| member.wants_retry());
+        step.stopped = self.stopping && self.is_settled() && !self.saving;
+        Ok(step)
+    }
+
+    /// A message from another member.
+    pub fn receive(&mut self, group: GroupId, message: Message) -> Result<(), HostFailure> {
+        self.with(group, |member| member.receive(message))
+    }
+
+    pub fn fetched(&mut self, fetched: Fetched) -> Result<(), HostFailure> {
+        self.with(fetched.group, |member| member.fetched(fetched))
+    }
+
+    /// Takes the result of a checkpoint. A store that failed ends the node: it could only grow
+    /// its log from then on.
+    pub fn checkpointed(
+        &mut self,
+        job: &CheckpointJob,
+        result: Result<(), KvError>,
+    ) -> Result<(), HostFailure> {
+        self.saving = false;
+        result?;
+        self.with(job.group, |member| member.checkpointed(job))
+    }
+
+    /// From now on refuses new work; steps finish what was taken and save the state, until one
+    /// returns `stopped`.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        self.running_mut().for_each(|member| member.stop());
+    }
+
+    /// Answers everything that is still waiting, at the very end.
+    pub fn end(&mut self) {
+        self.running_mut().for_each(|member| member.end());
+        self.members.clear();
+    }
+
+    fn running(&self) -> impl Iterator<Item = &dyn Member> {
+        self.members.iter().filter_map(|slot| slot.member.as_deref())
+    }
+
+    fn running_mut(&mut self) -> impl Iterator<Item = &mut Box<dyn Member>> {
+        self.members.iter_mut().filter_map(|slot| slot.member.as_mut())
+    }
+
+    fn is_settled(&self) -> bool {
+        self.running().all(Member::is_settled)
+    }
+
+    fn with(
+        &mut self,
+        group: GroupId,
+        call: impl FnOnce(&mut dyn Member) -> Result<(), Failure>,
+    ) -> Result<(), HostFailure> {
+        let slot = self.members.iter_mut().find(|slot| slot.id == group);
+        // A message for a group that is not here is a late one.
+        slot.map_or(Ok(()), |slot| slot.guard(call).map(|_| ()))
+    }
+
+    fn tick(&mut self, now: MonotonicTime) {
+        if !self.running().any(Member::needs_ticks) {
+            return;
+        }
+        let due = *self.next_tick.get_or_insert_with(|| now.plus(self.settings.tick));
+        if due <= now {
+            self.next_tick = Some(now.plus(self.settings.tick));
+            self.running_mut().for_each(|member| member.tick());
+        }
+    }
+
+    fn advance(&mut self) -> Result<(), HostFailure> {
+        for slot in &mut self.members {
+            let log = &self.log;
+            slot.guard(|member| member.advance(log.durable()))?;
+        }
+        Ok(())
+    }
+
+    fn collect(&mut self, step: &mut Step) {
+        for slot in &mut self.members {
+            let id = slot.id;
+            if let Some(member) = &mut slot.member {
+                step.messages.extend(member.take_messages().into_iter().map(|m| (id, m)));
+                step.fetches.extend(member.take_fetches());
+            }
+        }
+    }
+
+    /// Writes a small block here and now if the log is idle and nobody waits for messages, and
+    /// hands any other one out.
+    fn write(&mut self, step: &mut Step) -> Result<(), HostFailure> {
+        let Some(mut write) = self.log.begin_write() else { return Ok(()) };
+        if write.len() > self.settings.inline_write_max.as_usize() || !step.messages.is_empty() {
+            step.write = Some(write);
+            return Ok(());
+        }
+        let result = write.perform();
+        self.log.finish_write(write, result)?;
+        self.advance()?;
+        self.collect(step);
+        step.more = true;
+        Ok(())
+    }
+
+    /// Now and then, while the log grows: is it full, and what of it can go?
+    fn look(&mut self, now: MonotonicTime) -> Result<(), HostFailure> {
+        let durable = self.log.durable();
+        if durable == self.looked.durable || now.since(self.looked.at) < LOOK_INTERVAL {
+            return Ok(());
+        }
+        self.looked = Look { at: now, durable };
+        let usage = self.log.usage();
+        let permille = usage.used.saturating_mul(1_000) / usage.budget.max(1);
+        self.gate.set_log_full(permille >= self.settings.log_full_permille);
+        for slot in &mut self.members {
+            slot.guard(|member| member.truncate(permille))?;
+        }
+        Ok(())
+    }
+
+    /// One checkpoint at a time: they are background work.
+    fn save(&mut self, now: MonotonicTime, step: &mut Step) -> Result<(), HostFailure> {
+        let force = self.stopping && self.is_settled();
+        for slot in &mut self.members {
+            if self.saving {
+                break;
+            }
+            let frozen = slot.guard(|member| Ok(member.checkpoint(now, force)))?;
+            if let Some(job) = frozen.flatten() {
+                self.saving = true;
+                step.checkpoint = Some(job);
+            }
+        }
+        Ok(())
+    }
+
+    fn wake_at(&self, now: MonotonicTime) -> Option<MonotonicTime> {
+        let seal = self.log.seal_due();
+        let look = (self.log.durable() != self.looked.durable)
+            .then(|| self.looked.at.plus(LOOK_INTERVAL).max(now));
+        let save = if self.saving {
+            None
+        } else {
+            self.running().filter_map(Member::checkpoint_due).min()
+        };
+        let retry = self.running().any(Member::wants_retry).then(|| now.plus(RETRY_INTERVAL));
+        let stall = (!self.is_settled()).then(|| now.plus(STALL_INTERVAL));
+        let tick = self.next_tick;
+        [seal, look, save, retry, stall, tick].into_iter().flatten().min()
+    }
+
+    fn check_stall(&mut self) -> Result<(), HostFailure> {
+        let stall = self.log.stall();
+        self.gate.set_stalled(stall >= Stall::Shed);
+        if stall < Stall::Stop {
+            return Ok(());
+        }
+        Err(HostFailure::Log(stop_stalled(&self.log)))
+    }
+}
+
+/// Ends a log whose write does not come back.
+pub(crate) fn stop_stalled(log: &Log) -> Stopped {
+    let reason = "a write has been under way for 60 s";
+    log.stop(reason);
+    Stopped { reason: reason.to_owned() }
+}
+
+impl Slot {
+    /// Runs `call` on the member. A panic or a broken law in it takes this group out, and only
+    /// this one.
+    fn guard<T>(
+        &mut self,
+        call: impl FnOnce(&mut dyn Member) -> Result<T, Failure>,
+    ) -> Result<Option<T>, HostFailure> {
+        let Some(member) = &mut self.member else { return Ok(None) };
+        let reason = match catch_unwind(AssertUnwindSafe(|| call(&mut **member))) {
+            Ok(Ok(value)) => return Ok(Some(value)),
+            Ok(Err(Failure::Host(failure))) => return Err(failure),
+            Ok(Err(Failure::Quarantine(reason))) => reason,
+            Err(panic) => format!("it panicked, which is a bug: {}", panic_text(&*panic)),
+        };
+        if let Some(mut member) = self.member.take() {
+            // A broken member may break again; its handle is shut by then.
+            let quarantined = catch_unwind(AssertUnwindSafe(|| member.quarantine(&reason)));
+            if quarantined.is_err() {
+                tracing::error!(group = %self.id, "quarantined group panicked again");
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The message of a panic.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_else(|| "without a message".to_owned())
+}

@@ -3,6 +3,7 @@
 //! A container is a Raft group whose state is a set of segments. What happens to a segment is an
 //! [`operation`]; what apply decides about it is an [`outcome`].
 
+pub mod append_core;
 mod chunked;
 mod codec;
 pub mod commands;
@@ -14,11 +15,16 @@ pub mod limits;
 pub mod metrics;
 pub mod operation;
 pub mod outcome;
+pub mod permits;
+pub mod read;
+pub mod service;
 pub mod settings;
 mod shared;
+pub mod store;
 mod tail_cache;
 mod time_index;
 
+pub use append_core::AppendConnection;
 pub use codec::CodecError;
 pub use commands::{CommandError, SegmentStatus, StoreCommands};
 pub use container::{ContainerMachine, Memory, SegmentView};
@@ -28,5 +34,9 @@ pub use identity::{AttributeUpdate, CommandId, Expected, SegmentIdentity, Segmen
 pub use metrics::{Counter, Metrics, StreamCounters};
 pub use operation::{Append, Command, Open, OpenSegment, Operation};
 pub use outcome::{Done, Expired, Opened, Outcome, Refusal};
+pub use permits::{BytePermit, BytePermits};
+pub use read::{LogSource, ReadChunk, ReadError, ReadRange, SegmentReader};
+pub use service::SegmentStoreService;
 pub use settings::{SettingError, Settings};
 pub use shared::{Bounds, SegmentShared};
+pub use store::{SegmentStore, UpTime};

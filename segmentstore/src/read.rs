@@ -1,0 +1,285 @@
+//! Reading a segment: from memory where the bytes are new, from the log where they are not.
+//!
+//! A [`SegmentReader`] goes through one segment in order. Its bytes come, in this order, from the
+//! segment's tail (shared by all readers), from the cache of recently read log entries, and from
+//! the log's files through a bounded pool of threads, ahead of a sequential reader.
+//!
+//! Guarantees: only committed bytes are handed out, in order, without gaps; a reader whose place
+//! was truncated, also while it waited for the log, is told `TRUNCATED` with the new start; dropping
+//! a reader, or the future of [`SegmentReader::next`], at any moment loses nothing.
+
+mod log_cache;
+mod pool;
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use common::{Offset, SegmentId};
+use proto::error::Reason;
+
+pub(crate) use self::log_cache::LogCache;
+pub use self::log_cache::LogSource;
+pub(crate) use self::pool::ReadPool;
+use crate::extent::Extent;
+use crate::handle::ContainerError;
+use crate::limits::{
+    READ_AHEAD_BYTES_MAX, READ_AHEAD_BYTES_MIN, READ_GATHER_BELOW, READ_GATHER_BYTES,
+    READ_MESSAGE_BYTES_MAX,
+};
+use crate::metrics::Metrics;
+use crate::shared::{Bounds, Located, SegmentShared};
+
+/// How often a reader looks anew for bytes that the log did not have where it was told they are.
+const RESOLVE_ATTEMPTS: u32 = 3;
+
+/// Where to read and when to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReadRange {
+    pub offset: Offset,
+    /// Stop before this offset.
+    pub end: Option<Offset>,
+    /// Wait at the tail of an open segment. Otherwise the length at the beginning is the end.
+    pub follow: bool,
+}
+
+/// Bytes of a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadChunk {
+    pub offset: Offset,
+    pub data: Bytes,
+    /// The segment's length now.
+    pub length: Offset,
+    /// The segment is sealed and this is its end.
+    pub end_of_segment: bool,
+}
+
+/// Why reading ends early.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error(
+        "segment `{segment}` does not exist (any more); ask the controller for the stream's segments"
+    )]
+    SegmentNotFound { segment: SegmentId },
+    #[error("offset {offset} of segment `{segment}` is truncated; the segment starts at {start}")]
+    Truncated { segment: SegmentId, offset: Offset, start: Offset },
+    #[error(
+        "offset {offset} is beyond the end of segment `{segment}`, which is {length}; read from an offset up to that"
+    )]
+    OutOfRange { segment: SegmentId, offset: Offset, length: Offset },
+    /// Acknowledged bytes cannot be read.
+    #[error("bytes of segment `{segment}` at offset {offset} cannot be read: {detail}")]
+    Damaged { segment: SegmentId, offset: Offset, detail: String },
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    #[error("the server is stopping; connect again")]
+    Stopping,
+}
+
+impl ReadError {
+    /// The stable reason on the wire.
+    pub fn reason(&self) -> Reason {
+        match self {
+            ReadError::SegmentNotFound { .. } => Reason::SegmentNotFound,
+            ReadError::Truncated { .. } => Reason::Truncated,
+            ReadError::OutOfRange { .. } => Reason::OutOfRange,
+            ReadError::Damaged { .. } => Reason::DataLost,
+            ReadError::Container(error) => error.reason(),
+            ReadError::Stopping => Reason::Unavailable,
+        }
+    }
+}
+
+/// Reads one segment in order.
+#[derive(Debug)]
+pub struct SegmentReader {
+    shared: Arc<SegmentShared>,
+    cache: Arc<LogCache>,
+    metrics: Arc<Metrics>,
+    offset: Offset,
+    end: Option<Offset>,
+    follow: bool,
+    /// Bytes to read ahead from the log; doubles with each read from it.
+    ahead: usize,
+    finished: bool,
+}
+
+/// What the segment's state says about the next step.
+enum Step {
+    Memory(Vec<Bytes>, Bounds),
+    Log(Vec<Extent>, Bounds),
+    EndOfSegment(Bounds),
+    Finished,
+    Wait,
+}
+
+impl SegmentReader {
+    /// A reader over `range`, checked against the segment as it is now.
+    pub(crate) fn new(
+        shared: Arc<SegmentShared>,
+        cache: Arc<LogCache>,
+        metrics: Arc<Metrics>,
+        range: ReadRange,
+    ) -> Result<Self, ReadError> {
+        let bounds = shared.bounds();
+        let end = match (range.end, range.follow) {
+            (end, true) => end,
+            (end, false) => Some(end.map_or(bounds.length, |end| end.min(bounds.length))),
+        };
+        let (follow, ahead) = (range.follow, READ_AHEAD_BYTES_MIN);
+        metrics.readers.add(1);
+        let offset = range.offset;
+        let reader = Self { shared, cache, metrics, offset, end, follow, ahead, finished: false };
+        reader.check(bounds)?;
+        Ok(reader)
+    }
+
+    /// The offset of the next byte.
+    pub fn offset(&self) -> Offset {
+        self.offset
+    }
+
+    /// The next bytes; `None` at the end of what was asked for.
+    pub async fn next(&mut self) -> Result<Option<ReadChunk>, ReadError> {
+        let mut attempts = 0;
+        while !self.finished {
+            let shared = self.shared.clone();
+            // Enabled before the state is looked at: a change after that wakes it.
+            let mut changed = pin!(shared.changed());
+            changed.as_mut().enable();
+            match self.step()? {
+                Step::Memory(pieces, bounds) => {
+                    return Ok(Some(self.chunk(gather(pieces), bounds)));
+                }
+                Step::Log(extents, bounds) => match self.read_log(&extents).await {
+                    Ok(data) => return Ok(Some(self.chunk(data, bounds))),
+                    Err(detail) => {
+                        attempts += 1;
+                        if attempts == RESOLVE_ATTEMPTS {
+                            let (segment, offset) = (self.shared.segment, self.offset);
+                            return Err(ReadError::Damaged { segment, offset, detail });
+                        }
+                    }
+                },
+                Step::EndOfSegment(bounds) => return Ok(Some(self.chunk(Bytes::new(), bounds))),
+                Step::Finished => self.finished = true,
+                Step::Wait => changed.await,
+            }
+        }
+        Ok(None)
+    }
+
+    fn step(&self) -> Result<Step, ReadError> {
+        let state = self.shared.lock();
+        let bounds = state.bounds();
+        self.check(bounds)?;
+        if bounds.sealed && self.offset == bounds.length {
+            return Ok(Step::EndOfSegment(bounds));
+        }
+        if self.end.is_some_and(|end| self.offset >= end) {
+            return Ok(Step::Finished);
+        }
+        Ok(match state.locate(self.offset, self.message_bytes(), self.ahead) {
+            Located::Memory(pieces) => Step::Memory(pieces, bounds),
+            Located::Log(extents) => Step::Log(extents, bounds),
+            Located::AtEnd if self.follow => Step::Wait,
+            Located::AtEnd => Step::Finished,
+        })
+    }
+
+    fn check(&self, bounds: Bounds) -> Result<(), ReadError> {
+        let (segment, offset) = (self.shared.segment, self.offset);
+        if bounds.deleted {
+            return Err(ReadError::SegmentNotFound { segment });
+        }
+        if offset < bounds.start {
+            return Err(ReadError::Truncated { segment, offset, start: bounds.start });
+        }
+        if offset > bounds.length {
+            return Err(ReadError::OutOfRange { segment, offset, length: bounds.length });
+        }
+        Ok(())
+    }
+
+    /// Bytes that the next message may have.
+    fn message_bytes(&self) -> usize {
+        let left = self.end.map_or(u64::MAX, |end| end.0.saturating_sub(self.offset.0));
+        usize::try_from(left).unwrap_or(usize::MAX).min(READ_MESSAGE_BYTES_MAX)
+    }
+
+    fn chunk(&mut self, data: Bytes, bounds: Bounds) -> ReadChunk {
+        let offset = self.offset;
+        self.offset = offset.plus(data.len() as u64);
+        let end_of_segment = bounds.sealed && self.offset == bounds.length;
+        self.finished = end_of_segment;
+        self.metrics.read_bytes.add(data.len() as u64);
+        self.shared.counters.read_bytes.add(data.len() as u64);
+        ReadChunk { offset, data, length: bounds.length, end_of_segment }
+    }
+
+    /// Bytes at the reader's offset from the log; why not, where they are not there.
+    async fn read_log(&mut self, extents: &[Extent]) -> Result<Bytes, String> {
+        let first = extents.first().ok_or("no extent covers the offset")?;
+        let group = self.shared.group;
+        let mut indices: Vec<_> = extents.iter().map(|extent| extent.index).collect();
+        indices.dedup();
+        let entry = self.cache.get(group, &indices).await.map_err(|error| error.to_string())?;
+        let most = READ_AHEAD_BYTES_MAX.min(self.cache.share(self.metrics.readers.get()));
+        self.ahead = (self.ahead * 2).min(most.max(READ_AHEAD_BYTES_MIN));
+        let skip = (self.offset.0 - first.offset.0) as usize;
+        let data = slice(&entry, first, skip, self.message_bytes())?;
+        if data.len() >= READ_GATHER_BELOW || extents.len() == 1 {
+            return Ok(data);
+        }
+        Ok(self.gather_ready(data, &extents[1..]))
+    }
+
+    /// Adds the small extents behind `first` whose entries are in memory already.
+    fn gather_ready(&self, first: Bytes, extents: &[Extent]) -> Bytes {
+        let mut gathered = first.len();
+        let mut pieces = vec![first];
+        for extent in extents {
+            let room = self.message_bytes().min(READ_GATHER_BYTES).saturating_sub(gathered);
+            if room == 0 || extent.bytes as usize >= READ_GATHER_BELOW {
+                break;
+            }
+            let entry = self.cache.ready(self.shared.group, extent.index);
+            let Some(Ok(piece)) = entry.map(|entry| slice(&entry, extent, 0, room)) else { break };
+            gathered += piece.len();
+            pieces.push(piece);
+        }
+        gather(pieces)
+    }
+}
+
+impl Drop for SegmentReader {
+    fn drop(&mut self) {
+        self.metrics.readers.subtract(1);
+    }
+}
+
+/// The bytes of an extent in its entry's payload, without the first `skip`, at most `most`.
+fn slice(entry: &Bytes, extent: &Extent, skip: usize, most: usize) -> Result<Bytes, String> {
+    let end = extent.start as usize + extent.bytes as usize;
+    if end > entry.len() {
+        let (index, have) = (extent.index, entry.len());
+        return Err(format!("log entry {index} has {have} bytes, the extent ends at {end}"));
+    }
+    let start = extent.start as usize + skip;
+    Ok(entry.slice(start..end.min(start + most)))
+}
+
+/// One piece as it is, several copied together.
+fn gather(mut pieces: Vec<Bytes>) -> Bytes {
+    if pieces.len() == 1 {
+        return pieces.remove(0);
+    }
+    let mut out = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+    for piece in pieces {
+        out.extend_from_slice(&piece);
+    }
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! The threads that read from the log, and their bounded queue.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use common::tasks::spawn_thread;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Jobs that may wait: deep enough to keep a disk busy, short enough that nobody waits for long
+/// behind what others read ahead.
+const QUEUE_JOBS_MAX: usize = 64;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A few threads, or none: then jobs run where they are submitted, for tests and simulations.
+#[derive(Debug)]
+pub(crate) struct ReadPool {
+    room: Arc<Semaphore>,
+    queue: Option<Arc<Queue>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: Mutex<Jobs>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Jobs {
+    waiting: VecDeque<(Job, OwnedSemaphorePermit)>,
+    closed: bool,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Queue")
+    }
+}
+
+impl ReadPool {
+    pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
+        let queue = Arc::new(Queue::default());
+        let thread = |i| {
+            let queue = queue.clone();
+            spawn_thread(&format!("log-read-{i}"), move || queue.run())
+        };
+        let threads = (0..threads).map(thread).collect::<Result<_, _>>()?;
+        Ok(Self { room: Arc::new(Semaphore::new(QUEUE_JOBS_MAX)), queue: Some(queue), threads })
+    }
+
+    pub(crate) fn inline() -> Self {
+        let room = Arc::new(Semaphore::new(QUEUE_JOBS_MAX));
+        Self { room, queue: None, threads: Vec::new() }
+    }
+
+    /// Waits for room for one job.
+    pub(crate) async fn room(&self) -> OwnedSemaphorePermit {
+        self.room.clone().acquire_owned().await.expect("the queue's semaphore is never closed")
+    }
+
+    /// Room for one job that nobody waits for: only while the queue is at most half full.
+    pub(crate) fn spare_room(&self) -> Option<OwnedSemaphorePermit> {
+        if self.room.available_permits() <= QUEUE_JOBS_MAX / 2 {
+            return None;
+        }
+        self.room.clone().try_acquire_owned().ok()
+    }
+
+    pub(crate) fn submit(&self, room: OwnedSemaphorePermit, job: impl FnOnce() + Send + 'static) {
+        match &self.queue {
+            None => job(),
+            Some(queue) => {
+                let mut jobs = queue.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+                jobs.waiting.push_back((Box::new(job), room));
+                queue.changed.notify_one();
+            }
+        }
+    }
+}
+
+impl Queue {
+    /// What one thread does until the pool is dropped.
+    fn run(&self) {
+        while let Some((job, room)) = self.next() {
+            // Room is for what waits.
+            drop(room);
+            job();
+        }
+    }
+
+    fn next(&self) -> Option<(Job, OwnedSemaphorePermit)> {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if jobs.closed {
+                return None;
+            }
+            if let Some(job) = jobs.waiting.pop_front() {
+                return Some(job);
+            }
+            jobs = self.changed.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for ReadPool {
+    fn drop(&mut self) {
+        let Some(queue) = &self.queue else { return };
+        let waiting = {
+            let mut jobs = queue.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+            jobs.closed = true;
+            std::mem::take(&mut jobs.waiting)
+        };
+        drop(waiting);
+        queue.changed.notify_all();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread that reads the log panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The gRPC service: thin shells around append connections, readers and questions to containers.
+
+mod append;
+mod read;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use common::limits::{DATA_MESSAGE_BYTES_MAX, PAGE_ITEMS_MAX};
+use common::{ContainerId, SegmentId, WallTime};
+use proto::convert::{FieldError, segment_id};
+use proto::error::{Reason, status, status_with};
+use proto::v1;
+use proto::v1::segment_store_server::{SegmentStore as SegmentStoreApi, SegmentStoreServer};
+use replica::ProposeError;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::container::SegmentView;
+use crate::handle::ContainerError;
+use crate::limits::RETRY_AFTER;
+use crate::read::ReadError;
+use crate::store::SegmentStore;
+
+/// Serves [`SegmentStore`] over gRPC.
+#[derive(Debug, Clone)]
+pub struct SegmentStoreService {
+    store: SegmentStore,
+}
+
+impl SegmentStoreService {
+    pub fn new(store: SegmentStore) -> Self {
+        Self { store }
+    }
+
+    /// The service with the message sizes of the data path.
+    pub fn into_server(self) -> SegmentStoreServer<Self> {
+        SegmentStoreServer::new(self)
+            .max_decoding_message_size(DATA_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(DATA_MESSAGE_BYTES_MAX)
+    }
+
+    fn refuse(&self, reason: Reason, status: Status) -> Status {
+        self.store.metrics().count_refused(reason);
+        status
+    }
+
+    fn read_error(&self, error: &ReadError) -> Status {
+        self.refuse(error.reason(), read_status(error))
+    }
+
+    async fn info_of(
+        &self,
+        container: ContainerId,
+        segments: Vec<(usize, SegmentId)>,
+    ) -> Result<Vec<(usize, v1::SegmentInfo)>, Status> {
+        let ask = move |machine: &crate::ContainerMachine| {
+            let info = |(at, id)| (at, info(id, machine.view(id)));
+            segments.into_iter().map(info).collect()
+        };
+        let infos = self.store.containers().ask(container, ask).await;
+        infos.map_err(|error| self.refuse(error.reason(), container_status(&error)))
+    }
+}
+
+#[tonic::async_trait]
+impl SegmentStoreApi for SegmentStoreService {
+    type AppendStream = append::AppendOutput;
+    type ReadStream = read::ReadOutput;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<v1::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let output = append::serve(&self.store, request.into_inner());
+        Ok(Response::new(output))
+    }
+
+    async fn read(
+        &self,
+        request: Request<v1::ReadRequest>,
+    ) -> Result<Response<Self::ReadStream>, Status> {
+        let opened = read::open(&self.store, request.into_inner()).await;
+        opened.map(Response::new).map_err(|error| match error {
+            read::OpenError::Field(error) => field_status(&error),
+            read::OpenError::Read(error) => self.read_error(&error),
+        })
+    }
+
+    async fn get_segment_info(
+        &self,
+        request: Request<v1::GetSegmentInfoRequest>,
+    ) -> Result<Response<v1::GetSegmentInfoResponse>, Status> {
+        let asked = request.into_inner().segments;
+        if asked.len() > PAGE_ITEMS_MAX {
+            let message = format!(
+                "`segments` has {} items; ask for at most {PAGE_ITEMS_MAX} at a time",
+                asked.len()
+            );
+            return Err(status(Reason::InvalidArgument, message));
+        }
+        let count = asked.len();
+        let mut by_container: BTreeMap<ContainerId, Vec<(usize, SegmentId)>> = BTreeMap::new();
+        for (at, asked) in asked.into_iter().enumerate() {
+            let segment = segment_id(asked.segment).map_err(|error| field_status(&error))?;
+            by_container.entry(ContainerId(asked.container)).or_default().push((at, segment));
+        }
+        let mut segments = vec![v1::SegmentInfo::default(); count];
+        for (container, asked) in by_container {
+            for (at, info) in self.info_of(container, asked).await? {
+                segments[at] = info;
+            }
+        }
+        Ok(Response::new(v1::GetSegmentInfoResponse { segments }))
+    }
+
+    async fn find_offset(
+        &self,
+        request: Request<v1::FindOffsetRequest>,
+    ) -> Result<Response<v1::FindOffsetResponse>, Status> {
+        let request = request.into_inner();
+        let at = request.at.ok_or_else(|| field_status(&FieldError::missing("at")))?;
+        let segment = segment_id(at.segment).map_err(|error| field_status(&error))?;
+        let time = WallTime(request.time_micros);
+        let found = self.store.find_offset(ContainerId(at.container), segment, time).await;
+        let offset = found.map_err(|error| self.read_error(&error))?.0;
+        Ok(Response::new(v1::FindOffsetResponse { offset }))
+    }
+}
+
+fn info(segment: SegmentId, view: Option<SegmentView>) -> v1::SegmentInfo {
+    let Some(view) = view else {
+        return v1::SegmentInfo { segment: Some(segment.into()), ..v1::SegmentInfo::default() };
+    };
+    v1::SegmentInfo {
+        segment: Some(segment.into()),
+        found: true,
+        start_offset: view.bounds.start.0,
+        length: view.bounds.length.0,
+        sealed: view.bounds.sealed,
+        log_bytes: view.log_bytes,
+        writers: view.writers as u64,
+        oldest_micros: view.oldest.map_or(0, WallTime::as_micros),
+        newest_micros: view.newest.map_or(0, WallTime::as_micros),
+    }
+}
+
+fn field_status(error: &FieldError) -> Status {
+    status(Reason::InvalidArgument, error.to_string())
+}
+
+/// A container's refusal as a status.
+pub(crate) fn container_status(error: &ContainerError) -> Status {
+    let retry_after = match error {
+        ContainerError::Propose(ProposeError::Full { retry_after }) => *retry_after,
+        ContainerError::Propose(ProposeError::LogFull) => Duration::from_secs(1),
+        _ => RETRY_AFTER,
+    };
+    let facts = match error {
+        ContainerError::Propose(ProposeError::NotLeader { hint: Some(peer) }) => {
+            [("leader", peer.to_string())]
+        }
+        _ => return status_with(error.reason(), error.to_string(), [], Some(retry_after)),
+    };
+    status_with(error.reason(), error.to_string(), facts, Some(retry_after))
+}
+
+/// A read's refusal as a status, with its facts.
+pub(crate) fn read_status(error: &ReadError) -> Status {
+    let fact = match error {
+        ReadError::Truncated { start, .. } => ("start_offset", start.to_string()),
+        ReadError::OutOfRange { length, .. } => ("length", length.to_string()),
+        ReadError::Container(error) => return container_status(error),
+        _ => return status(error.reason(), error.to_string()),
+    };
+    status_with(error.reason(), error.to_string(), [fact], None)
+}

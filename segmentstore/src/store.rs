@@ -1,0 +1,198 @@
+//! The segment store of a process: its containers, and what serves them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::{Clock, ContainerId, MonotonicTime, Offset, SegmentId, Tasks, WallTime};
+use replica::{GroupHandle, Proposal};
+
+use crate::append_core::AppendConnection;
+use crate::commands::StoreCommands;
+use crate::container::{ContainerMachine, Memory};
+use crate::handle::{ContainerError, ContainerHandle, Containers};
+use crate::limits::EXPIRE_WRITERS_MAX;
+use crate::metrics::Metrics;
+use crate::operation::Operation;
+use crate::outcome::Outcome;
+use crate::permits::BytePermits;
+use crate::read::{LogCache, LogSource, ReadError, ReadPool, ReadRange, SegmentReader};
+use crate::settings::Settings;
+
+/// How often each container is looked through for writers to expire.
+const EXPIRE_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Appends to, reads and commands the containers of this process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SegmentStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    containers: Containers,
+    metrics: Arc<Metrics>,
+    cache: Arc<LogCache>,
+    permits: BytePermits,
+    clock: Arc<dyn Clock>,
+    tasks: Tasks,
+}
+
+impl SegmentStore {
+    /// A store over containers that are replicated here. `memory` is the one that their machines
+    /// were made with. Fails where the threads that read the log cannot be started.
+    pub fn new(
+        containers: Vec<(ContainerId, GroupHandle<ContainerMachine>)>,
+        log: wal::Log,
+        memory: &Memory,
+        settings: &Settings,
+        clock: Arc<dyn Clock>,
+        tasks: Tasks,
+    ) -> std::io::Result<Self> {
+        let handle = |(id, handle)| (id, Arc::new(handle) as Arc<dyn ContainerHandle>);
+        let containers = Containers::new(containers.into_iter().map(handle));
+        let pool = ReadPool::start(settings.read_threads)?;
+        Ok(Self::with_pool(containers, Arc::new(log), memory, settings, clock, tasks, pool))
+    }
+
+    /// A store without threads of its own: reads from the log happen where they are asked for. For
+    /// tests and simulations.
+    pub fn inline(
+        containers: Containers,
+        log: Arc<dyn LogSource>,
+        memory: &Memory,
+        settings: &Settings,
+        clock: Arc<dyn Clock>,
+        tasks: Tasks,
+    ) -> Self {
+        Self::with_pool(containers, log, memory, settings, clock, tasks, ReadPool::inline())
+    }
+
+    fn with_pool(
+        containers: Containers,
+        log: Arc<dyn LogSource>,
+        memory: &Memory,
+        settings: &Settings,
+        clock: Arc<dyn Clock>,
+        tasks: Tasks,
+        pool: ReadPool,
+    ) -> Self {
+        let metrics = memory.metrics();
+        let cache = LogCache::new(log, settings.read_cache.as_usize(), pool, metrics.clone());
+        let permits = BytePermits::new(settings.append_memory.as_usize());
+        let cache = Arc::new(cache);
+        Self { inner: Arc::new(Inner { containers, metrics, cache, permits, clock, tasks }) }
+    }
+
+    pub fn containers(&self) -> &Containers {
+        &self.inner.containers
+    }
+
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.inner.metrics
+    }
+
+    pub fn permits(&self) -> &BytePermits {
+        &self.inner.permits
+    }
+
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.inner.tasks
+    }
+
+    pub fn commands(&self) -> StoreCommands {
+        StoreCommands::new(self.inner.containers.clone())
+    }
+
+    /// A new append connection.
+    pub fn connect(&self) -> Arc<AppendConnection> {
+        AppendConnection::new(self.inner.containers.clone(), self.inner.metrics.clone())
+    }
+
+    /// A reader over a range of a segment; linearizable where it begins and, unless it follows,
+    /// where it ends.
+    pub async fn read(
+        &self,
+        container: ContainerId,
+        segment: SegmentId,
+        range: ReadRange,
+    ) -> Result<SegmentReader, ReadError> {
+        let view = self.inner.containers.view(container, segment).await?;
+        let view = view.ok_or(ReadError::SegmentNotFound { segment })?;
+        SegmentReader::new(view.shared, self.inner.cache.clone(), self.inner.metrics.clone(), range)
+    }
+
+    /// Where to begin reading for everything stored at or after `time`.
+    pub async fn find_offset(
+        &self,
+        container: ContainerId,
+        segment: SegmentId,
+        time: WallTime,
+    ) -> Result<Offset, ReadError> {
+        let ask = move |machine: &ContainerMachine| machine.find_offset(segment, time);
+        let found = self.inner.containers.ask(container, ask).await?;
+        found.ok_or(ReadError::SegmentNotFound { segment })
+    }
+
+    /// Starts what the store does by itself: expiring writers of the containers that it leads.
+    pub fn start(&self) {
+        for container in self.inner.containers.ids() {
+            let (store, token) = (self.clone(), self.inner.tasks.token());
+            self.inner.tasks.spawn("expire-writers", async move {
+                let expire = store.expire_for_ever(container);
+                token.run_until_cancelled(expire).await;
+            });
+        }
+    }
+
+    async fn expire_for_ever(&self, container: ContainerId) {
+        let mut seen = UpTime::default();
+        loop {
+            tokio::time::sleep(EXPIRE_INTERVAL).await;
+            // Not leading, or full: the next round will do.
+            if let Err(error) = self.expire_due(container, &mut seen).await {
+                tracing::debug!(%container, %error, "expire writers");
+            }
+        }
+    }
+
+    /// Expires the writers of a container that may be due; how many were looked at. The first call
+    /// with a new `seen` only learns the container's up-time.
+    pub async fn expire_due(
+        &self,
+        container: ContainerId,
+        seen: &mut UpTime,
+    ) -> Result<usize, ContainerError> {
+        let containers = &self.inner.containers;
+        let up_micros = containers.ask(container, ContainerMachine::up_micros).await?;
+        let up_now = seen.estimate(up_micros, self.inner.clock.monotonic());
+        let due = move |machine: &ContainerMachine| machine.due_writers(up_now, EXPIRE_WRITERS_MAX);
+        let writers = containers.ask(container, due).await?;
+        let count = writers.len();
+        if count > 0 {
+            let header = Operation::Expire(writers).encode();
+            let outcome = containers.submit(container, Proposal::new(header, Bytes::new())).await?;
+            assert!(matches!(outcome, Outcome::Expired(_)), "an expiry is answered with one");
+        }
+        Ok(count)
+    }
+}
+
+/// What the leader makes of a container's up-time, which moves on in its state only with entries.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct UpTime {
+    seen: Option<(u64, MonotonicTime)>,
+}
+
+impl UpTime {
+    /// The up-time that an entry proposed at `now` would about be stamped with.
+    fn estimate(&mut self, up_micros: u64, now: MonotonicTime) -> u64 {
+        match self.seen {
+            Some((seen, at)) if seen == up_micros => up_micros + now.since(at).as_micros() as u64,
+            _ => {
+                self.seen = Some((up_micros, now));
+                up_micros
+            }
+        }
+    }
+}

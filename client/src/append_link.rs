@@ -7,6 +7,8 @@
 
 mod requests;
 
+pub(crate) use requests::hello;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
@@ -36,7 +38,10 @@ struct State {
     members: Vec<Option<Member>>,
     /// Members with something to send, each at most once.
     ready: VecDeque<usize>,
+    /// Never given out twice, not even on another connection: a late answer finds nobody.
     slots: Slots,
+    /// The first slot of this connection.
+    first_slot: u32,
     /// The member that each slot of this connection belongs to.
     owners: Vec<usize>,
     /// Wakes the stream of requests.
@@ -187,7 +192,7 @@ impl AppendLink {
     fn disconnected(&self, client: &Arc<Inner>, error: &ClientError) {
         let mut state = self.state();
         state.connection += 1;
-        state.slots = Slots::default();
+        state.first_slot = state.slots.given_out();
         state.owners.clear();
         if let Some(waker) = state.waker.take() {
             waker.wake();
@@ -209,7 +214,8 @@ impl AppendLink {
         let mut parts: Vec<Option<v1::AppendResponse>> = vec![None; state.members.len()];
         let mut touched = Vec::new();
         let mut part_of = |slot: u32, parts: &mut Vec<Option<v1::AppendResponse>>| {
-            let member = state.owners.get(slot as usize).copied()?;
+            let place = slot.checked_sub(state.first_slot)?;
+            let member = state.owners.get(place as usize).copied()?;
             if parts[member].is_none() {
                 touched.push(member);
                 parts[member] = Some(v1::AppendResponse::default());

@@ -1,11 +1,16 @@
 //! Raw bytes of one segment, below events: for tools, and for who brings a framing of their own.
 
+mod writer;
+
 use bytes::Bytes;
 use common::Offset;
 
 use crate::client::Client;
-use crate::error::{ClientError, Result};
+use crate::error::Result;
+use crate::reader::bytes::{End, SegmentStream};
 use crate::streams::SegmentPlace;
+
+pub use writer::SegmentWriter;
 
 /// A run of a segment's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,49 +23,54 @@ pub struct SegmentBytes {
     pub length: Offset,
 }
 
-/// Appends raw bytes to one segment, if wanted only at an expected offset.
-#[derive(Debug)]
-pub struct SegmentWriter {
-    client: Client,
-    place: SegmentPlace,
-}
-
-impl SegmentWriter {
-    pub(crate) fn new(client: Client, place: SegmentPlace) -> Self {
-        Self { client, place }
-    }
-
-    /// Appends `data` durably and gives the segment's length behind it. With `expected`, only if
-    /// the segment is that long; otherwise nothing is stored and the error is
-    /// [`ClientError::OffsetMismatch`].
-    pub async fn append(&mut self, data: Bytes, expected: Option<Offset>) -> Result<Offset> {
-        let (_, _, _) = (&self.client, data, expected);
-        Err(ClientError::protocol(format!("{} cannot be written yet", self.place.segment)))
-    }
-}
-
-/// Reads raw bytes of one segment.
+/// Reads raw bytes of one segment, in order, across lost connections.
 #[derive(Debug)]
 pub struct SegmentReader {
     client: Client,
     place: SegmentPlace,
     offset: Offset,
+    end: End,
+    stream: Option<SegmentStream>,
 }
 
 impl SegmentReader {
     pub(crate) fn new(client: Client, place: SegmentPlace, offset: Offset) -> Self {
-        Self { client, place, offset }
+        Self { client, place, offset, end: End::Never, stream: None }
     }
 
-    /// Stop at the segment's present end instead of following it, or before `end` if given.
-    pub fn until(self, end: Option<Offset>) -> Self {
-        let (_, _) = (end, self.offset);
+    /// Stop before `end`, or, without one, at the segment's present end, instead of following it.
+    pub fn until(mut self, end: Option<Offset>) -> Self {
+        self.end = end.map_or(End::Tail, End::At);
+        self.stream = None;
         self
     }
 
-    /// The next bytes; `None` at the end.
+    /// The next bytes; `None` at the end: of a sealed segment, or where it was told to stop.
     pub async fn next(&mut self) -> Result<Option<SegmentBytes>> {
-        let _ = &self.client;
-        Err(ClientError::protocol(format!("{} cannot be read yet", self.place.segment)))
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            None => {
+                let inner = &self.client.inner;
+                let channel = inner.connections.data(inner.endpoint_of(&self.place))?;
+                let (client, place) = (self.client.clone(), self.place.clone());
+                self.stream.insert(SegmentStream::new(
+                    client,
+                    place,
+                    channel,
+                    self.offset,
+                    self.end,
+                ))
+            }
+        };
+        let bytes = stream.next().await?;
+        if let Some(bytes) = &bytes {
+            self.offset = bytes.offset.plus(bytes.data.len() as u64);
+        }
+        Ok(bytes)
+    }
+
+    /// Where the next bytes begin.
+    pub fn offset(&self) -> Offset {
+        self.offset
     }
 }

@@ -113,15 +113,20 @@ pub enum Pushed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub usize);
 
-/// Slots of one connection: each is given out once.
+/// Slots of the sessions on a link: each is given out once.
 #[derive(Debug, Default)]
 pub struct Slots(u32);
 
 impl Slots {
-    fn next(&mut self) -> u32 {
+    pub(crate) fn next(&mut self) -> u32 {
         let slot = self.0;
-        self.0 = slot.checked_add(1).expect("a connection ends before 2^32 sessions");
+        self.0 = slot.checked_add(1).expect("a link ends before 2^32 sessions");
         slot
+    }
+
+    /// How many were given out.
+    pub fn given_out(&self) -> u32 {
+        self.0
     }
 }
 
@@ -387,7 +392,9 @@ impl WriterCore {
     /// After [`Self::leave_session`]: asks for a new one where there is something to do.
     fn reopen_if_needed(&mut self, index: usize) {
         let segment = &self.segments[index];
-        let wanted = !self.resume.is_done() || (segment.has_data() && !segment.held);
+        let wanted = !self.resume.is_done()
+            || (segment.has_data() && !segment.held)
+            || self.succession.is_blocking(segment.place.segment);
         if segment.state == State::Idle && wanted {
             self.want_open(index);
         }
@@ -420,3 +427,6 @@ impl WriterCore {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,8 @@
 //! Every position of the key space has a linear history of segments. Whoever walks it (a writer, a
 //! reader, a search for a moment) must be done with all segments that a successor took keys from
 //! before it touches the successor. Two segments that share a key are ancestor and descendant, so
-//! the rule needs no graph: a successor may start when nothing that is still current overlaps it.
-//! Where several wait for each other, the one created in the older epoch goes first.
+//! the rule needs no graph: a successor may start when nothing overlaps it that is still current,
+//! or that waits itself and was created in an older epoch.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,7 +54,9 @@ impl Succession {
         let mut started = Vec::new();
         // In the order of ids, that is, of creation epochs within the stream.
         for (id, place) in std::mem::take(&mut self.held) {
-            if self.current.values().any(|range| range.overlaps(place.range)) {
+            let mut older =
+                self.current.values().copied().chain(self.held.values().map(|h| h.range));
+            if older.any(|range| range.overlaps(place.range)) {
                 self.held.insert(id, place);
             } else {
                 self.current.insert(id, place.range);
@@ -69,6 +71,11 @@ impl Succession {
     /// Finished segments that still stand for their keys, with their ends.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = (SegmentId, Offset)> + '_ {
         self.waiting.iter().map(|(segment, (_, end))| (*segment, *end))
+    }
+
+    /// Whether a held segment waits for `segment`, which is current.
+    pub(crate) fn is_blocking(&self, segment: SegmentId) -> bool {
+        !self.held.is_empty() && self.blocking().any(|blocking| blocking == segment)
     }
 
     /// Segments that are current and overlap a held one: what the held ones wait for.
@@ -119,6 +126,18 @@ mod tests {
         assert_eq!(walk.blocking().collect::<Vec<_>>(), [b.segment]);
         assert_eq!(walk.finish(b.segment, Offset(9), vec![merged.clone()]), [merged]);
         assert_eq!(walk.waiting().count(), 0);
+    }
+
+    #[test]
+    fn a_successor_waits_behind_an_older_one_that_waits_itself() {
+        let (a, b, c) = (place(0, 0, 0, 9), place(0, 1, 10, 19), place(0, 2, 20, 29));
+        let (first, second) = (place(1, 3, 0, 19), place(2, 4, 10, 29));
+        let mut walk = Succession::new();
+        [&a, &b, &c].map(|place| walk.begin(place));
+        assert_eq!(walk.finish(b.segment, Offset(1), vec![first.clone()]), []);
+        assert_eq!(walk.finish(c.segment, Offset(1), vec![second.clone()]), []);
+        assert_eq!(walk.finish(a.segment, Offset(1), vec![first.clone()]), [first.clone()]);
+        assert_eq!(walk.finish(first.segment, Offset(1), vec![second.clone()]), [second]);
     }
 
     #[test]

@@ -70,8 +70,8 @@ fn next_message(state: &mut State) -> Option<Message> {
         if blocks.is_empty() {
             let open = core.poll_open(member.link, &mut state.slots);
             if let Some(open) = open {
-                let end = open.segments.last().map_or(0, |segment| segment.slot as usize + 1);
-                state.owners.resize(end, index);
+                let given_out = state.slots.given_out() - state.first_slot;
+                state.owners.resize(given_out as usize, index);
                 if core.has_work(member.link) {
                     state.ready.push_back(index);
                 }

@@ -121,10 +121,6 @@ impl OpenBlock {
         self.numbers.first()
     }
 
-    pub(super) fn last_number(&self) -> Option<u64> {
-        self.numbers.last()
-    }
-
     /// Takes a buffer of the size that the segment's blocks have been of late.
     pub(super) fn prepare(&mut self, pool: &mut Pool, likely_bytes: usize, event_bytes: usize) {
         if self.data.capacity() == 0 {

@@ -179,7 +179,7 @@ impl WriterCore {
     /// Asks later whether the segment is sealed, if a successor waits for that.
     pub(super) fn probe_later(&mut self, index: usize, now: MonotonicTime) {
         let id = self.segments[index].place.segment;
-        if self.succession.blocking().any(|blocking| blocking == id) {
+        if self.succession.is_blocking(id) {
             let pause = self.limits.backoff_min * 4;
             self.timers.insert((now.plus(pause), index, Timer::Probe));
         }
@@ -190,7 +190,7 @@ impl WriterCore {
     pub(super) fn probe(&mut self, index: usize, now: MonotonicTime) {
         let segment = &self.segments[index];
         let id = segment.place.segment;
-        if !self.succession.blocking().any(|blocking| blocking == id) {
+        if !self.succession.is_blocking(id) {
             return;
         }
         match segment.state {

@@ -1,0 +1,258 @@
+//! Appending raw bytes to one segment, one append at a time.
+//!
+//! The same chain as for events, with each append as one number: an append whose answer was lost
+//! is found to be stored, or not, at the next `Open`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use common::limits::EVENT_BYTES_MAX;
+use common::{Attempt, Offset, WriterEpoch, WriterId, WriterSession};
+use futures::{StreamExt, stream};
+use proto::convert::writer_bytes;
+use proto::error::Reason;
+use proto::v1;
+use proto::v1::append_request::Message;
+use tokio::sync::mpsc;
+use tonic::Streaming;
+
+use crate::append_link::hello;
+use crate::backoff::Backoff;
+use crate::client::Client;
+use crate::connection::store_client;
+use crate::error::{ClientError, Result};
+use crate::session::Slots;
+use crate::streams::SegmentPlace;
+
+/// Appends raw bytes to one segment, if wanted only at an expected offset. Each append is stored
+/// exactly once or not at all, across lost connections.
+#[derive(Debug)]
+pub struct SegmentWriter {
+    client: Client,
+    place: SegmentPlace,
+    writer: WriterId,
+    attempt: Attempt,
+    /// The number of the last append that is known to be stored.
+    stored: u64,
+    /// The number that the next append gets: one that was refused is not used again.
+    next: u64,
+    sent: bool,
+    session: Option<Session>,
+    backoff: Backoff,
+}
+
+/// An open connection.
+#[derive(Debug)]
+struct Session {
+    requests: mpsc::Sender<v1::AppendRequest>,
+    answers: Streaming<v1::AppendResponse>,
+    slots: Slots,
+    slot: u32,
+}
+
+/// What one answer means for the append that waits.
+enum Outcome {
+    Stored(Offset),
+    Opened(v1::SessionOpened),
+    Failed(v1::SessionFailure),
+}
+
+impl SegmentWriter {
+    pub(crate) fn new(client: Client, place: SegmentPlace) -> Self {
+        let writer = WriterId(client.inner.fork_rng("segment writer").u128());
+        let backoff = client.inner.backoff("segment writer");
+        Self {
+            client,
+            place,
+            writer,
+            attempt: Attempt(0),
+            stored: 0,
+            next: 1,
+            sent: false,
+            session: None,
+            backoff,
+        }
+    }
+
+    /// Appends `data` durably and gives the segment's length behind it, or, where an answer was
+    /// lost, some length after that. With `expected`, only if the segment is that long; otherwise
+    /// nothing is stored and the error is [`ClientError::OffsetMismatch`].
+    pub async fn append(&mut self, data: Bytes, expected: Option<Offset>) -> Result<Offset> {
+        if data.is_empty() || data.len() > EVENT_BYTES_MAX {
+            return Err(ClientError::invalid(format!(
+                "an append of {} bytes is not possible; 1 to {EVENT_BYTES_MAX} bytes are allowed",
+                data.len()
+            )));
+        }
+        let number = self.next;
+        self.next += 1;
+        let started = self.client.inner.now();
+        loop {
+            let error = match self.attempt(&data, expected, number).await {
+                Ok(length) => {
+                    self.stored = number;
+                    self.backoff.reset();
+                    return Ok(length);
+                }
+                Err(error) => error,
+            };
+            self.session = None;
+            let waited = self.client.inner.now().since(started);
+            let patience = self.client.inner.config.retry_deadline;
+            if !error.is_transient() || patience.is_some_and(|patience| waited >= patience) {
+                return Err(error);
+            }
+            tokio::time::sleep(self.backoff.pause()).await;
+        }
+    }
+
+    async fn attempt(
+        &mut self,
+        data: &Bytes,
+        expected: Option<Offset>,
+        number: u64,
+    ) -> Result<Offset> {
+        if self.session.is_none() {
+            let opened = self.open().await?;
+            if opened.last_number >= number {
+                return Ok(Offset(opened.length));
+            }
+            if opened.last_number < self.stored {
+                return Err(ClientError::DataLost {
+                    segment: self.place.segment,
+                    acknowledged: self.stored.into(),
+                    stored: opened.last_number.into(),
+                });
+            }
+            if opened.sealed {
+                return Err(self.refused(Reason::SegmentSealed, "it is sealed"));
+            }
+            // An append that failed in doubt may have been stored after all.
+            self.stored = opened.last_number;
+        }
+        let slot = self.session()?.slot;
+        let block = v1::AppendBlock {
+            slot,
+            previous_number: self.stored,
+            last_number: number,
+            events: 1,
+            expected_offset: expected.map(|offset| offset.0),
+            data: data.clone(),
+        };
+        self.sent = true;
+        self.send(Message::Blocks(v1::AppendBlocks { blocks: vec![block] })).await?;
+        match self.answer().await? {
+            Outcome::Stored(length) => Ok(length),
+            Outcome::Opened(_) => Err(ClientError::protocol("a session was opened twice")),
+            Outcome::Failed(failure) => Err(self.failure(&failure, expected)),
+        }
+    }
+
+    /// Connects and opens a session under a new attempt.
+    async fn open(&mut self) -> Result<v1::SessionOpened> {
+        let inner = Arc::clone(&self.client.inner);
+        let endpoint = inner.endpoint_of(&self.place);
+        let (requests, queue) = mpsc::channel(4);
+        let greeting = v1::AppendRequest { message: Some(Message::Hello(hello())) };
+        let queue = stream::unfold(queue, |mut queue| async { Some((queue.recv().await?, queue)) });
+        let queue = stream::iter([greeting]).chain(queue);
+        let mut store = store_client(inner.connections.data(endpoint)?);
+        let answers = tokio::time::timeout(inner.config.connect_timeout, store.append(queue)).await;
+        let unreachable = |problem: &str| ClientError::Unreachable {
+            endpoint: endpoint.to_owned(),
+            problem: problem.to_owned(),
+        };
+        let answers = answers
+            .map_err(|_| unreachable("no answer in time"))?
+            .map_err(|status| ClientError::from_status(&status, endpoint))?
+            .into_inner();
+        let mut slots = Slots::default();
+        let slot = slots.next();
+        self.session = Some(Session { requests, answers, slots, slot });
+        loop {
+            self.attempt = Attempt(self.attempt.0 + 1);
+            let session = self.session()?;
+            let slot = session.slots.next();
+            session.slot = slot;
+            let open = self.open_message(slot);
+            self.send(Message::Open(open)).await?;
+            match self.answer().await? {
+                Outcome::Opened(opened) => return Ok(opened),
+                Outcome::Stored(_) => return Err(ClientError::protocol("stored before opened")),
+                Outcome::Failed(failure) => match (failure.reason(), failure.current) {
+                    // An own earlier session that is still remembered: go above it.
+                    (Reason::WriterFenced, Some(current)) if current.attempt >= self.attempt.0 => {
+                        self.attempt = Attempt(current.attempt);
+                    }
+                    _ => return Err(self.failure(&failure, None)),
+                },
+            }
+        }
+    }
+
+    fn open_message(&self, slot: u32) -> v1::OpenSessions {
+        let session = WriterSession { epoch: WriterEpoch(1), attempt: self.attempt };
+        v1::OpenSessions {
+            writer: writer_bytes(self.writer),
+            session: Some(session.into()),
+            segments: vec![v1::OpenSegment {
+                slot,
+                segment: Some(self.place.segment.into()),
+                container: self.place.container.0,
+                resuming: self.sent && self.stored > 0,
+            }],
+            named: false,
+        }
+    }
+
+    fn session(&mut self) -> Result<&mut Session> {
+        self.session.as_mut().ok_or_else(|| ClientError::protocol("no session is open"))
+    }
+
+    async fn send(&mut self, message: Message) -> Result<()> {
+        let request = v1::AppendRequest { message: Some(message) };
+        // A closed queue shows as the end of the answers, with the reason.
+        let _ = self.session()?.requests.send(request).await;
+        Ok(())
+    }
+
+    /// The next answer to the current slot.
+    async fn answer(&mut self) -> Result<Outcome> {
+        let endpoint = self.client.inner.endpoint_of(&self.place).to_owned();
+        let session = self.session()?;
+        loop {
+            let answer = session.answers.message().await;
+            let answer = answer.map_err(|status| ClientError::from_status(&status, &endpoint))?;
+            let Some(answer) = answer else {
+                let problem = "the server ended the connection".to_owned();
+                return Err(ClientError::Unreachable { endpoint, problem });
+            };
+            let slot = session.slot;
+            if let Some(failure) = answer.failures.into_iter().find(|f| f.slot == slot) {
+                return Ok(Outcome::Failed(failure));
+            }
+            if let Some(ack) = answer.acks.iter().find(|ack| ack.slot == slot) {
+                return Ok(Outcome::Stored(Offset(ack.length)));
+            }
+            if let Some(opened) = answer.opened.into_iter().find(|opened| opened.slot == slot) {
+                return Ok(Outcome::Opened(opened));
+            }
+        }
+    }
+
+    fn failure(&self, failure: &v1::SessionFailure, expected: Option<Offset>) -> ClientError {
+        match (failure.reason(), expected) {
+            (Reason::OffsetMismatch, Some(expected)) => ClientError::OffsetMismatch {
+                segment: self.place.segment,
+                expected,
+                length: Offset(failure.length),
+            },
+            (reason, _) => self.refused(reason, &failure.message),
+        }
+    }
+
+    fn refused(&self, reason: Reason, message: &str) -> ClientError {
+        let message = format!("segment {} refuses the append: {message}", self.place.segment);
+        ClientError::refused(reason, message)
+    }
+}

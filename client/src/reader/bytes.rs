@@ -1,0 +1,176 @@
+//! The bytes of one segment in order, across lost connections.
+
+use bytes::Bytes;
+use common::{MonotonicTime, Offset};
+use proto::error::{Reason, reason_of};
+use proto::v1;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+use crate::backoff::Backoff;
+use crate::client::Client;
+use crate::connection::store_client;
+use crate::error::{ClientError, Result, start_offset_of};
+use crate::raw::SegmentBytes;
+use crate::streams::SegmentPlace;
+
+/// Where a reader of a segment ends, besides the end of a sealed segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Nowhere: it waits for more.
+    Never,
+    /// At the tail as it is found.
+    Tail,
+    /// Before an offset.
+    At(Offset),
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct SegmentStream {
+    client: Client,
+    place: SegmentPlace,
+    channel: Channel,
+    next: Offset,
+    end: End,
+    /// What the last answer said.
+    length: Offset,
+    sealed_end: bool,
+    answers: Option<Streaming<v1::ReadResponse>>,
+    backoff: Backoff,
+    stalled_since: Option<MonotonicTime>,
+}
+
+impl SegmentStream {
+    pub(crate) fn new(
+        client: Client,
+        place: SegmentPlace,
+        channel: Channel,
+        next: Offset,
+        end: End,
+    ) -> Self {
+        let backoff = client.inner.backoff("read");
+        Self {
+            client,
+            place,
+            channel,
+            next,
+            end,
+            length: next,
+            sealed_end: false,
+            answers: None,
+            backoff,
+            stalled_since: None,
+        }
+    }
+
+    /// Whether the segment is sealed and everything in it was given out.
+    pub(crate) fn is_at_sealed_end(&self) -> bool {
+        self.sealed_end
+    }
+
+    /// The next run of bytes; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<SegmentBytes>> {
+        loop {
+            if self.sealed_end || self.has_reached_end() {
+                self.answers = None;
+                return Ok(None);
+            }
+            let answer = match &mut self.answers {
+                Some(answers) => answers.message().await,
+                None => match self.request().await {
+                    Ok(answers) => {
+                        self.answers = Some(answers);
+                        continue;
+                    }
+                    Err(status) => Err(status),
+                },
+            };
+            match answer {
+                Ok(Some(answer)) => {
+                    if let Some(bytes) = self.take(answer)? {
+                        return Ok(Some(bytes));
+                    }
+                }
+                Ok(None) if self.end == End::Tail && self.next >= self.length => return Ok(None),
+                // Only an answer says that this is the end: a server that goes away does not.
+                Ok(None) => self.lost(&Status::unavailable("the server ended the stream")).await?,
+                Err(status) => self.lost(&status).await?,
+            }
+        }
+    }
+
+    fn has_reached_end(&self) -> bool {
+        matches!(self.end, End::At(end) if self.next >= end)
+    }
+
+    async fn request(&self) -> Result<Streaming<v1::ReadResponse>, Status> {
+        let request = v1::ReadRequest {
+            segment: Some(self.place.segment.into()),
+            container: self.place.container.0,
+            offset: self.next.0,
+            end_offset: match self.end {
+                End::At(end) => Some(end.0),
+                End::Never | End::Tail => None,
+            },
+            follow: self.end != End::Tail,
+        };
+        let mut store = store_client(self.channel.clone());
+        let timeout = self.client.inner.config.connect_timeout;
+        match tokio::time::timeout(timeout, store.read(request)).await {
+            Ok(answer) => Ok(answer?.into_inner()),
+            Err(_) => Err(Status::unavailable(format!("no answer within {timeout:?}"))),
+        }
+    }
+
+    fn take(&mut self, answer: v1::ReadResponse) -> Result<Option<SegmentBytes>> {
+        let offset = Offset(answer.offset);
+        if offset != self.next {
+            return Err(ClientError::protocol(format!(
+                "asked for offset {} of segment {}, got {offset}",
+                self.next, self.place.segment
+            )));
+        }
+        self.backoff.reset();
+        self.stalled_since = None;
+        self.next = offset.plus(answer.data.len() as u64);
+        self.length = Offset(answer.length);
+        self.sealed_end = answer.end_of_segment;
+        let bytes = SegmentBytes { offset, data: answer.data, length: self.length };
+        Ok((!bytes.data.is_empty()).then_some(bytes))
+    }
+
+    /// The connection failed: waits and goes on, unless the server said no, or for too long.
+    async fn lost(&mut self, status: &Status) -> Result<()> {
+        self.answers = None;
+        let inner = &self.client.inner;
+        let error = self.error_of(status);
+        let now = inner.now();
+        let since = *self.stalled_since.get_or_insert(now);
+        let gives_up = inner.config.retry_deadline.is_some_and(|d| now.since(since) >= d);
+        // What the server reports as its own defect may be a part of its shutdown.
+        if gives_up || !(error.is_transient() || reason_of(status) == Reason::Unspecified) {
+            return Err(error);
+        }
+        tracing::debug!(segment = %self.place.segment, %error, "read again after a pause");
+        tokio::time::sleep(self.backoff.pause()).await;
+        Ok(())
+    }
+
+    fn error_of(&self, status: &Status) -> ClientError {
+        if reason_of(status) == Reason::Truncated
+            && let Some(start_offset) = start_offset_of(status)
+        {
+            let (segment, offset) = (self.place.segment, self.next);
+            return ClientError::Truncated { segment, offset, start_offset };
+        }
+        ClientError::from_status(status, self.client.inner.endpoint_of(&self.place))
+    }
+}
+
+/// A run of bytes with nothing in it is never given out.
+impl SegmentBytes {
+    pub(crate) fn into_data(self) -> (Bytes, Offset) {
+        (self.data, self.length)
+    }
+}

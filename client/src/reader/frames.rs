@@ -1,0 +1,125 @@
+//! From runs of bytes to events. Events share the memory of the message they came in; only one
+//! that lies across two messages is copied.
+
+use bytes::{Buf, Bytes, BytesMut};
+use common::{Offset, SegmentId};
+use proto::framing::{self, FramedEvent, FramingError};
+
+use crate::event::ReadEvent;
+
+/// The events of one segment.
+#[derive(Debug)]
+pub(super) struct Frames {
+    segment: SegmentId,
+    /// Where the next event begins.
+    offset: Offset,
+    /// The beginning of it, where the rest has not come yet.
+    carry: BytesMut,
+    /// Events in the last message, for the size of the next batch.
+    likely_events: usize,
+}
+
+impl Frames {
+    pub(super) fn new(segment: SegmentId, offset: Offset) -> Self {
+        Self { segment, offset, carry: BytesMut::new(), likely_events: 0 }
+    }
+
+    /// Where the next event begins.
+    pub(super) fn offset(&self) -> Offset {
+        self.offset
+    }
+
+    /// Whether the bytes so far end between two events.
+    pub(super) fn is_complete(&self) -> bool {
+        self.carry.is_empty()
+    }
+
+    /// The events that are complete now. An error is about the event at [`Frames::offset`].
+    pub(super) fn push(&mut self, mut data: Bytes) -> Result<Vec<ReadEvent>, FramingError> {
+        let mut events = Vec::with_capacity(self.likely_events);
+        while !self.carry.is_empty() {
+            let known = framing::frame_length(&self.carry)?;
+            let wanted = known.unwrap_or(size_of::<u32>()) - self.carry.len();
+            let taken = wanted.min(data.len());
+            self.carry.reserve(wanted);
+            self.carry.extend_from_slice(&data[..taken]);
+            data.advance(taken);
+            if taken < wanted {
+                return Ok(events);
+            }
+            if known.is_some() {
+                let event = framing::take_event(&mut self.carry.split().freeze())?;
+                events.extend(event.map(|event| self.place(event)));
+            }
+        }
+        while let Some(event) = framing::take_event(&mut data)? {
+            events.push(self.place(event));
+        }
+        self.carry.extend_from_slice(&data);
+        self.likely_events = events.len();
+        Ok(events)
+    }
+
+    fn place(&mut self, event: FramedEvent) -> ReadEvent {
+        let offset = self.offset;
+        self.offset = offset.plus(event.frame_bytes as u64);
+        ReadEvent {
+            key: event.key,
+            time_micros: event.time_micros,
+            payload: event.payload,
+            segment: self.segment,
+            offset,
+            next_offset: self.offset,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proto::framing::EventRef;
+
+    use super::*;
+
+    fn framed(payloads: &[Vec<u8>]) -> Bytes {
+        let mut out = BytesMut::new();
+        for payload in payloads {
+            let event = EventRef { key: Some("k"), time_micros: None, payload };
+            event.frame_into(&mut out).unwrap();
+        }
+        out.freeze()
+    }
+
+    proptest! {
+        #[test]
+        fn events_come_out_whole_however_the_bytes_are_cut(
+            payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..20),
+            cuts in prop::collection::vec(1_usize..30, 0..100),
+        ) {
+            let mut bytes = framed(&payloads);
+            let mut frames = Frames::new(SegmentId::default(), Offset(100));
+            let (total, mut events) = (bytes.len() as u64, Vec::new());
+            for cut in cuts {
+                let run = bytes.split_to(cut.min(bytes.len()));
+                events.extend(frames.push(run).unwrap());
+            }
+            events.extend(frames.push(bytes).unwrap());
+            prop_assert!(frames.is_complete());
+            prop_assert_eq!(frames.offset(), Offset(100 + total));
+            let read: Vec<_> = events.iter().map(|event| event.payload.to_vec()).collect();
+            prop_assert_eq!(read, payloads);
+            prop_assert!(events.windows(2).all(|w| w[0].next_offset == w[1].offset));
+        }
+    }
+
+    #[test]
+    fn damage_is_told_with_the_event_that_has_it() {
+        let mut bytes = framed(&[vec![1; 10], vec![2; 10]]).to_vec();
+        let second = bytes.len() / 2;
+        *bytes.last_mut().unwrap() ^= 1;
+        let mut frames = Frames::new(SegmentId::default(), Offset::ZERO);
+        let error = frames.push(bytes.into()).unwrap_err();
+        assert!(matches!(error, FramingError::BadChecksum { .. }), "{error}");
+        assert_eq!(frames.offset(), Offset(second as u64));
+    }
+}

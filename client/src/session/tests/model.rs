@@ -1,0 +1,254 @@
+//! A small store that keeps its side of the chain (design, section 6), as the reference that
+//! writers are tested against.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use common::{
+    ContainerId, KeyRange, SegmentId, SegmentNumber, StreamEpoch, StreamId, WriterId, WriterSession,
+};
+use proto::convert::{SegmentPlace, writer_id};
+use proto::error::Reason;
+use proto::framing;
+use proto::v1;
+use proto::v1::append_request::Message;
+
+/// An event as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) key: Option<String>,
+    pub(crate) payload: Bytes,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Entry {
+    session: WriterSession,
+    last: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct ModelSegment {
+    pub(crate) place: SegmentPlace,
+    pub(crate) events: Vec<Stored>,
+    pub(crate) bytes: Vec<u8>,
+    /// Set when it is sealed; no successors: the stream is sealed.
+    pub(crate) successors: Option<Vec<SegmentPlace>>,
+    writers: BTreeMap<WriterId, Entry>,
+}
+
+/// The segments of one stream.
+#[derive(Debug, Default)]
+pub(crate) struct ModelStore {
+    pub(crate) segments: BTreeMap<SegmentId, ModelSegment>,
+    next_number: u32,
+    epoch: u32,
+    endpoints: Vec<String>,
+}
+
+/// What a connection remembers of its sessions.
+#[derive(Debug, Default)]
+pub(crate) struct ModelConnection {
+    slots: BTreeMap<u32, (WriterId, WriterSession, SegmentId)>,
+}
+
+impl ModelStore {
+    /// A stream of `count` segments, spread over `endpoints`.
+    pub(crate) fn new(count: u32, endpoints: &[&str]) -> Self {
+        let endpoints = endpoints.iter().map(|&e| e.to_owned()).collect();
+        let mut store = Self { endpoints, ..Self::default() };
+        KeyRange::tile(count).into_iter().for_each(|range| {
+            let place = store.create(range, Vec::new());
+            store.insert(place);
+        });
+        store
+    }
+
+    fn create(&mut self, range: KeyRange, predecessors: Vec<SegmentId>) -> SegmentPlace {
+        let number = self.next_number;
+        self.next_number += 1;
+        let segment = SegmentId {
+            stream: StreamId(7),
+            epoch: StreamEpoch(self.epoch),
+            number: SegmentNumber(number),
+        };
+        let endpoint = self.endpoints[number as usize % self.endpoints.len()].clone();
+        SegmentPlace { segment, range, container: ContainerId(2), endpoint, predecessors }
+    }
+
+    fn insert(&mut self, place: SegmentPlace) {
+        let segment = ModelSegment {
+            place: place.clone(),
+            events: Vec::new(),
+            bytes: Vec::new(),
+            successors: None,
+            writers: BTreeMap::new(),
+        };
+        self.segments.insert(place.segment, segment);
+    }
+
+    /// Segments that are not sealed, by range.
+    pub(crate) fn active(&self) -> Vec<SegmentPlace> {
+        let active = self.segments.values().filter(|segment| segment.successors.is_none());
+        let mut places: Vec<_> = active.map(|segment| segment.place.clone()).collect();
+        places.sort_by_key(|place| place.range);
+        places
+    }
+
+    pub(crate) fn head(&self) -> Vec<SegmentPlace> {
+        let first = |place: &&SegmentPlace| place.segment.epoch == StreamEpoch(0);
+        self.segments.values().map(|segment| &segment.place).filter(first).cloned().collect()
+    }
+
+    pub(crate) fn seal(&mut self, segment: SegmentId, successors: Vec<SegmentPlace>) {
+        let sealed = self.segments.get_mut(&segment).expect("a segment that exists");
+        sealed.successors = Some(successors);
+    }
+
+    /// Creates `count` successors over the joint range of `old`, which are to be sealed with them.
+    pub(crate) fn successors(&mut self, old: &[SegmentPlace], count: u32) -> Vec<SegmentPlace> {
+        self.epoch += 1;
+        let low = old.iter().map(|place| place.range.low()).min().expect("old segments");
+        let high = old.iter().map(|place| place.range.high()).max().expect("old segments");
+        let width = (high - low) / u64::from(count);
+        let mut made = Vec::new();
+        for i in 0..count {
+            let from = if i == 0 { low } else { low + width * u64::from(i) + 1 };
+            let to = if i + 1 == count { high } else { low + width * u64::from(i + 1) };
+            let range = KeyRange::new(from, to).expect("a range");
+            let before = old.iter().filter(|place| place.range.overlaps(range));
+            let before = before.map(|place| place.segment).collect();
+            let place = self.create(range, before);
+            self.insert(place.clone());
+            made.push(place);
+        }
+        made
+    }
+
+    pub(crate) fn handle(
+        &mut self,
+        connection: &mut ModelConnection,
+        request: v1::AppendRequest,
+    ) -> v1::AppendResponse {
+        let mut response = v1::AppendResponse::default();
+        match request.message.expect("a message") {
+            Message::Hello(hello) => response.hello = Some(hello),
+            Message::Open(open) => {
+                let writer = writer_id(&open.writer).expect("a writer id");
+                let session = open.session.expect("a session").into();
+                for segment in open.segments {
+                    let id = segment.segment.expect("a segment").into();
+                    let fresh = connection.slots.insert(segment.slot, (writer, session, id));
+                    assert!(fresh.is_none(), "slot {} is used twice", segment.slot);
+                    self.open(writer, session, &segment, id, &mut response);
+                }
+            }
+            Message::Blocks(blocks) => {
+                for block in blocks.blocks {
+                    let known = connection.slots.get(&block.slot).copied();
+                    let (writer, session, id) = known.expect("blocks come behind their open");
+                    self.append(writer, session, id, block, &mut response);
+                }
+            }
+        }
+        response
+    }
+
+    fn open(
+        &mut self,
+        writer: WriterId,
+        session: WriterSession,
+        open: &v1::OpenSegment,
+        id: SegmentId,
+        response: &mut v1::AppendResponse,
+    ) {
+        let Some(segment) = self.segments.get_mut(&id) else {
+            response.failures.push(failure(open.slot, Reason::SegmentNotFound, None));
+            return;
+        };
+        if open.resuming && !segment.writers.contains_key(&writer) {
+            response.failures.push(failure(open.slot, Reason::WriterExpired, None));
+            return;
+        }
+        let entry = segment.writers.entry(writer).or_default();
+        if session <= entry.session {
+            response.failures.push(failure(open.slot, Reason::WriterFenced, Some(entry.session)));
+            return;
+        }
+        entry.session = session;
+        response.opened.push(v1::SessionOpened {
+            slot: open.slot,
+            last_number: entry.last,
+            length: segment.bytes.len() as u64,
+            sealed: segment.successors.is_some(),
+            successors: segment.successors.iter().flatten().cloned().map(Into::into).collect(),
+            has_more_successors: false,
+        });
+    }
+
+    fn append(
+        &mut self,
+        writer: WriterId,
+        session: WriterSession,
+        id: SegmentId,
+        block: v1::AppendBlock,
+        response: &mut v1::AppendResponse,
+    ) {
+        let Some(segment) = self.segments.get_mut(&id) else {
+            response.failures.push(failure(block.slot, Reason::SegmentNotFound, None));
+            return;
+        };
+        let entry = segment.writers.entry(writer).or_default();
+        let refused = if session != entry.session {
+            Some(Reason::WriterFenced)
+        } else if block.last_number <= entry.last {
+            None
+        } else if segment.successors.is_some() {
+            Some(Reason::SegmentSealed)
+        } else if block.previous_number != entry.last {
+            Some(Reason::SessionBroken)
+        } else if block.expected_offset.is_some_and(|e| e != segment.bytes.len() as u64) {
+            Some(Reason::OffsetMismatch)
+        } else {
+            entry.last = block.last_number;
+            segment.bytes.extend_from_slice(&block.data);
+            segment.events.extend(events_of(block.data));
+            None
+        };
+        match refused {
+            Some(reason) => {
+                let mut failure = failure(block.slot, reason, Some(entry.session));
+                failure.length = segment.bytes.len() as u64;
+                response.failures.push(failure);
+            }
+            None => response.acks.push(v1::BlockAck {
+                slot: block.slot,
+                last_number: block.last_number,
+                length: segment.bytes.len() as u64,
+            }),
+        }
+    }
+}
+
+pub(crate) fn failure(
+    slot: u32,
+    reason: Reason,
+    current: Option<WriterSession>,
+) -> v1::SessionFailure {
+    v1::SessionFailure {
+        slot,
+        reason: reason as i32,
+        message: format!("the model says {}", reason.as_str_name()),
+        current: current.map(Into::into),
+        ..v1::SessionFailure::default()
+    }
+}
+
+fn events_of(mut data: Bytes) -> Vec<Stored> {
+    let mut events = Vec::new();
+    while let Some(event) = framing::take_event(&mut data).expect("sound frames") {
+        let key = event.key_text().map(str::to_owned);
+        // Raw appends of tests are no events: their blocks are not parsed.
+        events.push(Stored { key, payload: event.payload });
+    }
+    events
+}

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{append, bench, completion, read, scope, segment, stream};
+use crate::{append, bench, completion, config, read, scope, segment, stream, wal};
 
 /// Braid, an elastic event stream store
 #[derive(Debug, Parser)]
@@ -20,9 +20,9 @@ Results go to standard output; -o table|json|yaml chooses their form.
 Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 denied, 6 unavailable.")]
 pub(crate) struct Cli {
     /// What the program says about itself on standard error: a level, or target=level pairs
-    #[arg(long, value_name = "FILTER", env = "BRAID_LOG", default_value = "error", global = true)]
+    #[arg(long, value_name = "FILTER", env = "BRAID_LOG", global = true)]
     #[arg(hide_short_help = true)]
-    pub(crate) log: String,
+    pub(crate) log: Option<String>,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Scope(scope::Args),
     Stream(stream::Args),
     Segment(segment::Args),
+    Wal(wal::Args),
+    Config(config::Args),
     Bench(bench::Args),
     Completion(completion::Args),
 }
@@ -68,6 +70,11 @@ mod tests {
     #[case("braid bench append --spawn --data /tmp --event-size 1KiB --rate max -o json")]
     #[case("braid bench read --size 64MiB --readers 2")]
     #[case("braid bench mixed --pacing spin --duration 1s --warmup 0s")]
+    #[case("braid config show --origin --data d -o json")]
+    #[case("braid config default")]
+    #[case("braid config check braid.toml")]
+    #[case("braid wal inspect d")]
+    #[case("braid wal repair d --accept-loss")]
     #[case("braid completion bash")]
     fn a_command_is_understood(#[case] line: &str) {
         Cli::try_parse_from(line.split(' ')).unwrap();
@@ -91,6 +98,7 @@ mod tests {
     #[case("braid bench append --rate 0")]
     #[case("braid bench append --data /tmp")]
     #[case("braid bench append --writers 0")]
+    #[case("braid wal inspect")]
     #[case("braid completion dos")]
     #[case("braid unknown")]
     fn a_bad_command_is_a_usage_error(#[case] line: &str) {

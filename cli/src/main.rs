@@ -9,6 +9,7 @@ mod append;
 mod args;
 mod bench;
 mod completion;
+mod config;
 mod connect;
 mod failure;
 mod moment;
@@ -17,17 +18,20 @@ mod place;
 mod read;
 mod scope;
 mod segment;
+mod serve;
+mod settings;
 mod signals;
 mod stream;
+mod wal;
 
 use std::future::Future;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
+use server::TracingFormat;
 
 use crate::args::{Cli, Command};
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 
 // With glibc's allocator the road of an append is a sixth slower.
 #[global_allocator]
@@ -35,31 +39,22 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match start_log(&cli.log).and_then(|()| run(&cli.command)) {
+    match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
-/// Messages of the libraries go to standard error.
-fn start_log(filter: &str) -> Result<()> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| {
-        Failure::usage(format!(
-            "log filter `{filter}` is not valid ({error}); write a level such as `info`, or \
-             `target=level` pairs"
-        ))
-    })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    Ok(())
-}
-
-fn run(command: &Command) -> Result<()> {
-    match command {
+fn run(cli: &Cli) -> Result<()> {
+    serve::start_log(cli.log.as_deref().unwrap_or("error"), TracingFormat::Text)?;
+    match &cli.command {
         Command::Scope(args) => wait(scope::run(args)),
         Command::Stream(args) => wait(stream::run(args)),
         Command::Append(args) => wait(append::run(args)),
         Command::Read(args) => wait(read::run(args)),
         Command::Segment(args) => wait(segment::run(args)),
+        Command::Wal(args) => wal::run(args),
+        Command::Config(args) => config::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completion(args) => completion::run(args),
     }

@@ -92,10 +92,11 @@ fn yaml<T: Serialize + ?Sized>(value: &T) -> Result<String> {
     serde_yaml_ng::to_string(value).map_err(|error| Failure::general(error.to_string()))
 }
 
-/// Columns as wide as their widest cell, two spaces apart, no trailing spaces.
+/// Columns as wide as their widest cell, two spaces apart, no trailing spaces. A single column
+/// needs no header: it is a list, fit for a pipe.
 fn table(columns: &[&str], rows: &[Vec<String>]) -> String {
     let header: Vec<String> = columns.iter().map(|name| name.to_uppercase()).collect();
-    let lines = std::iter::once(&header).chain(rows);
+    let lines = Some(&header).filter(|_| columns.len() > 1).into_iter().chain(rows);
     let mut widths = vec![0; columns.len()];
     for line in lines.clone() {
         assert_eq!(line.len(), columns.len(), "a row has a cell for each column");
@@ -161,7 +162,8 @@ mod tests {
 
     #[test]
     fn an_empty_list_is_still_a_table_with_a_header() {
-        assert_eq!(table(&["name"], &[]), "NAME\n");
+        assert_eq!(table(&["name", "n"], &[]), "NAME  N\n");
+        assert_eq!(table(&["name"], &[vec!["a".into()]]), "a\n", "but not of one column");
     }
 
     #[test]

@@ -1,0 +1,53 @@
+//! Where a server's settings come from: defaults, a file, the environment, flags.
+
+use std::path::PathBuf;
+
+use server::{Resolved, SettingsError, Sources, resolve};
+
+use crate::failure::{Failure, Result};
+
+/// Flags that stand for settings; they go over the file and the environment.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct SettingsArgs {
+    /// The data folder; made where it does not exist
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+
+    /// Where to listen for gRPC and HTTP; port 0 takes a free one
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+
+    /// Listen beyond loopback although there is no encryption and no authentication yet
+    #[arg(long)]
+    insecure: bool,
+
+    /// Use a data folder on a file system that does not keep data across a power cut
+    #[arg(long)]
+    allow_volatile: bool,
+}
+
+impl SettingsArgs {
+    /// All layers, with the file in `file`.
+    pub(crate) fn resolve(&self, file: Option<PathBuf>) -> Result<Resolved> {
+        let mut flags = Vec::new();
+        let mut set = |key: &str, value: Option<String>, flag| {
+            flags.extend(value.map(|value| (key.to_owned(), value, flag)));
+        };
+        let yes = |given: bool| given.then(|| "true".to_owned());
+        set("data.dir", self.data.as_ref().map(|dir| dir.display().to_string()), "--data");
+        set("server.listen", self.listen.clone(), "--listen");
+        set("server.insecure", yes(self.insecure), "--insecure");
+        set("data.allow_volatile", yes(self.allow_volatile), "--allow-volatile");
+        // Names and values that are not text cannot be settings of ours.
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        resolve(&Sources { file, environment, flags }).map_err(Failure::from)
+    }
+}
+
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Self {
+        Failure::usage(error.to_string())
+    }
+}

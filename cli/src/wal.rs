@@ -1,0 +1,154 @@
+//! `braid wal`: the write-ahead log of a server that does not run.
+
+mod rows;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::{Rng, SystemClock};
+use server::DataDir;
+use wal::{Inspection, LogSettings, OpenError, RealDisk};
+
+use self::rows::InspectionRow;
+use crate::failure::{Exit, Failure, Result};
+use crate::output::{self, OutputArgs, note};
+use crate::settings::SettingsArgs;
+
+/// Look at the write-ahead log of a stopped server, and repair it
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  braid wal inspect braid-data
+  braid wal inspect braid-data -o json
+  braid wal repair braid-data                    # says what would be lost, changes nothing
+  braid wal repair braid-data --accept-loss")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Show what the log holds and whether it is whole; changes nothing
+    Inspect {
+        /// The data folder, or the log's own folder
+        dir: PathBuf,
+    },
+    /// Give up what damage has taken, so that the server starts with the rest
+    Repair {
+        /// The data folder
+        dir: PathBuf,
+        /// Cut every damaged group at its hole, for good
+        #[arg(long)]
+        accept_loss: bool,
+        /// The settings file of the server
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    match &args.verb {
+        Verb::Inspect { dir } => inspect(dir, args),
+        Verb::Repair { dir, accept_loss, config } => {
+            repair(dir, *accept_loss, config.clone(), args)
+        }
+    }
+}
+
+/// Exit code 1 says that acknowledged data is damaged.
+fn inspect(dir: &Path, args: &Args) -> Result<()> {
+    let found = wal::inspect(&*open_disk(&log_dir(dir)?)?)?;
+    InspectionRow::new(&found).print(args.output.output)?;
+    if found.damage.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::general(format!(
+        "acknowledged data is damaged; restore the files from a copy, or give up what is lost \
+         with `braid wal repair {} --accept-loss`",
+        dir.display()
+    )))
+}
+
+fn repair(dir: &Path, accept_loss: bool, config: Option<PathBuf>, args: &Args) -> Result<()> {
+    let wal_dir = log_dir(dir)?;
+    let settings = SettingsArgs::default().resolve(config)?.settings;
+    // Its lock says that no server runs on it.
+    let data = DataDir::open(dir, &mut Rng::from_entropy())?;
+    let disk = open_disk(&wal_dir)?;
+    let log_settings = LogSettings {
+        budget: settings.log.budget,
+        file_size: settings.log.file_size,
+        allow_volatile: true,
+        store_id: Some(data.identity().store.0),
+        ..LogSettings::default()
+    };
+    let show = |found: &Inspection| {
+        for loss in &found.losses {
+            note(format_args!("{}", rows::loss_text(loss)));
+        }
+        accept_loss
+    };
+    let found = wal::inspect(&*disk)?;
+    if found.losses.is_empty() {
+        return output::print_done(
+            args.output.output,
+            "nothing is lost, nothing to repair",
+            &[(); 0],
+        );
+    }
+    let clock = SystemClock::shared();
+    let lost = wal::repair(disk, log_settings, clock, Rng::from_entropy(), show)?;
+    if !accept_loss {
+        return Err(Failure::general(
+            "nothing was changed; --accept-loss gives up what stands above, for good",
+        ));
+    }
+    let rows: Vec<_> = lost.iter().map(rows::LossRow::new).collect();
+    let done = format!(
+        "repaired: {} cut; start the server, then compare with what the writers have",
+        output::counted(rows.len() as u64, "group")
+    );
+    output::print_done(args.output.output, &done, &rows)
+}
+
+/// The log's folder inside a data folder, or the folder itself where it is the log's.
+fn log_dir(dir: &Path) -> Result<PathBuf> {
+    let is_dir = |path: &Path| path.metadata().map(|metadata| metadata.is_dir());
+    let inside = dir.join("wal");
+    if is_dir(&inside).unwrap_or(false) {
+        return Ok(inside);
+    }
+    match is_dir(dir) {
+        Ok(true) => Ok(dir.to_owned()),
+        Ok(false) => Err(Failure::usage(format!("`{}` is not a folder", dir.display()))),
+        Err(error) => {
+            let exit = match error.kind() {
+                std::io::ErrorKind::PermissionDenied => Exit::Denied,
+                _ => Exit::NotFound,
+            };
+            Err(Failure::new(exit, format!("open folder `{}`: {error}", dir.display())))
+        }
+    }
+}
+
+fn open_disk(dir: &Path) -> Result<Arc<RealDisk>> {
+    // Only reading: where the folder lies does not matter.
+    let disk = RealDisk::open(dir, true);
+    Ok(Arc::new(disk.map_err(|error| {
+        Failure::general(format!("open log folder `{}`: {error}", dir.display()))
+    })?))
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        let mut message = error.to_string();
+        if let Some(source) = std::error::Error::source(&error) {
+            message += &format!(": {source}");
+        }
+        Failure::general(message)
+    }
+}

@@ -306,6 +306,11 @@ impl Reading {
                 self.tail.get_or_insert(region);
                 break;
             }
+            if file.blocks == 0 {
+                // A file in use has a first block: what is missing is here, not at the end of
+                // the file before.
+                self.tail = None;
+            }
             self.replay.damage(region);
             offset = found.unwrap_or(limit);
         }

@@ -46,7 +46,7 @@ struct SimLock {
     boot: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Inode {
     length: u64,
     /// Sectors that are not all zero.
@@ -62,7 +62,7 @@ enum NameChange {
     Remove { name: String },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Machine {
     rng: Rng,
     inodes: Vec<Inode>,
@@ -98,6 +98,11 @@ impl SimDisk {
             boot: 0,
         };
         Self { machine: Arc::new(Mutex::new(machine)) }
+    }
+
+    /// An independent copy of the disk as it is, for trying out more than one future.
+    pub fn fork(&self) -> Self {
+        Self { machine: Arc::new(Mutex::new(self.machine().clone())) }
     }
 
     /// A disk that holds `capacity` bytes of files.

@@ -55,7 +55,7 @@ impl GroupRow {
     /// Bytes of the row, for planning.
     pub(crate) fn encoded_bytes(&self) -> usize {
         let string = |s: Option<&Bytes>| s.map_or(0, |bytes| 4 + bytes.len());
-        92 + self.conf.as_ref().map_or(0, |conf| 12 + conf.bytes.len())
+        84 + self.conf.as_ref().map_or(0, |conf| 12 + conf.bytes.len())
             + string(self.mark.as_ref())
             + string(self.tombstone.as_ref())
     }

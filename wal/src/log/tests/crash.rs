@@ -1,1 +1,114 @@
+//! Every crash point: the machine dies in the middle of each operation of a workload, and of each
+//! operation of the recovery after it.
 
+use common::ByteSize;
+
+use super::harness::{Step, World};
+use crate::{CrashOutcome, Disk, LogSettings};
+
+/// Files of eight sectors: every few blocks roll.
+fn tiny() -> LogSettings {
+    LogSettings {
+        budget: ByteSize::kib(32 * 24),
+        file_size: ByteSize::kib(32),
+        files_ahead: 1,
+        block_size: ByteSize::kib(8),
+        ..LogSettings::default()
+    }
+}
+
+/// Creates, appends, rolls, truncates, recycles, replaces, seals and restarts.
+fn workload() -> Vec<Step> {
+    use Step::*;
+    let append = |group, count, bytes| Append { group, back: 0, count, bytes };
+    let mut steps = vec![append(1, 3, 900), Write, append(2, 2, 2_000), Conf { group: 2 }, Write];
+    steps.extend([Prepare, HardState { group: 1, vote: 4 }, append(1, 1, 10), Write, Seal]);
+    for _ in 0..2 {
+        steps.extend([append(1, 2, 3_000), Write, append(2, 2, 1_500), append(1, 1, 5), Write]);
+        steps.extend([append(1, 3, 1_800), Write, append(3, 1, 6_000), Write, Prepare]);
+        steps.extend([Truncate { group: 1, keep: 2 }, Truncate { group: 3, keep: 0 }, Write]);
+        steps.extend([Truncate { group: 2, keep: 1 }, HardState { group: 2, vote: 1 }, Write]);
+        steps.extend([append(2, 1, 7_000), Write, Prepare, append(1, 2, 4_000), Write]);
+        steps.extend([Append { group: 1, back: 2, count: 2, bytes: 2_500 }, Write, Prepare]);
+    }
+    steps.extend([Reset { group: 3, ahead: 5 }, append(3, 2, 100), Write]);
+    steps.extend([Tombstone { group: 2 }, append(1, 1, 3_000), Write, Reopen, Prepare]);
+    steps.extend([append(1, 2, 6_000), Write, append(3, 2, 6_000), Write, Seal]);
+    steps
+}
+
+/// Runs the workload until the crash; the log is closed and the machine up again.
+fn crash_at(operation: u64, outcome: CrashOutcome, seed: u64) -> World {
+    let mut world = World::new(tiny(), seed);
+    world.disk.crash_at(operation, outcome);
+    if world.open().is_ok() {
+        let ran = world.run(&workload());
+        assert!(ran.is_err(), "operation {operation} is within the workload");
+    }
+    assert!(world.disk.crashed(), "nothing but the crash stops the log");
+    world.log = None;
+    world.disk.restart();
+    world
+}
+
+fn operations() -> u64 {
+    let mut world = World::new(tiny(), 0);
+    world.open().unwrap();
+    world.run(&workload()).unwrap();
+    world.check_live();
+    assert_eq!(world.refused, 0, "the workload is done in full");
+    let names = world.disk.list().unwrap();
+    assert!(names.len() <= 12 && names[0].as_str() > "000000000003.wal", "files come round");
+    world.disk.operations()
+}
+
+/// The log goes on after recovery, and recovering again changes nothing.
+fn goes_on(mut world: World) {
+    let steps = [
+        Step::Append { group: 9, back: 0, count: 2, bytes: 700 },
+        Step::Append { group: 1, back: 0, count: 1, bytes: 700 },
+        Step::Write,
+        Step::Prepare,
+        Step::Reopen,
+        Step::Append { group: 1, back: 1, count: 2, bytes: 700 },
+        Step::Reopen,
+    ];
+    world.run(&steps).unwrap();
+    world.check_live();
+}
+
+#[test]
+fn every_crash_point_leaves_what_was_reported_and_nothing_half() {
+    for operation in 1..=operations() {
+        let mut outcomes = vec![(CrashOutcome::Lost, 0), (CrashOutcome::Kept, 0)];
+        outcomes.extend((0..4).map(|seed| (CrashOutcome::Random, seed)));
+        for (outcome, seed) in outcomes {
+            let mut world = crash_at(operation, outcome, seed);
+            world.recover();
+            goes_on(world);
+        }
+    }
+}
+
+#[test]
+fn every_crash_point_of_every_recovery_leads_to_the_same_log() {
+    for operation in (1..=operations()).step_by(2) {
+        let world = crash_at(operation, CrashOutcome::Random, operation);
+        for step in 1.. {
+            let mut trial = world.fork();
+            trial.disk.crash_at(trial.disk.operations() + step, CrashOutcome::Random);
+            match trial.open() {
+                Ok(recovered) => {
+                    trial.settle(world.reported, &recovered);
+                    break;
+                }
+                Err(error) => assert!(trial.disk.crashed(), "{error}"),
+            }
+            trial.disk.restart();
+            trial.recover();
+            if step % 3 == 0 {
+                goes_on(trial);
+            }
+        }
+    }
+}

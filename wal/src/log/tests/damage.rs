@@ -1,1 +1,380 @@
+//! Damage to acknowledged data: named, never skipped, never served, and given up only on request.
 
+use std::sync::Arc;
+
+use common::clock::ManualClock;
+use common::{ByteSize, GroupId, LogIndex, Rng};
+
+use super::harness::{Model, Step, World, small};
+use crate::*;
+
+const SECTOR: u64 = SECTOR_BYTES as u64;
+
+fn append(group: u64, count: usize, bytes: usize) -> Step {
+    Step::Append { group, back: 0, count, bytes }
+}
+
+/// Three groups in turn, one block each, sealed at the end; all in the first file.
+fn three_groups() -> World {
+    let mut world = World::opened(small());
+    for _ in 0..3 {
+        for group in 1..=3 {
+            world.run(&[append(group, 1, 1_000), Step::Write]).unwrap();
+        }
+    }
+    world.step(&Step::Seal).unwrap();
+    world.log = None;
+    world
+}
+
+/// Offsets of the blocks of a file, by the sequences they have.
+fn block_offsets(world: &World, name: &str) -> Vec<u64> {
+    let bytes = world.disk.bytes(name);
+    (SECTOR..bytes.len() as u64)
+        .step_by(SECTOR_BYTES)
+        .filter(|offset| bytes[*offset as usize..].starts_with(b"BBLK"))
+        .collect()
+}
+
+fn first_file(world: &World) -> String {
+    world.disk.list().unwrap().into_iter().find(|name| name.ends_with(".wal")).unwrap()
+}
+
+fn with(world: &mut World, damage: DamagePolicy) -> Result<Recovered, OpenError> {
+    world.settings.damage = damage;
+    world.open()
+}
+
+fn quarantined(recovered: &Recovered) -> Vec<u64> {
+    let hit = recovered.groups.iter().filter(|state| state.quarantined.is_some());
+    hit.map(|state| state.group.0).collect()
+}
+
+#[test]
+fn a_damaged_block_that_a_later_one_vouches_for_is_refused_by_file_offset_and_group() {
+    let mut world = three_groups();
+    let file = first_file(&world);
+    // Block 0 is the table; then groups 1, 2, 3, 1, 2, 3, …
+    let hit = block_offsets(&world, &file)[5];
+    world.disk.flip_bit(&file, hit + 200, 3);
+    let refused = with(&mut world, DamagePolicy::Refuse).unwrap_err();
+    let OpenError::Damaged { damage } = &refused else { panic!("{refused}") };
+    assert_eq!((damage[0].file.as_str(), damage[0].offset), (file.as_str(), hit));
+    assert_eq!(damage[0].groups, [GroupId(2)]);
+    let text = refused.to_string();
+    assert!(text.contains(&file) && text.contains("--accept-loss"), "{text}");
+}
+
+#[test]
+fn only_the_groups_hit_are_quarantined_and_stay_so_until_their_peer_is_gone() {
+    let mut world = three_groups();
+    let file = first_file(&world);
+    let hit = block_offsets(&world, &file)[5];
+    world.disk.flip_bit(&file, hit + 200, 3);
+    for more in 0..3 {
+        let recovered = with(&mut world, DamagePolicy::Quarantine).unwrap();
+        assert_eq!(quarantined(&recovered), [2]);
+        assert_eq!(recovered.groups[1].last, LogIndex(1), "what came before the hole");
+        assert_eq!(recovered.groups[0].last, LogIndex(3 + more));
+        let batch = Batch { group: GroupId(2), mark: Some(b"m"), ..Batch::default() };
+        let refused = world.log().append(&batch).unwrap_err();
+        assert!(matches!(refused, AppendError::Quarantined { .. }), "{refused}");
+        world.run(&[append(1, 1, 100), Step::Write]).unwrap();
+        assert!(matches!(with(&mut world, DamagePolicy::Refuse), Err(OpenError::Damaged { .. })));
+        assert_eq!(quarantined(&with(&mut world, DamagePolicy::Quarantine).unwrap()), [2]);
+    }
+    world.step(&Step::Tombstone { group: 2 }).unwrap();
+    world.step(&Step::Write).unwrap();
+    let recovered = with(&mut world, DamagePolicy::Refuse).unwrap();
+    assert_eq!(quarantined(&recovered), []);
+    assert_eq!(recovered.groups[1].tombstone.as_deref(), Some(&b"gone"[..]));
+}
+
+#[test]
+fn repair_shows_the_exact_ranges_first_and_cuts_only_the_groups_hit() {
+    let mut world = three_groups();
+    let file = first_file(&world);
+    let hit = block_offsets(&world, &file)[5];
+    world.disk.flip_bit(&file, hit + 200, 3);
+    let disk: Arc<dyn Disk> = Arc::new(world.disk.clone());
+    let clock = Arc::new(ManualClock::default());
+    let before = inspect(&*disk).unwrap();
+    let expected = LostRange {
+        group: GroupId(2),
+        kept: LogIndex(1),
+        seen: LogIndex(3),
+        reason: before.losses[0].reason.clone(),
+    };
+    assert_eq!(before.losses, [expected]);
+    let refused = repair(disk.clone(), small(), clock.clone(), Rng::from_seed(1), |_| false);
+    assert_eq!(refused.unwrap(), []);
+    assert_eq!(inspect(&*disk).unwrap(), before, "nothing was changed without consent");
+    let lost = repair(disk.clone(), small(), clock.clone(), Rng::from_seed(1), |found| {
+        found.losses == before.losses
+    });
+    assert_eq!(lost.unwrap(), before.losses);
+    for _ in 0..2 {
+        let recovered = with(&mut world, DamagePolicy::Refuse).unwrap();
+        assert_eq!(recovered.groups[1].last, LogIndex(1));
+        assert_eq!(recovered.groups[2].last, LogIndex(3));
+        let found = world.found(&recovered.groups);
+        assert_eq!(found[&GroupId(1)], world.model[&GroupId(1)]);
+        assert_eq!(found[&GroupId(3)], world.model[&GroupId(3)]);
+    }
+    let again = repair(disk, small(), clock, Rng::from_seed(1), |_| panic!("nothing to repair"));
+    assert!(matches!(again, Ok(lost) if lost.is_empty()) || world.log.is_some());
+    let found = world.log().group(GroupId(2)).unwrap();
+    world.model.get_mut(&GroupId(2)).unwrap().entries.retain(|index, _| *index <= 1);
+    let cut = world.model.get_mut(&GroupId(2)).unwrap();
+    (cut.last, cut.last_term) = (found.last.0, found.last_term.0);
+    world.run(&[append(2, 4, 500), Step::Write, Step::Reopen]).unwrap();
+    world.check_live();
+}
+
+/// Every sector that holds blocks is damaged in turn, in several ways: the log either opens with
+/// exactly what was acknowledged or names the file. It never opens with less, or with more.
+#[test]
+fn no_damaged_sector_goes_unnoticed() {
+    let mut world = World::opened(LogSettings { file_size: ByteSize::kib(32), ..small() });
+    for round in 0..4 {
+        for group in 1..=3 {
+            let bytes = 900 + 1_000 * round * group as usize;
+            world.run(&[append(group, 2, bytes), Step::Write, Step::Prepare]).unwrap();
+        }
+        world.run(&[Step::HardState { group: 2, vote: 1 }, Step::Conf { group: 3 }]).unwrap();
+    }
+    world.run(&[Step::Truncate { group: 1, keep: 3 }, Step::Write, Step::Seal]).unwrap();
+    assert_eq!(world.refused, 0);
+    world.log = None;
+    let mut rng = Rng::from_seed(5);
+    let (mut named, mut harmless) = (0, 0);
+    for name in world.disk.list().unwrap().into_iter().filter(|name| name.ends_with(".wal")) {
+        for offset in (0..world.disk.bytes(&name).len() as u64).step_by(SECTOR_BYTES) {
+            for way in 0..3 {
+                let mut trial = world.fork();
+                match way {
+                    0 => trial.disk.flip_bit(&name, offset + rng.below(64), rng.u64() as u8),
+                    1 => trial.disk.flip_bit(&name, offset + rng.below(SECTOR), rng.u64() as u8),
+                    _ => trial.disk.replace_sector(&name, offset, &[way; SECTOR_BYTES]),
+                }
+                if opens_whole_or_names(&mut trial, &name) {
+                    harmless += 1;
+                } else {
+                    named += 1;
+                }
+            }
+        }
+    }
+    assert!(named > 60 && harmless > 20, "{named} named, {harmless} harmless");
+}
+
+fn opens_whole_or_names(trial: &mut World, name: &str) -> bool {
+    match with(trial, DamagePolicy::Refuse) {
+        Ok(recovered) => {
+            let found = trial.found(&recovered.groups);
+            assert_eq!(found, trial.model, "damage in {name} went unnoticed");
+            true
+        }
+        Err(OpenError::Damaged { damage }) => {
+            assert!(damage.iter().any(|damage| damage.file == name), "{damage:?}");
+            repaired_is_a_prefix(trial);
+            false
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// After the loss is accepted every group has a prefix of what it had.
+fn repaired_is_a_prefix(trial: &mut World) {
+    let recovered = with(trial, DamagePolicy::AcceptLoss).unwrap();
+    let found: Model = trial.found(&recovered.groups);
+    for (group, model) in &found {
+        let whole = &trial.model[group];
+        assert!(model.last <= whole.last);
+        for (index, entry) in &model.entries {
+            assert_eq!(whole.entries.get(index).unwrap_or(entry), entry);
+        }
+    }
+    let again = with(trial, DamagePolicy::Refuse).unwrap();
+    assert_eq!(trial.found(&again.groups), found);
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_never_comes_back() {
+    for seed in 0..24 {
+        let mut world = World::new(small(), seed);
+        world.open().unwrap();
+        world.run(&[append(1, 2, 500), Step::Write]).unwrap();
+        world.disk.crash_at(world.disk.operations() + 1, CrashOutcome::Random);
+        world.run(&[append(1, 3, 3_000), Step::Write]).unwrap_err();
+        world.log = None;
+        world.disk.restart();
+        world.recover();
+        let kept = world.model.clone();
+        for _ in 0..3 {
+            world.run(&[append(2, 1, 10), Step::Write]).unwrap();
+            world.step(&Step::Reopen).unwrap();
+            assert_eq!(world.model[&GroupId(1)], kept[&GroupId(1)]);
+        }
+    }
+}
+
+#[test]
+fn the_last_block_is_proven_by_its_seal() {
+    let mut sealed = three_groups();
+    let file = first_file(&sealed);
+    let offsets = block_offsets(&sealed, &file);
+    let (last, seal) = (offsets[9], offsets[10]);
+    let mut only_seal = sealed.fork();
+    sealed.disk.flip_bit(&file, last + 70, 1);
+    assert!(matches!(with(&mut sealed, DamagePolicy::Refuse), Err(OpenError::Damaged { .. })));
+    // Without its seal the last block is the tail.
+    only_seal.disk.flip_bit(&file, seal + 70, 1);
+    with(&mut only_seal, DamagePolicy::Refuse).unwrap();
+    assert_eq!(only_seal.log().last_index(GroupId(3)), LogIndex(3));
+}
+
+#[test]
+fn a_disk_that_lied_is_found_out_by_a_later_block() {
+    let mut world = World::opened(small());
+    world.run(&[append(1, 1, 100), Step::Write]).unwrap();
+    world.disk.lie(true);
+    world.run(&[append(1, 1, 100), append(2, 1, 100), Step::Write]).unwrap();
+    world.disk.lie(false);
+    let lied = block_offsets(&world, &first_file(&world))[2];
+    world.run(&[append(1, 1, 100), Step::Write, Step::Seal]).unwrap();
+    world.log = None;
+    world.disk.crash(CrashOutcome::Lost);
+    world.disk.restart();
+    let refused = with(&mut world, DamagePolicy::Refuse).unwrap_err();
+    let OpenError::Damaged { damage } = refused else { panic!("{refused}") };
+    assert_eq!((damage[0].offset, damage[0].groups.len()), (lied, 2));
+}
+
+#[test]
+fn a_hole_that_everything_was_truncated_past_does_not_matter() {
+    let mut world = World::opened(LogSettings { file_size: ByteSize::kib(32), ..small() });
+    world.step(&Step::Prepare).unwrap();
+    // Group 2 holds the first file; group 1 moves on.
+    world.run(&[append(2, 1, 100), append(1, 1, 100), Step::Write]).unwrap();
+    world.run(&[append(1, 2, 2_000), Step::Write, append(2, 1, 50), Step::Write]).unwrap();
+    let hit = block_offsets(&world, &first_file(&world))[2];
+    for _ in 0..8 {
+        world.run(&[append(1, 2, 3_000), Step::Write, Step::Prepare]).unwrap();
+    }
+    world.run(&[Step::Truncate { group: 1, keep: 2 }, Step::Write]).unwrap();
+    world.run(&[append(1, 8, 1_800), Step::Write, Step::Prepare, Step::Seal]).unwrap();
+    assert_eq!(world.refused, 0);
+    world.log = None;
+    let file = first_file(&world);
+    world.disk.flip_bit(&file, hit + 100, 1);
+    let recovered = with(&mut world, DamagePolicy::Refuse).unwrap();
+    assert_eq!(world.found(&recovered.groups), world.model);
+    assert_eq!(inspect(&world.disk).unwrap().harmless.len(), 1);
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let mut world = World::opened(LogSettings { file_size: ByteSize::kib(32), ..small() });
+    for _ in 0..9 {
+        world.run(&[append(1, 2, 3_000), Step::Write, Step::Prepare]).unwrap();
+    }
+    world.log = None;
+    for missing in ["000000000001.wal", "000000000002.wal"] {
+        let mut trial = world.fork();
+        trial.disk.lose_file(missing);
+        let refused = with(&mut trial, DamagePolicy::Refuse).unwrap_err();
+        let OpenError::Damaged { damage } = &refused else { panic!("{refused}") };
+        assert_eq!(damage[0].groups, [GroupId(1)], "{refused}");
+        repaired_is_a_prefix(&mut trial);
+    }
+}
+
+#[test]
+fn a_damaged_file_header_costs_nothing() {
+    let mut world = three_groups();
+    let file = first_file(&world);
+    world.disk.replace_sector(&file, 0, &[0xee; SECTOR_BYTES]);
+    let recovered = with(&mut world, DamagePolicy::Refuse).unwrap();
+    assert_eq!(world.found(&recovered.groups), world.model);
+}
+
+#[test]
+fn a_log_of_another_version_is_refused_by_its_number() {
+    let mut world = three_groups();
+    let file = first_file(&world);
+    let mut header = [0; SECTOR_BYTES];
+    header.copy_from_slice(&world.disk.bytes(&file)[..SECTOR_BYTES]);
+    header[8] = 9;
+    let crc = crc32fast::hash(&[&header[..12], &header[16..]].concat());
+    header[12..16].copy_from_slice(&crc.to_le_bytes());
+    world.disk.replace_sector(&file, 0, &header);
+    let refused = with(&mut world, DamagePolicy::Refuse).unwrap_err();
+    assert!(matches!(refused, OpenError::Version { found: 9, supported: 1, .. }), "{refused}");
+}
+
+/// A log on a faulty disk with three entries in one block.
+fn faulty() -> (Log, SimDisk, Arc<Faults>) {
+    let sim = SimDisk::new(Rng::from_seed(1));
+    let disk = FaultyDisk::new(Arc::new(sim.clone()), |_| ());
+    let faults = disk.faults();
+    let clock = Arc::new(ManualClock::default());
+    let (log, _) = Log::open(Arc::new(disk), small(), clock, Rng::from_seed(2)).unwrap();
+    let data = [7; 400];
+    let entries: Vec<EntryRef<'_>> = (1..=3)
+        .map(|index| EntryRef {
+            index: LogIndex(index),
+            term: common::Term(1),
+            kind: 0,
+            context: &data[..3],
+            data: &data,
+        })
+        .collect();
+    log.append(&Batch { group: GroupId(1), entries: &entries, ..Batch::default() }).unwrap();
+    let mut write = log.begin_write().unwrap();
+    let result = write.perform();
+    log.finish_write(write, result).unwrap();
+    (log, sim, faults)
+}
+
+fn read_all(log: &Log) -> Result<Vec<LogEntry>, ReadError> {
+    log.read(GroupId(1), LogIndex(1), LogIndex(4), usize::MAX)
+}
+
+#[test]
+fn a_bit_flipped_on_the_way_is_read_again() {
+    let (log, _, faults) = faulty();
+    let sound = read_all(&log).unwrap();
+    for bit in (0..2_048 * 8).step_by(61) {
+        faults.plan_fault(DiskOperation::Read, "", 0, Fault::FlipBit(bit));
+        assert_eq!(read_all(&log).unwrap(), sound);
+    }
+}
+
+#[test]
+fn a_bit_flipped_at_rest_is_told_with_its_place() {
+    let (log, sim, _) = faulty();
+    let file = "000000000001.wal";
+    let bytes = sim.bytes(file);
+    let block = (SECTOR as usize..)
+        .step_by(SECTOR_BYTES)
+        .filter(|at| bytes[*at..].starts_with(b"BBLK"))
+        .nth(1)
+        .unwrap() as u64;
+    sim.flip_bit(file, block + 64 + 56 + 100, 5);
+    let ReadError::Damaged { group, index, damage } = read_all(&log).unwrap_err() else {
+        panic!("another error");
+    };
+    assert_eq!((group, index), (GroupId(1), LogIndex(1)));
+    assert_eq!((damage.file.as_str(), damage.offset), (file, block + 64));
+    assert_eq!(log.read(GroupId(1), LogIndex(2), LogIndex(4), usize::MAX).unwrap().len(), 2);
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_is_told_apart_from_damage() {
+    let (log, _, faults) = faulty();
+    let kind = std::io::ErrorKind::PermissionDenied;
+    faults.plan_fault(DiskOperation::Read, "", 0, Fault::Error(kind));
+    assert!(matches!(read_all(&log), Err(ReadError::Io { .. })));
+    read_all(&log).unwrap();
+}

@@ -1,1 +1,196 @@
+//! Space: made ahead, recycled, shared, short, and given back.
 
+use std::time::Duration;
+
+use common::{ByteSize, GroupId, LogIndex};
+
+use super::harness::{Step, World, small};
+use crate::*;
+
+fn append(group: u64, count: usize, bytes: usize) -> Step {
+    Step::Append { group, back: 0, count, bytes }
+}
+
+fn tiny() -> LogSettings {
+    LogSettings {
+        file_size: ByteSize::kib(32),
+        budget: ByteSize::kib(32 * 10),
+        block_size: ByteSize::kib(8),
+        group_share_percent: 100,
+        ..small()
+    }
+}
+
+fn wal_files(world: &World) -> usize {
+    let names = world.disk.list().unwrap();
+    names.iter().filter(|name| name.ends_with(".wal")).count()
+}
+
+/// One round that fills about a file and truncates what came before.
+fn round(world: &mut World, group: u64) {
+    for _ in 0..4 {
+        world.run(&[append(group, 1, 5_000), Step::Write]).unwrap();
+    }
+    let steps = [Step::Truncate { group, keep: 1 }, Step::Write, Step::Prepare];
+    world.run(&steps).unwrap();
+}
+
+#[test]
+fn truncated_files_come_round_and_the_disk_does_not_grow() {
+    let mut world = World::opened(tiny());
+    world.step(&Step::Prepare).unwrap();
+    for _ in 0..5 {
+        round(&mut world, 1);
+    }
+    let files = world.disk.list().unwrap().len();
+    for _ in 0..40 {
+        round(&mut world, 1);
+    }
+    assert_eq!((world.disk.list().unwrap().len(), world.refused), (files, 0));
+    world.step(&Step::Reopen).unwrap();
+    world.check_live();
+}
+
+#[test]
+fn a_pinned_file_is_not_recycled() {
+    let mut world = World::opened(tiny());
+    world.run(&[append(1, 2, 3_000), Step::Write]).unwrap();
+    let pin = world.log().pin(GroupId(1), LogIndex(1)).unwrap();
+    assert!(world.log().pin(GroupId(1), LogIndex(9)).is_none());
+    round(&mut world, 1);
+    round(&mut world, 1);
+    let held = wal_files(&world);
+    drop(pin);
+    world.step(&Step::Prepare).unwrap();
+    assert!(wal_files(&world) < held);
+}
+
+#[test]
+fn truncation_frees_a_file_only_once_it_is_durable() {
+    let mut world = World::opened(tiny());
+    for _ in 0..6 {
+        world.run(&[append(1, 1, 5_000), Step::Write, Step::Prepare]).unwrap();
+    }
+    let held = wal_files(&world);
+    world.run(&[Step::Truncate { group: 1, keep: 0 }, Step::Prepare]).unwrap();
+    assert_eq!(wal_files(&world), held);
+    world.run(&[Step::Write, Step::Prepare]).unwrap();
+    assert!(wal_files(&world) < held);
+}
+
+#[test]
+fn a_full_budget_refuses_entries_and_keeps_files_for_what_frees_space() {
+    let mut world = World::opened(tiny());
+    while world.refused == 0 {
+        world.run(&[append(1, 1, 5_000), Step::Write, Step::Prepare]).unwrap();
+    }
+    let log = world.log();
+    let full = Err(AppendError::Full(FullReason::Budget));
+    assert_eq!(log.admit(GroupId(1), 5_000), full);
+    assert!(log.room(), "a full log must not keep the worker from hard states");
+    assert!(log.usage().used <= log.usage().budget);
+    // Promises still go in, through both reserved files if need be.
+    for vote in 0..10 {
+        world.run(&[Step::HardState { group: 1, vote }, Step::Write, Step::Prepare]).unwrap();
+    }
+    assert_eq!(world.refused, 1);
+    let truncate = Step::Truncate { group: 1, keep: 1 };
+    world.run(&[truncate, Step::Write, Step::Prepare]).unwrap();
+    world.log().admit(GroupId(1), 5_000).unwrap();
+    world.run(&[append(1, 1, 5_000), Step::Write, Step::Reopen]).unwrap();
+    assert_eq!(world.refused, 1);
+    world.check_live();
+}
+
+#[test]
+fn one_group_beyond_its_share_is_refused_while_others_go_on() {
+    let mut world = World::opened(LogSettings { group_share_percent: 25, ..tiny() });
+    // Alone it may have all.
+    for _ in 0..17 {
+        world.run(&[append(1, 1, 5_000), Step::Write, Step::Prepare]).unwrap();
+    }
+    world.log().admit(GroupId(1), 5_000).unwrap();
+    world.run(&[append(2, 1, 100), Step::Write]).unwrap();
+    let refused = world.log().admit(GroupId(1), 5_000);
+    assert_eq!(refused, Err(AppendError::Full(FullReason::GroupShare)));
+    world.log().admit(GroupId(2), 5_000).unwrap();
+    let usage = world.log().usage();
+    assert_eq!(usage.oldest_held_by, Some(GroupId(1)));
+    assert!(usage.groups[0].bytes > 5_000 * 16 && usage.groups[0].files_held > 2);
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_the_log_digs_itself_out() {
+    let mut world = World::opened(tiny());
+    world.step(&Step::Prepare).unwrap();
+    let files = world.disk.list().unwrap().len() as u64;
+    world.disk.set_capacity((files + 1) * 32 * 1024);
+    while world.refused == 0 {
+        world.run(&[append(1, 1, 5_000), Step::Write, Step::Prepare]).unwrap();
+    }
+    assert!(world.log().usage().disk_full);
+    let refused = world.log().admit(GroupId(1), 5_000);
+    assert_eq!(refused, Err(AppendError::Full(FullReason::Disk)));
+    // It starts without a free byte, too.
+    world.disk.set_capacity(0);
+    world.step(&Step::Reopen).unwrap();
+    world.check_live();
+    world.run(&[Step::HardState { group: 1, vote: 3 }, Step::Write]).unwrap();
+    world.run(&[Step::Truncate { group: 1, keep: 1 }, Step::Write, Step::Prepare]).unwrap();
+    world.run(&[append(1, 1, 5_000), Step::Write]).unwrap();
+    assert_eq!(world.refused, 1);
+    // Space comes back.
+    world.disk.set_capacity(u64::MAX);
+    world.clock.advance(Duration::from_secs(1));
+    world.step(&Step::Prepare).unwrap();
+    assert!(!world.log().usage().disk_full);
+    world.log().admit(GroupId(1), 5_000).unwrap();
+}
+
+#[test]
+fn restarting_over_and_over_takes_no_space() {
+    let mut world = World::opened(tiny());
+    world.run(&[append(1, 1, 5_000), Step::Write, Step::Prepare]).unwrap();
+    for vote in 0..30 {
+        world.run(&[Step::HardState { group: 1, vote }, Step::Write]).unwrap();
+        world.run(&[Step::Reopen, Step::Prepare]).unwrap();
+    }
+    assert!(wal_files(&world) <= 4, "{:?}", world.disk.list());
+}
+
+#[test]
+fn files_of_another_size_are_read_and_not_recycled() {
+    let mut world = World::opened(tiny());
+    world.run(&[append(1, 2, 3_000), Step::Write, Step::Prepare]).unwrap();
+    world.settings.file_size = ByteSize::kib(64);
+    world.settings.budget = ByteSize::kib(64 * 10);
+    world.step(&Step::Reopen).unwrap();
+    world.check_live();
+    world.run(&[append(1, 1, 9_000), Step::Truncate { group: 1, keep: 1 }]).unwrap();
+    world.run(&[Step::Write, Step::Write, Step::Prepare, Step::Reopen]).unwrap();
+    world.check_live();
+    let sizes = world.disk.list().unwrap();
+    let sizes: Vec<(String, usize)> =
+        sizes.into_iter().map(|name| (name.clone(), world.disk.bytes(&name).len())).collect();
+    assert!(sizes.iter().all(|(_, bytes)| [4 << 10, 64 << 10].contains(bytes)), "{sizes:?}");
+}
+
+#[test]
+fn a_file_that_cannot_be_recycled_stops_the_log() {
+    let sim = SimDisk::new(common::Rng::from_seed(1));
+    let disk = FaultyDisk::new(std::sync::Arc::new(sim), |_| ());
+    let faults = disk.faults();
+    let clock = std::sync::Arc::new(common::clock::ManualClock::default());
+    let rng = common::Rng::from_seed(2);
+    let (log, _) = Log::open(std::sync::Arc::new(disk), tiny(), clock, rng).unwrap();
+    faults.plan_fault(DiskOperation::Sync, "spare-", 0, Fault::Error(std::io::ErrorKind::Other));
+    faults.plan_fault(DiskOperation::Sync, "new-", 1, Fault::Error(std::io::ErrorKind::Other));
+    let stopped = loop {
+        match log.prepare_files() {
+            Ok(Prepared::More) => {}
+            other => break other,
+        }
+    };
+    let stopped = stopped.unwrap_err();
+    assert!(stopped.reason.contains("put a log file into use"), "{stopped}");
+}

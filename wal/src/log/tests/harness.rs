@@ -11,8 +11,8 @@ use common::clock::ManualClock;
 use common::{ByteSize, GroupId, LogIndex, Rng, Term};
 
 use crate::{
-    Batch, BlockSeq, ConfRef, Disk, EntryRef, GroupState, HardState, Log, LogSettings, OpenError,
-    Prepared, Recovered, SimDisk, Truncated,
+    AppendError, Batch, BlockSeq, ConfRef, Disk, EntryRef, GroupState, HardState, Log, LogSettings,
+    OpenError, Prepared, Recovered, SimDisk, Truncated,
 };
 
 /// One group as it should be.
@@ -73,6 +73,8 @@ pub(super) struct World {
     /// The model as of each block, in order.
     pub(super) history: Vec<(BlockSeq, Model)>,
     pub(super) reported: BlockSeq,
+    /// Batches that met a full log.
+    pub(super) refused: usize,
     term: u64,
     stamp: u64,
 }
@@ -101,6 +103,7 @@ impl World {
             model: Model::new(),
             history: vec![(BlockSeq(0), Model::new())],
             reported: BlockSeq(0),
+            refused: 0,
             term: 1,
             stamp: 0,
         }
@@ -110,6 +113,22 @@ impl World {
         let mut world = Self::new(settings, 1);
         world.open().unwrap();
         world
+    }
+
+    /// The same world on a copy of the disk, with the log closed.
+    pub(super) fn fork(&self) -> Self {
+        Self {
+            disk: self.disk.fork(),
+            clock: self.clock.clone(),
+            settings: self.settings.clone(),
+            log: None,
+            model: self.model.clone(),
+            history: self.history.clone(),
+            reported: self.reported,
+            refused: self.refused,
+            term: self.term,
+            stamp: self.stamp,
+        }
     }
 
     pub(super) fn log(&self) -> &Log {
@@ -222,12 +241,24 @@ impl World {
     }
 
     fn put(&mut self, batch: &Batch<'_>, new: GroupModel) {
-        let Ok(seq) = self.log().append(batch) else { return };
-        self.model.insert(batch.group, new);
-        self.history.push((seq, self.model.clone()));
+        match self.log().append(batch) {
+            Ok(seq) => {
+                self.model.insert(batch.group, new);
+                self.history.push((seq, self.model.clone()));
+            }
+            Err(AppendError::Full(_)) => self.refused += 1,
+            // Once the machine is down the log has stopped; the next write tells.
+            Err(error) => assert!(self.disk.crashed(), "{error}"),
+        }
     }
 
     fn append(&mut self, group: u64, back: u64, count: usize, bytes: usize) {
+        // What exceeds a block is not one step for the log; so it is not for the model.
+        if count > 1 && count * (bytes + 64) + 64 > self.settings.block_size.as_usize() {
+            self.append(group, back, 1, bytes);
+            (1..count).for_each(|_| self.append(group, 0, 1, bytes));
+            return;
+        }
         let mut new = self.model_of(group);
         let from = new.last.saturating_sub(back).max(new.truncated.index.0) + 1;
         if back > 0 {
@@ -263,7 +294,8 @@ impl World {
 
     fn hard_state(&mut self, group: u64, vote: u64) {
         let mut new = self.model_of(group);
-        let commit = LogIndex(new.last.max(new.hard_state.commit.0).min(new.last));
+        // Raft never replaces what is committed; the model keeps to what is truncated.
+        let commit = new.truncated.index;
         new.hard_state = HardState { term: Term(self.term), vote, commit };
         let hard_state = Some(new.hard_state);
         let batch = Batch { group: GroupId(group), hard_state, ..Batch::default() };

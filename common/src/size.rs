@@ -65,7 +65,7 @@ impl FromStr for ByteSize {
 /// The largest binary unit that divides the size exactly, so that what is shown reads back.
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = UNITS[..4].iter().rev().find(|(_, u)| self.0 != 0 && self.0 % u == 0);
+        let unit = UNITS[..4].iter().rev().find(|(_, u)| self.0 != 0 && self.0.is_multiple_of(*u));
         match unit {
             Some((name, factor)) => write!(f, "{}{}", self.0 / factor, name),
             None => write!(f, "{}B", self.0),

@@ -98,7 +98,6 @@ impl Drop for PanicWatch {
 }
 
 /// Starts a named thread. The caller joins the handle: threads have owners too.
-#[expect(clippy::disallowed_methods, reason = "this is where threads get their name")]
 pub fn spawn_thread<T: Send + 'static>(
     name: &str,
     run: impl FnOnce() -> T + Send + 'static,

@@ -127,10 +127,9 @@ impl Log {
     pub fn term(&self, group: GroupId, index: LogIndex) -> Result<Term, ReadError> {
         let state = self.state();
         let known = state.groups.get(&group).ok_or(ReadError::UnknownGroup(group))?;
-        known.term(index).ok_or(if index > known.last {
-            ReadError::BeyondEnd { index, last: known.last }
-        } else {
-            ReadError::Truncated { index, first: known.first() }
+        known.term(index).ok_or_else(|| match index > known.last {
+            true => ReadError::BeyondEnd { index, last: known.last },
+            false => ReadError::Truncated { index, first: known.first() },
         })
     }
 

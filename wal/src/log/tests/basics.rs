@@ -289,9 +289,11 @@ fn a_second_log_on_the_directory_is_refused() {
     let world = World::opened(small());
     let clock = Arc::new(common::clock::ManualClock::default());
     let rng = common::Rng::from_seed(2);
-    let Err(refused) = Log::open(Arc::new(world.disk.clone()), small(), clock, rng) else {
+    let disk: Arc<dyn Disk> = Arc::new(world.disk.clone());
+    let Err(refused) = Log::open(disk, small(), clock, rng) else {
         panic!("two logs on one directory");
     };
+    assert!(world.log().room());
     assert!(matches!(refused, OpenError::Io { operation: "lock", .. }), "{refused}");
 }
 

@@ -57,7 +57,11 @@ pub enum ServerError {
         "data folder `{}` is on `{file_system}`, which does not keep data across a power cut; choose another folder, or accept the loss with `--allow-volatile`",
         dir.display()
     )]
-    DataVolatile { dir: PathBuf, file_system: String },
+    DataVolatile { dir: PathBuf, file_system: &'static str },
+    #[error(
+        "`containers.count` is {count}, but the data folder has {needed} containers, and each that holds data must be served; set it to {needed} or more"
+    )]
+    ContainersLowered { count: u16, needed: u64 },
     #[error("data folder `{}`: {action}: {source}", dir.display())]
     DataAccess { dir: PathBuf, action: &'static str, source: std::io::Error },
     #[error("start the `{component}`: {message}")]
@@ -70,7 +74,9 @@ impl ServerError {
     /// What to do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Settings(_) | Self::DataVolatile { .. } => ErrorKind::Usage,
+            Self::Settings(_) | Self::DataVolatile { .. } | Self::ContainersLowered { .. } => {
+                ErrorKind::Usage
+            }
             Self::PortInUse { .. } | Self::DataInUse { .. } | Self::DataForeign { .. } => {
                 ErrorKind::Conflict
             }

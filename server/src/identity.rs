@@ -67,10 +67,15 @@ pub struct DataDir {
 
 impl DataDir {
     /// Takes the folder for this process, making it where it does not exist.
-    pub fn open(path: &Path, rng: &mut Rng) -> Result<Self, ServerError> {
+    /// `allow_volatile`: also on a file system that keeps nothing.
+    pub fn open(path: &Path, allow_volatile: bool, rng: &mut Rng) -> Result<Self, ServerError> {
         let access =
             |action| move |source| ServerError::DataAccess { dir: path.to_owned(), action, source };
         std::fs::create_dir_all(path).map_err(access("create it"))?;
+        let volatile = wal::volatile_kind(path).map_err(access("look at its file system"))?;
+        if let (Some(file_system), false) = (volatile, allow_volatile) {
+            return Err(ServerError::DataVolatile { dir: path.to_owned(), file_system });
+        }
         let store = path.join(STORE_FILE);
         let known = store.try_exists().map_err(access("look for `STORE`"))?;
         if !known {
@@ -209,7 +214,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     fn open(path: &Path) -> Result<DataDir, ServerError> {
-        DataDir::open(path, &mut Rng::from_seed(1))
+        DataDir::open(path, true, &mut Rng::from_seed(1))
     }
 
     #[test]
@@ -220,7 +225,7 @@ mod tests {
         let identity = first.identity().clone();
         assert!(first.created());
         drop(first);
-        let again = DataDir::open(&path, &mut Rng::from_seed(2)).unwrap();
+        let again = DataDir::open(&path, true, &mut Rng::from_seed(2)).unwrap();
         assert!(!again.created());
         assert_eq!(*again.identity(), identity);
         assert_ne!(identity.store, identity.cluster);
@@ -268,6 +273,20 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Data);
             assert!(message.contains(first) && message.contains(second), "{text:?}: {message}");
         }
+    }
+
+    #[test]
+    fn a_volatile_file_system_is_refused_unless_allowed() {
+        // Where there is no tmpfs there is nothing to refuse.
+        let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return };
+        if wal::volatile_kind(dir.path()).unwrap().is_none() {
+            return;
+        }
+        let error = DataDir::open(dir.path(), false, &mut Rng::from_seed(1)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        assert!(error.to_string().contains("--allow-volatile"), "{error}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        DataDir::open(dir.path(), true, &mut Rng::from_seed(1)).unwrap();
     }
 
     #[test]

@@ -10,11 +10,15 @@ mod http;
 mod identity;
 mod metrics;
 mod node;
+mod run;
 mod settings;
+mod tracing_output;
 
 pub use error::{ErrorKind, ServerError};
 pub use identity::{DataDir, FORMAT, Identity, Uuid};
+pub use run::{Ready, Stop, dev, run};
 pub use settings::{
     Cache, Checkpoint, Containers, Data, Entry, Limits, Log, Origin, Period, Resolved, Server,
     Settings, SettingsError, Sources, Tracing, TracingFormat, resolve,
 };
+pub use tracing_output::start_tracing;

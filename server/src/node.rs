@@ -1,6 +1,371 @@
 //! The roles of one node, joined.
 //!
 //! Owner of the log, the groups, the segment store and the controller of this process, and of the
-//! order in which they start and stop. Every group has one voter here: this node.
+//! order in which they start and stop. Every group has one voter here: this node. Group 1 is the
+//! controller; containers follow, so that their number may grow.
 
+mod readiness;
 mod stores;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use common::ids::{ContainerId, GroupId};
+use common::tasks::Tasks;
+use common::{ByteSize, Clock, Rng};
+use controller::{
+    Bootstrap, ControllerGroup, ControllerMachine, ControllerService, ControllerSettings, Runner,
+    SegmentStores, ServerInfo, ServerStatus, StoreId,
+};
+use prometheus_client::registry::Registry;
+use replica::{GroupHandle, GroupStatus, Host, HostFailure, HostSettings, RocksKv, StartError};
+use segmentstore::{ContainerMachine, Memory, Metrics, SegmentStore, SegmentStoreService};
+use tokio::sync::watch;
+use wal::{Log, LogSettings, LogUsage, OpenError, RealDisk};
+
+use crate::error::ServerError;
+use crate::http::Readiness;
+use crate::identity::DataDir;
+use crate::metrics::{NodeCollector, Sources};
+use crate::settings::Settings;
+use readiness::Watch;
+use stores::LocalStores;
+
+/// Memory of RocksDB, buffers and cache together: it is written in large batches and read at
+/// start only.
+const STATE_MEMORY: ByteSize = ByteSize::mib(16);
+
+/// A running node.
+pub(crate) struct Node {
+    host: Mutex<Host>,
+    failure: watch::Receiver<Option<HostFailure>>,
+    groups: Groups,
+    log: Log,
+    metrics: Arc<Metrics>,
+    store: SegmentStore,
+    controller: ControllerService,
+    /// What serves requests; ends first.
+    services: Tasks,
+    /// What the controller does by itself.
+    jobs: Tasks,
+}
+
+/// The groups of this node.
+#[derive(Debug, Clone)]
+pub(crate) struct Groups {
+    controller: GroupHandle<ControllerMachine>,
+    containers: Vec<(ContainerId, GroupHandle<ContainerMachine>)>,
+}
+
+impl Groups {
+    /// Every group's status, by the number of the group.
+    fn statuses(&self) -> Vec<(u64, GroupStatus)> {
+        let controller = (GroupId::CONTROLLER.0, self.controller.status());
+        let containers = self.containers.iter().map(|(id, handle)| (id.0, handle.status()));
+        std::iter::once(controller).chain(containers).collect()
+    }
+
+    /// Waits until every group that is not quarantined serves.
+    async fn serving(&self) {
+        wait_for_serving(&self.controller).await;
+        for (_, handle) in &self.containers {
+            wait_for_serving(handle).await;
+        }
+    }
+}
+
+async fn wait_for_serving<M: replica::StateMachine>(handle: &GroupHandle<M>) {
+    if handle.status().quarantined.is_none() {
+        // `None`: the host stopped, which its failure tells.
+        let _ = handle.serving().await;
+    }
+}
+
+impl Node {
+    /// Recovers and starts everything; returns when every group serves.
+    pub(crate) async fn start(
+        settings: &Settings,
+        data: &DataDir,
+        clock: Arc<dyn Clock>,
+        mut rng: Rng,
+        dev: bool,
+    ) -> Result<Node, ServerError> {
+        let mut host = open_host(settings, data, clock.clone(), rng.fork("host"))?;
+        let (failure, log) = (host.failed(), host.log());
+        let store_settings = store_settings(settings);
+        let memory = Memory::new(&store_settings);
+        let metrics = memory.metrics();
+        let machine = ControllerMachine::new();
+        let progress = machine.progress();
+        let groups = add_groups(settings, &mut host, machine, &memory)?;
+        host.run().map_err(start_error)?;
+        serving_or_failed(&groups, failure.clone()).await?;
+
+        let (services, jobs) = (Tasks::new(), Tasks::new());
+        let store = SegmentStore::new(
+            groups.containers.clone(),
+            log.clone(),
+            &memory,
+            &store_settings,
+            clock,
+            services.clone(),
+        )
+        .map_err(|error| ServerError::Start {
+            component: "threads that read the log",
+            message: error.to_string(),
+            data_damaged: false,
+        })?;
+        store.start();
+        let stores: Arc<dyn SegmentStores> = Arc::new(LocalStores(store.commands()));
+        let group = Arc::new(ControllerGroup(groups.controller.clone()));
+        let bootstrap = Bootstrap {
+            cluster: data.identity().cluster.0,
+            store: StoreId(1),
+            endpoint: String::new(),
+            containers: groups.containers.iter().map(|(id, _)| *id).collect(),
+        };
+        let controller_settings = ControllerSettings::default();
+        let runner = Runner::new(
+            controller_settings.clone(),
+            rng.fork("jobs"),
+            group.clone(),
+            stores.clone(),
+            progress,
+            bootstrap,
+        )
+        .start(&jobs);
+        let status = Arc::new(Status { log: log.clone(), dev });
+        let controller = ControllerService::new(controller_settings, group, runner, stores, status);
+        let host = Mutex::new(host);
+        let node = Node { host, failure, groups, log, metrics, store, controller, services, jobs };
+        node.introduced().await?;
+        Ok(node)
+    }
+
+    /// The gRPC services.
+    pub(crate) fn routes(&self) -> tonic::service::Routes {
+        tonic::service::Routes::new(self.controller.clone().into_server())
+            .add_service(SegmentStoreService::new(self.store.clone()).into_server())
+    }
+
+    pub(crate) fn register_metrics(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(NodeCollector(Numbers {
+            log: self.log.clone(),
+            groups: self.groups.clone(),
+            metrics: self.metrics.clone(),
+        })));
+    }
+
+    pub(crate) fn readiness(&self) -> Arc<dyn Readiness> {
+        Arc::new(Watch::new(self.log.clone(), self.groups.clone(), self.failure.clone()))
+    }
+
+    /// Returns when the node cannot go on, with the reason.
+    pub(crate) async fn failed(&self) -> ServerError {
+        let mut failure = self.failure.clone();
+        let (services, jobs) = (self.services.token(), self.jobs.token());
+        let message = tokio::select! {
+            biased;
+            failed = failure.wait_for(Option::is_some) => match failed {
+                Ok(failed) => failed.as_ref().map(chain).unwrap_or_default(),
+                Err(_) => "its threads are gone".to_owned(),
+            },
+            // These are cancelled by a stop, which comes later, or by a panic.
+            () = services.cancelled() => "a task of the segment store panicked".to_owned(),
+            () = jobs.cancelled() => "a task of the controller panicked".to_owned(),
+        };
+        ServerError::Fatal { message }
+    }
+
+    /// Lets the requests that would go on for ever end: appends and reads that follow.
+    pub(crate) fn begin_drain(&self) {
+        self.services.cancel();
+    }
+
+    /// Stops everything, services first, log last. The state is checkpointed and the log sealed.
+    pub(crate) async fn stop(&self) -> Result<(), ServerError> {
+        self.services.stop().await;
+        self.jobs.stop().await;
+        let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        host.stop();
+        match self.failure.borrow().as_ref() {
+            Some(failure) => Err(ServerError::Fatal { message: chain(failure) }),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until the controller knows its cluster and its store: clients ask for both first.
+    async fn introduced(&self) -> Result<(), ServerError> {
+        if self.groups.controller.status().quarantined.is_some() {
+            return Ok(());
+        }
+        let known = self.groups.containers.len();
+        let mut failure = self.failure.clone();
+        loop {
+            let introduced = self.groups.controller.query(move |machine| {
+                machine.cluster().is_some() && machine.containers().len() >= known
+            });
+            if introduced.await.unwrap_or(false) {
+                return Ok(());
+            }
+            tokio::select! {
+                failed = failure.wait_for(Option::is_some) => {
+                    let message = failed.ok().and_then(|failed| failed.as_ref().map(chain));
+                    return Err(ServerError::Fatal { message: message.unwrap_or_default() });
+                }
+                () = tokio::time::sleep(std::time::Duration::from_millis(2)) => {}
+            }
+        }
+    }
+}
+
+async fn serving_or_failed(
+    groups: &Groups,
+    mut failure: watch::Receiver<Option<HostFailure>>,
+) -> Result<(), ServerError> {
+    tokio::select! {
+        failed = failure.wait_for(Option::is_some) => {
+            let message = failed.ok().and_then(|failed| failed.as_ref().map(chain));
+            Err(ServerError::Fatal { message: message.unwrap_or_default() })
+        }
+        () = groups.serving() => Ok(()),
+    }
+}
+
+fn open_host(
+    settings: &Settings,
+    data: &DataDir,
+    clock: Arc<dyn Clock>,
+    rng: Rng,
+) -> Result<Host, ServerError> {
+    let access = |action| {
+        let dir = data.path().to_owned();
+        move |source| ServerError::DataAccess { dir, action, source }
+    };
+    let disk = RealDisk::open(&data.wal(), settings.data.allow_volatile)
+        .map_err(access("open the log's folder"))?;
+    let kv = RocksKv::open(&data.state(), STATE_MEMORY).map_err(|error| ServerError::Start {
+        component: "state store",
+        message: error.to_string(),
+        data_damaged: true,
+    })?;
+    let host_settings = HostSettings {
+        checkpoint_log_bytes: settings.checkpoint.log_bytes,
+        checkpoint_interval: settings.checkpoint.interval.0,
+        log: LogSettings {
+            budget: settings.log.budget,
+            file_size: settings.log.file_size,
+            allow_volatile: settings.data.allow_volatile,
+            store_id: Some(data.identity().store.0),
+            ..LogSettings::default()
+        },
+        ..HostSettings::default()
+    };
+    Host::start(host_settings, Arc::new(disk), Arc::new(kv), clock, rng).map_err(start_error)
+}
+
+fn add_groups(
+    settings: &Settings,
+    host: &mut Host,
+    controller: ControllerMachine,
+    memory: &Memory,
+) -> Result<Groups, ServerError> {
+    let last = GroupId::CONTROLLER.0 + u64::from(settings.containers.count);
+    if let Some(beyond) = host.recovered().groups.iter().map(|state| state.group.0).max()
+        && beyond > last
+    {
+        return Err(ServerError::ContainersLowered {
+            count: settings.containers.count,
+            needed: beyond - GroupId::CONTROLLER.0,
+        });
+    }
+    let controller = host.add_group(GroupId::CONTROLLER, controller).map_err(start_error)?;
+    let containers = (GroupId::CONTROLLER.0 + 1..=last).map(ContainerId).map(|id| {
+        let machine = ContainerMachine::new(id, memory.clone());
+        host.add_group(id.group(), machine).map(|handle| (id, handle)).map_err(start_error)
+    });
+    let containers = containers.collect::<Result<_, _>>()?;
+    Ok(Groups { controller, containers })
+}
+
+fn store_settings(settings: &Settings) -> segmentstore::Settings {
+    segmentstore::Settings {
+        tail_cache: settings.cache.tail,
+        read_cache: settings.cache.read,
+        append_memory: settings.limits.append_bytes,
+        ..segmentstore::Settings::default()
+    }
+}
+
+fn start_error(error: StartError) -> ServerError {
+    let damaged = match &error {
+        StartError::Log(error) => matches!(
+            error,
+            OpenError::Damaged { .. }
+                | OpenError::Missing { .. }
+                | OpenError::ForeignStore { .. }
+                | OpenError::Version { .. }
+        ),
+        StartError::Thread { .. } | StartError::Append { .. } => false,
+        _ => true,
+    };
+    let component = match &error {
+        StartError::Log(_) => "log",
+        _ => "groups",
+    };
+    ServerError::Start { component, message: chain(&error), data_damaged: damaged }
+}
+
+/// An error with all its sources, as one sentence.
+fn chain(error: &(impl std::error::Error + ?Sized)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Transparent errors repeat their source.
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// What clients are told about this process.
+struct Status {
+    log: Log,
+    dev: bool,
+}
+
+impl ServerStatus for Status {
+    fn info(&self) -> ServerInfo {
+        let usage = self.log.usage();
+        ServerInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            dev: self.dev,
+            log_used_bytes: usage.used,
+            log_budget_bytes: usage.budget,
+        }
+    }
+}
+
+/// Where metrics are read from.
+#[derive(Debug)]
+struct Numbers {
+    log: Log,
+    groups: Groups,
+    metrics: Arc<Metrics>,
+}
+
+impl Sources for Numbers {
+    fn log(&self) -> LogUsage {
+        self.log.usage()
+    }
+
+    fn groups(&self) -> Vec<(u64, GroupStatus)> {
+        self.groups.statuses()
+    }
+
+    fn store(&self) -> &Metrics {
+        &self.metrics
+    }
+}

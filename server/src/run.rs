@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use common::tasks::{Tasks, spawn_thread};
-use common::{Clock, Rng, SystemClock};
+use common::{Rng, SystemClock};
 use prometheus_client::registry::Registry;
 use tokio::runtime::{Handle, Runtime};
 use tokio_util::sync::CancellationToken;
@@ -83,7 +83,7 @@ fn serve(
     // Bound first: a port in use is known before anything is recovered, but nothing is accepted
     // until all of it is.
     let listener = control.block_on(accept::bind(settings.server.listen))?;
-    let data = DataDir::open(&settings.data.dir, &mut rng)?;
+    let data = DataDir::open(&settings.data.dir, settings.data.allow_volatile, &mut rng)?;
     let net = NetThreads::start(settings.net_threads(cores()))?;
     let result = control.block_on(async {
         let node = Node::start(settings, &data, clock, rng, dev).await?;
@@ -112,10 +112,9 @@ async fn run_node(
     let watched = Watched { registry: Arc::new(registry), readiness: node.readiness() };
     let router = http::router(node.routes(), watched);
     let ready = Ready {
-        address: listener.local_addr().map_err(|source| ServerError::Listen {
-            address: settings.server.listen,
-            source,
-        })?,
+        address: listener
+            .local_addr()
+            .map_err(|source| ServerError::Listen { address: settings.server.listen, source })?,
         data: data.path().to_owned(),
         created: data.created(),
     };
@@ -159,8 +158,7 @@ async fn wait(stop: Stop) {
 /// Waits for SIGINT or SIGTERM.
 async fn signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (interrupt, terminate) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
     let (Ok(mut interrupt), Ok(mut terminate)) = (interrupt, terminate) else {
         tracing::warn!("signals cannot be listened to; stop the process with SIGKILL");
         return std::future::pending().await;
@@ -195,11 +193,8 @@ struct NetThreads {
 
 impl NetThreads {
     fn start(count: usize) -> Result<Self, ServerError> {
-        let mut net = Self {
-            handles: Vec::new(),
-            stop: CancellationToken::new(),
-            threads: Vec::new(),
-        };
+        let mut net =
+            Self { handles: Vec::new(), stop: CancellationToken::new(), threads: Vec::new() };
         for number in 0..count {
             let runtime = runtime("net thread")?;
             net.handles.push(runtime.handle().clone());
@@ -226,3 +221,6 @@ impl NetThreads {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,7 @@ mod usage;
 pub use block::BlockWrite;
 pub use disk::{
     AlignedBuf, CrashOutcome, Disk, DiskFile, DiskLock, DiskOperation, DiskSpace, Fault, Faults,
-    FaultyDisk, RealDisk, SECTOR_BYTES, SimDisk,
+    FaultyDisk, RealDisk, SECTOR_BYTES, SimDisk, volatile_kind,
 };
 pub use entry::{
     Batch, BlockSeq, Conf, ConfRef, EntryRef, GroupState, HardState, LogEntry, Recovered, Truncated,

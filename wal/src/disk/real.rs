@@ -124,7 +124,8 @@ impl RealDisk {
     }
 }
 
-fn volatile_kind(path: &Path) -> io::Result<Option<&'static str>> {
+/// The kind of the file system that `path` is on, where it keeps nothing through a power cut.
+pub fn volatile_kind(path: &Path) -> io::Result<Option<&'static str>> {
     let magic = statfs(path)?.f_type as u32;
     Ok(VOLATILE.iter().find(|(known, _)| *known == magic).map(|(_, name)| *name))
 }

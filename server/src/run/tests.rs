@@ -1,0 +1,184 @@
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use client::{Client, ClientConfig, Event, ReadFrom, ReadUntil, StreamConfig};
+use common::{ByteSize, ScopedStream};
+
+use super::*;
+use crate::error::ErrorKind;
+
+/// A server on a thread of its own.
+struct Served {
+    ready: Ready,
+    stop: CancellationToken,
+    thread: JoinHandle<Result<(), ServerError>>,
+}
+
+fn settings(dir: &Path) -> Settings {
+    let mut settings = Settings::default();
+    settings.server.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    settings.data.dir = dir.to_owned();
+    settings.data.allow_volatile = true;
+    settings.log.budget = ByteSize::mib(256);
+    settings.log.file_size = ByteSize::mib(16);
+    settings
+}
+
+impl Served {
+    fn start(settings: Settings) -> Self {
+        let stop = CancellationToken::new();
+        let (send, receive) = mpsc::channel();
+        let token = stop.clone();
+        let thread = spawn_thread("server", move || {
+            run(&settings, Stop::When(token), |ready| send.send(ready.clone()).unwrap())
+        })
+        .unwrap();
+        match receive.recv_timeout(Duration::from_secs(30)) {
+            Ok(ready) => Self { ready, stop, thread },
+            Err(_) => panic!("the server did not start: {:?}", thread.join().unwrap()),
+        }
+    }
+
+    fn stop(self) {
+        self.stop.cancel();
+        self.thread.join().unwrap().unwrap();
+    }
+
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.ready.address).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    async fn client(&self) -> Client {
+        Client::connect(ClientConfig::new(self.ready.address.to_string())).await.unwrap()
+    }
+}
+
+fn with_client<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+}
+
+async fn append(client: &Client, stream: &ScopedStream, payloads: std::ops::Range<u32>) {
+    let mut writer = client.event_writer(stream).open().await.unwrap();
+    for number in payloads {
+        let payload = number.to_le_bytes();
+        let event = Event { key: Some("k"), time_micros: None, payload: &payload };
+        writer.append(event).await.unwrap();
+    }
+    writer.flush().await.unwrap();
+    writer.close().await.unwrap();
+}
+
+async fn read_all(client: &Client, stream: &ScopedStream) -> Vec<u32> {
+    let reader = client.event_reader(stream).from(ReadFrom::Head).until(ReadUntil::Tail);
+    let mut reader = reader.open().await.unwrap();
+    let mut numbers = Vec::new();
+    while let Some(event) = reader.next().await {
+        let payload = event.unwrap().payload;
+        numbers.push(u32::from_le_bytes(payload.as_ref().try_into().unwrap()));
+    }
+    numbers
+}
+
+#[test]
+fn what_is_acknowledged_is_read_back_and_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let stream: ScopedStream = "demo/hello".parse().unwrap();
+    let served = Served::start(settings(dir.path()));
+    assert!(served.ready.created);
+    with_client(async {
+        let client = served.client().await;
+        let config = StreamConfig { segments: 4, create_scope: true };
+        client.streams().create_stream(&stream, config).await.unwrap();
+        append(&client, &stream, 0..1_000).await;
+        assert_eq!(read_all(&client, &stream).await, (0..1_000).collect::<Vec<_>>());
+    });
+    assert!(served.get("/readyz").ends_with("ready\n"));
+    let metrics = served.get("/metrics");
+    assert!(metrics.contains("braid_appended_events_total 1000.0"), "{metrics}");
+    served.stop();
+
+    let served = Served::start(settings(dir.path()));
+    assert!(!served.ready.created);
+    with_client(async {
+        let client = served.client().await;
+        append(&client, &stream, 1_000..1_010).await;
+        assert_eq!(read_all(&client, &stream).await, (0..1_010).collect::<Vec<_>>());
+    });
+    served.stop();
+}
+
+#[test]
+fn a_folder_and_a_port_in_use_are_conflicts_and_leave_the_first_server_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = Served::start(settings(dir.path()));
+    let second = run(&settings(dir.path()), Stop::When(CancellationToken::new()), |_| ());
+    let error = second.unwrap_err();
+    assert!(matches!(error, ServerError::DataInUse { .. }), "{error}");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut same_port = settings(elsewhere.path());
+    same_port.server.listen = served.ready.address;
+    let error = run(&same_port, Stop::When(CancellationToken::new()), |_| ()).unwrap_err();
+    assert!(matches!(error, ServerError::PortInUse { .. }), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(served.get("/livez").ends_with("alive\n"));
+    served.stop();
+}
+
+#[test]
+fn containers_may_be_added_and_not_taken_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = settings(dir.path());
+    settings.containers.count = 2;
+    Served::start(settings.clone()).stop();
+    settings.containers.count = 3;
+    Served::start(settings.clone()).stop();
+    settings.containers.count = 1;
+    let error = run(&settings, Stop::When(CancellationToken::new()), |_| ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage);
+    assert!(error.to_string().contains("set it to 3"), "{error}");
+}
+
+#[test]
+fn state_without_its_log_and_log_without_its_state_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let stream: ScopedStream = "demo/hello".parse().unwrap();
+    let served = Served::start(settings(dir.path()));
+    with_client(async {
+        let client = served.client().await;
+        let config = StreamConfig { segments: 1, create_scope: true };
+        client.streams().create_stream(&stream, config).await.unwrap();
+        append(&client, &stream, 0..10).await;
+    });
+    served.stop();
+    std::fs::rename(dir.path().join("wal"), dir.path().join("gone")).unwrap();
+    let error = run(&settings(dir.path()), Stop::When(CancellationToken::new()), |_| ());
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data, "{error}");
+}
+
+#[test]
+fn dev_prints_where_it_is_and_what_to_try() {
+    let ready = |address: &str| Ready {
+        address: address.parse().unwrap(),
+        data: "some/dir".into(),
+        created: true,
+    };
+    let welcome = |ready| {
+        let mut out = Vec::new();
+        write_welcome(&ready, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let text = welcome(ready("127.0.0.1:7070"));
+    assert!(text.contains("127.0.0.1:7070") && text.contains("some/dir"), "{text}");
+    assert!(text.contains("braid append demo/hello\n") && !text.contains("--endpoint"), "{text}");
+    assert!(welcome(ready("127.0.0.1:9")).contains("--endpoint 127.0.0.1:9"));
+}

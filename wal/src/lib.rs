@@ -12,6 +12,7 @@
 //! [`common::Rng`]: [`Log::append`] fills the open block, [`Log::begin_write`] hands it out as a
 //! [`BlockWrite`], whoever has the time performs it, and [`Log::finish_write`] makes it durable.
 
+mod bench;
 mod block;
 mod disk;
 mod entry;
@@ -25,6 +26,7 @@ mod recovery;
 mod settings;
 mod usage;
 
+pub use bench::{BenchFigures, BenchReport, BenchSettings, bench};
 pub use block::BlockWrite;
 pub use disk::{
     AlignedBuf, CrashOutcome, Disk, DiskFile, DiskLock, DiskOperation, DiskSpace, Fault, Faults,

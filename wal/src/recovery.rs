@@ -171,7 +171,7 @@ fn header_from_blocks(
     sequence: u64,
     size: u64,
 ) -> Result<Option<FileHeader>, OpenError> {
-    let bytes = FileBytes::read(handle, size).map_err(io_error("read a log file"))?;
+    let bytes = FileBytes::read(handle, size, None).map_err(io_error("read a log file"))?;
     for offset in (FIRST_BLOCK..size).step_by(SECTOR_BYTES) {
         let at = &bytes.all()[offset as usize..];
         if !BlockHeader::magic_at(at) {
@@ -257,6 +257,8 @@ struct Reading {
     torn_bytes: u64,
     /// Nothing behind counts.
     ended: bool,
+    /// Of the file read before.
+    memory: Option<FileBytes>,
 }
 
 impl Reading {
@@ -276,7 +278,7 @@ impl Reading {
 
     /// `end` is where the next file's table says that this one ended.
     fn read_file(&mut self, candidate: Candidate, end: Option<u64>) -> io::Result<ScannedFile> {
-        let bytes = FileBytes::read(&*candidate.handle, candidate.size)?;
+        let bytes = FileBytes::read(&*candidate.handle, candidate.size, self.memory.take())?;
         let mut file = ScannedFile::new(candidate);
         let limit = end.unwrap_or(file.size).min(file.size);
         let mut offset = FIRST_BLOCK;
@@ -314,6 +316,7 @@ impl Reading {
             self.replay.damage(region);
             offset = found.unwrap_or(limit);
         }
+        self.memory = Some(bytes);
         Ok(file)
     }
 

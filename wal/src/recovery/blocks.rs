@@ -86,9 +86,15 @@ pub(crate) struct FileBytes(AlignedBuf, usize);
 
 impl FileBytes {
     /// Sectors that the disk cannot read come back as zeros, that is, without a valid block.
-    pub(crate) fn read(handle: &dyn DiskFile, size: u64) -> io::Result<FileBytes> {
+    /// `reused` is memory of an earlier file.
+    pub(crate) fn read(
+        handle: &dyn DiskFile,
+        size: u64,
+        reused: Option<FileBytes>,
+    ) -> io::Result<FileBytes> {
         let size = size as usize;
-        let mut bytes = AlignedBuf::zeroed(size);
+        let reused = reused.map(|earlier| earlier.0).filter(|bytes| bytes.len() >= size);
+        let mut bytes = reused.unwrap_or_else(|| AlignedBuf::zeroed(size));
         for (at, chunk) in bytes[..size].chunks_mut(READ_BYTES).enumerate() {
             read_or_zero(handle, (at * READ_BYTES) as u64, chunk)?;
         }

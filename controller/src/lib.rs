@@ -15,6 +15,8 @@ pub mod outcome;
 pub mod service;
 pub mod settings;
 pub mod stores;
+#[cfg(test)]
+mod testing;
 
 pub use group::{ControllerGroup, Group, GroupError};
 pub use jobs::runner::{Bootstrap, Jobs, Runner};

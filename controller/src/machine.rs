@@ -208,5 +208,40 @@ impl StateMachine for ControllerMachine {
     }
 }
 
+/// Hands for tests.
+#[cfg(test)]
+impl ControllerMachine {
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub(crate) fn is_clean(&self) -> bool {
+        self.dirty.is_empty()
+    }
+
+    /// Changes a stream's records by hand and brings indexes, counts and marks in line.
+    pub(crate) fn edit_stream<R>(
+        &mut self,
+        id: StreamId,
+        edit: impl FnOnce(&mut Stream) -> R,
+    ) -> R {
+        let stream = self.stream_mut(id);
+        let before = stream.segments.clone();
+        let result = edit(stream);
+        stream.segments.values_mut().for_each(|segment| segment.successors.clear());
+        stream.index();
+        let stream = stream.clone();
+        for (key, segment) in stream.segments {
+            if !before.contains_key(&key) {
+                self.count_segment(segment.container, 1);
+            }
+            let (epoch, number) = key;
+            self.dirty.insert(Key::Segment(common::SegmentId { stream: id, epoch, number }));
+        }
+        self.dirty.extend(stream.epochs.iter().map(|epoch| Key::Epoch(id, epoch.number)));
+        result
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,10 @@ impl Stream {
 
     /// The segments that lie wholly before the head, in order.
     pub fn before_head(&self) -> Vec<SegmentKey> {
+        if self.epochs.len() == 1 {
+            // Nothing precedes a segment of the first epoch; asked at each step of a wide stream.
+            return Vec::new();
+        }
         let mut found = BTreeSet::new();
         self.ancestors_of(self.head.keys().copied(), &mut |ancestor| {
             found.insert(ancestor);

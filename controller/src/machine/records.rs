@@ -7,7 +7,7 @@
 mod values;
 
 use bytes::Bytes;
-use common::{ContainerId, ScopeName, SegmentId, StreamEpoch, StreamId, WriterName};
+use common::{ContainerId, KeyRange, ScopeName, SegmentId, StreamEpoch, StreamId, WriterName};
 use replica::RestoreError;
 
 use crate::codec::Malformed;
@@ -120,6 +120,10 @@ impl State {
             scope.streams.insert(stream.name.stream.clone(), stream.id);
             if stream.job.is_some_and(|job| !self.jobs.contains_key(&job)) {
                 return Err(lacks(stream.id, "its job"));
+            }
+            let ranges: Vec<_> = stream.current.iter().map(|k| stream.segments[k].range).collect();
+            if !KeyRange::tiles(KeyRange::ALL, &ranges) {
+                return Err(lacks(stream.id, "a segment of its newest epoch"));
             }
             for segment in stream.segments.values() {
                 let container = self.containers.get_mut(&segment.container);

@@ -1,0 +1,179 @@
+//! Segment stores that remember what was done to which segment, and that it was done once.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Mutex, MutexGuard};
+
+use common::{ContainerId, Fence, Offset, SegmentId};
+use futures::future::{BoxFuture, ready};
+use tokio::sync::Notify;
+
+use crate::stores::{
+    SegmentLength, SegmentStores, StoreAction, StoreAnswer, StoreCommand, StoreError,
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct FakeStores {
+    inner: Mutex<Inner>,
+    /// Rung by a test that holds commands back.
+    pub(crate) gate: Notify,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Inner {
+    pub(crate) segments: BTreeMap<SegmentId, FakeSegment>,
+    /// Segments that were forgotten: they must never come back.
+    pub(crate) forgotten: BTreeSet<SegmentId>,
+    pub(crate) fences: BTreeMap<ContainerId, Fence>,
+    /// Answers given instead of carrying the next commands out.
+    pub(crate) errors: VecDeque<StoreError>,
+    pub(crate) commands: usize,
+    /// Whether commands wait for the gate.
+    pub(crate) held: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FakeSegment {
+    pub(crate) container: ContainerId,
+    pub(crate) start: Offset,
+    pub(crate) length: Offset,
+    pub(crate) sealed: bool,
+    pub(crate) deleted: bool,
+}
+
+impl FakeSegment {
+    fn new(container: ContainerId) -> Self {
+        let (start, length) = (Offset(0), Offset(0));
+        Self { container, start, length, sealed: false, deleted: false }
+    }
+}
+
+impl FakeStores {
+    pub(crate) fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    /// What a writer does: makes the segment longer.
+    pub(crate) fn grow(&self, segment: SegmentId, length: u64) {
+        let mut inner = self.inner();
+        let segment = inner.segments.get_mut(&segment).unwrap();
+        assert!(!segment.sealed && !segment.deleted, "nothing is appended to an ended segment");
+        segment.length = Offset(length);
+    }
+
+    /// Seals a segment as a scale does, and tells its length.
+    pub(crate) fn seal(&self, segment: SegmentId) -> Offset {
+        let mut inner = self.inner();
+        let segment = inner.segments.get_mut(&segment).unwrap();
+        segment.sealed = true;
+        segment.length
+    }
+
+    /// Makes a segment as a scale does.
+    pub(crate) fn make(&self, segment: SegmentId, container: ContainerId) {
+        let made = self.inner().segments.insert(segment, FakeSegment::new(container));
+        assert!(made.is_none(), "{segment} twice");
+    }
+
+    pub(crate) fn segment(&self, segment: SegmentId) -> Option<FakeSegment> {
+        self.inner().segments.get(&segment).cloned()
+    }
+
+    pub(crate) fn fail_next(&self, errors: impl IntoIterator<Item = StoreError>) {
+        self.inner().errors.extend(errors);
+    }
+
+    pub(crate) fn carry_out(&self, command: &StoreCommand) -> Result<StoreAnswer, StoreError> {
+        let mut inner = self.inner();
+        inner.commands += 1;
+        if let Some(error) = inner.errors.pop_front() {
+            return Err(error);
+        }
+        let container = command.container;
+        let fence = inner.fences.entry(container).or_default();
+        if command.fence < *fence {
+            return Err(StoreError::StaleFence { container, current: *fence });
+        }
+        *fence = command.fence;
+        inner.act(container, &command.action)
+    }
+}
+
+impl Inner {
+    fn act(
+        &mut self,
+        container: ContainerId,
+        action: &StoreAction,
+    ) -> Result<StoreAnswer, StoreError> {
+        let mut answer = StoreAnswer::default();
+        match action {
+            StoreAction::Create(segments) => {
+                for new in segments {
+                    assert!(!self.forgotten.contains(&new.segment), "{} came back", new.segment);
+                    let made = FakeSegment::new(container);
+                    let kept = self.segments.entry(new.segment).or_insert(made);
+                    assert!(!kept.deleted && kept.container == container, "{} twice", new.segment);
+                }
+            }
+            StoreAction::Seal(seals) => {
+                for seal in seals {
+                    let segment = self.found(seal.segment)?;
+                    segment.sealed = true;
+                    answer.lengths.push((seal.segment, segment.length));
+                }
+            }
+            StoreAction::Truncate(offsets) => {
+                for (id, offset) in offsets {
+                    let segment = self.found(*id)?;
+                    if *offset > segment.length {
+                        return Err(StoreError::Refused(format!("{id} is shorter than {offset}")));
+                    }
+                    segment.start = segment.start.max(*offset);
+                }
+            }
+            StoreAction::Delete(segments) => {
+                for id in segments {
+                    assert!(self.forgotten.contains(id) || self.segments[id].sealed, "{id} open");
+                    if let Some(segment) = self.segments.get_mut(id) {
+                        segment.deleted = true;
+                    }
+                }
+            }
+            StoreAction::Forget(segments) => {
+                for id in segments {
+                    let tombstone = self.segments.remove(id);
+                    assert!(tombstone.is_none_or(|segment| segment.deleted), "{id} not deleted");
+                    self.forgotten.insert(*id);
+                }
+            }
+        }
+        Ok(answer)
+    }
+
+    fn found(&mut self, id: SegmentId) -> Result<&mut FakeSegment, StoreError> {
+        let found = self.segments.get_mut(&id).filter(|segment| !segment.deleted);
+        found.ok_or_else(|| StoreError::Refused(format!("{id} does not exist")))
+    }
+}
+
+impl SegmentStores for FakeStores {
+    fn perform(&self, command: StoreCommand) -> BoxFuture<'_, Result<StoreAnswer, StoreError>> {
+        Box::pin(async move {
+            while self.inner().held {
+                self.gate.notified().await;
+            }
+            self.carry_out(&command)
+        })
+    }
+
+    fn lengths(
+        &self,
+        segments: Vec<(SegmentId, ContainerId)>,
+    ) -> BoxFuture<'_, Result<Vec<SegmentLength>, StoreError>> {
+        assert!(segments.len() <= 1_000);
+        let mut inner = self.inner();
+        let length = |(segment, _)| {
+            inner.found(segment).map(|found| SegmentLength { segment, length: found.length })
+        };
+        Box::pin(ready(segments.into_iter().map(length).collect()))
+    }
+}

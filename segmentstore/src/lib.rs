@@ -22,6 +22,8 @@ pub mod settings;
 mod shared;
 pub mod store;
 mod tail_cache;
+#[cfg(test)]
+mod testing;
 mod time_index;
 
 pub use append_core::AppendConnection;

@@ -19,7 +19,7 @@ impl ContainerMachine {
 
     fn open_segment(&mut self, open: &Open, asked: OpenSegment) -> Result<Opened, Refusal> {
         let not_found = Refusal::SegmentNotFound { segment: asked.segment };
-        let segment = self.segments.get_mut(&asked.segment).ok_or(not_found.clone())?;
+        let segment = self.segments.get_mut(&asked.segment).ok_or_else(|| not_found.clone())?;
         if segment.record.deleted {
             return Err(not_found);
         }

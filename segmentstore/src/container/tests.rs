@@ -1,1 +1,6 @@
-
+mod commands;
+mod expiry;
+mod model;
+mod order;
+mod saved;
+mod sessions;

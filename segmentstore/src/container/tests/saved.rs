@@ -1,0 +1,116 @@
+//! The saved state keeps its bytes.
+
+use replica::StateMachine;
+
+use crate::container::{ContainerMachine, Memory};
+use crate::identity::{AttributeUpdate, Expected};
+use crate::operation::Command;
+use crate::settings::Settings;
+use crate::testing::{CONTAINER, Driver, append, command, open, segment, session, successor};
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// One of everything.
+fn sample() -> Driver {
+    let mut driver = Driver::with_segment();
+    driver.up = 0x55;
+    driver.open(open(1, 0x0102, session(3, 4), false)).unwrap();
+    driver.wall = 0x66;
+    driver.append(append(1, 0x0102, session(3, 4), (0, 7)), b"hello");
+    let updates = vec![AttributeUpdate {
+        name: bytes::Bytes::from_static(b"k"),
+        expected: Expected::Absent,
+        value: Some(bytes::Bytes::from_static(b"v")),
+    }];
+    let segment = segment(1);
+    driver.give(command(2, 3, 4), Command::UpdateAttributes { segment, updates }).unwrap();
+    let successors = vec![successor(2)];
+    driver.give(command(2, 3, 5), Command::Seal { segment, successors }).unwrap();
+    driver.save();
+    driver
+}
+
+#[test]
+fn every_record_keeps_its_golden_bytes() {
+    let id = "00010000000000070000000000000001";
+    let all = "0000000000000000ffffffffffffffff";
+    let next = "00010000000000070000000000000002";
+    let golden = [
+        ("00".to_owned(), "0101000200000000000000".to_owned()),
+        (
+            format!("01{id}00"),
+            format!(
+                "010500000000000000000500000000000000{id}040064656d6f050068656c6c6f{all}0100000000\
+                 01000000{next}{all}020000000000000001000000{id}\
+                 01000200000000000000030000000000000005000000\
+                 0100000001006b010076"
+            ),
+        ),
+        (
+            format!("01{id}010000000000000000"),
+            "01000000000000000001000000000000000000000003000000000000000000000005000000".to_owned(),
+        ),
+        (
+            format!("01{id}020000000000000000"),
+            "01000000000000000001000000000000000000000066000000000000006600000000000000".to_owned(),
+        ),
+        (
+            format!("01{id}0300000000000000000000000000000102"),
+            "0103000000000000000400000007000000000000005500000000000000\
+             0100"
+                .replace(' ', ""),
+        ),
+    ];
+    let saved: Vec<_> = sample().saved.iter().map(|(key, value)| (hex(key), hex(value))).collect();
+    assert_eq!(saved, golden);
+}
+
+#[test]
+fn only_what_changed_is_saved_again() {
+    let mut driver = sample();
+    driver.save();
+    assert!(driver.machine.freeze().is_empty());
+    driver.open(open(1, 7, session(1, 1), false)).unwrap();
+    let keys: Vec<_> = driver.machine.freeze().iter().map(|change| change.key.len()).collect();
+    assert_eq!(keys, [18, 34], "the segment's record and one writer");
+}
+
+#[test]
+fn forgetting_removes_every_record_of_the_segment() {
+    let mut driver = sample();
+    driver.open(open(1, 7, session(1, 1), false)).unwrap();
+    driver.give(command(2, 4, 1), Command::Delete { segment: segment(1) }).unwrap();
+    driver.save();
+    assert_eq!(driver.restored().segment_count(), 0);
+    driver.give(command(2, 4, 2), Command::Forget { segment: segment(1) }).unwrap();
+    driver.save();
+    assert_eq!(driver.saved.len(), 1, "the container's own record: {:?}", driver.saved);
+}
+
+#[test]
+fn damaged_records_are_errors_that_name_the_record() {
+    let driver = sample();
+    for at in 0..driver.saved.len() {
+        let mut pairs: Vec<_> = driver
+            .saved
+            .iter()
+            .map(|(key, value)| (bytes::Bytes::from(key.clone()), value.clone()))
+            .collect();
+        pairs[at].1 = pairs[at].1.slice(..pairs[at].1.len() - 1);
+        let mut machine = ContainerMachine::new(CONTAINER, Memory::new(&Settings::default()));
+        let error = machine.restore(&mut pairs.clone().into_iter()).unwrap_err();
+        assert!(error.to_string().contains(&hex(&pairs[at].0)), "{error}");
+    }
+    // A whole chunk of extents that is missing shows, too.
+    let mut pairs: Vec<_> = driver
+        .saved
+        .iter()
+        .map(|(key, value)| (bytes::Bytes::from(key.clone()), value.clone()))
+        .collect();
+    pairs.remove(2);
+    let mut machine = ContainerMachine::new(CONTAINER, Memory::new(&Settings::default()));
+    let error = machine.restore(&mut pairs.into_iter()).unwrap_err();
+    assert!(error.to_string().contains("length is 5"), "{error}");
+}

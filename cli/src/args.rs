@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{append, bench, completion, config, read, scope, segment, stream, wal};
+use crate::{append, bench, completion, config, read, scope, segment, serve, stream, wal};
 
 /// Braid, an elastic event stream store
 #[derive(Debug, Parser)]
@@ -30,6 +30,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Dev(serve::DevArgs),
+    Server(serve::ServerArgs),
     Append(append::Args),
     Read(read::Args),
     Scope(scope::Args),
@@ -70,6 +72,8 @@ mod tests {
     #[case("braid bench append --spawn --data /tmp --event-size 1KiB --rate max -o json")]
     #[case("braid bench read --size 64MiB --readers 2")]
     #[case("braid bench mixed --pacing spin --duration 1s --warmup 0s")]
+    #[case("braid dev --data d --listen 127.0.0.1:0 --allow-volatile")]
+    #[case("braid server --config braid.toml --log info")]
     #[case("braid config show --origin --data d -o json")]
     #[case("braid config default")]
     #[case("braid config check braid.toml")]
@@ -98,6 +102,7 @@ mod tests {
     #[case("braid bench append --rate 0")]
     #[case("braid bench append --data /tmp")]
     #[case("braid bench append --writers 0")]
+    #[case("braid server")]
     #[case("braid wal inspect")]
     #[case("braid completion dos")]
     #[case("braid unknown")]

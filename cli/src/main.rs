@@ -46,8 +46,15 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<()> {
-    serve::start_log(cli.log.as_deref().unwrap_or("error"), TracingFormat::Text)?;
+    let log = cli.log.as_deref();
+    // A server's settings have a say in its log; everything else is quiet unless told.
     match &cli.command {
+        Command::Dev(args) => return serve::dev(args, log),
+        Command::Server(args) => return serve::server(args, log),
+        _ => serve::start_log(log.unwrap_or("error"), TracingFormat::Text)?,
+    }
+    match &cli.command {
+        Command::Dev(_) | Command::Server(_) => Ok(()),
         Command::Scope(args) => wait(scope::run(args)),
         Command::Stream(args) => wait(stream::run(args)),
         Command::Append(args) => wait(append::run(args)),

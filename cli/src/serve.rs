@@ -1,9 +1,80 @@
-//! What a server in this process shares with the other commands: its log and its errors.
+//! `braid dev` and `braid server`: a server in this process.
 
-use server::{ErrorKind, ServerError, TracingFormat};
+use std::path::PathBuf;
+
+use server::{ErrorKind, Origin, Resolved, ServerError, Stop, TracingFormat};
 use tracing_subscriber::EnvFilter;
 
 use crate::failure::{Exit, Failure, Result};
+use crate::output;
+use crate::settings::SettingsArgs;
+
+/// Run all roles on this machine, with durable data
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  braid dev
+  braid dev --data /var/tmp/braid --listen 127.0.0.1:7071
+
+It says where it is reached and what to try next, and stops on SIGINT and SIGTERM. Scopes and
+streams are created by the first append to them.")]
+pub(crate) struct DevArgs {
+    /// A settings file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+/// Run a server with a settings file
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  braid config default > braid.toml
+  braid server --config braid.toml
+  BRAID__LOG__BUDGET=4GiB braid server --config braid.toml")]
+pub(crate) struct ServerArgs {
+    /// The settings file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+/// `log`: the filter of --log, where it was given.
+pub(crate) fn dev(args: &DevArgs, log: Option<&str>) -> Result<()> {
+    let resolved = args.settings.resolve(args.config.clone())?;
+    let filter = filter(&resolved, log, "warn");
+    start_log(&filter, resolved.settings.tracing.format)?;
+    Ok(server::dev(&resolved.settings, Stop::OnSignal, &mut std::io::stdout())?)
+}
+
+pub(crate) fn server(args: &ServerArgs, log: Option<&str>) -> Result<()> {
+    let resolved = args.settings.resolve(Some(args.config.clone()))?;
+    let filter = filter(&resolved, log, "info");
+    start_log(&filter, resolved.settings.tracing.format)?;
+    Ok(server::run(&resolved.settings, Stop::OnSignal, |ready| {
+        output::note(format_args!(
+            "ready at {} with its data in {}",
+            ready.address,
+            ready.data.display()
+        ));
+    })?)
+}
+
+/// --log, else the setting where someone set it, else `quiet`.
+fn filter(resolved: &Resolved, log: Option<&str>, quiet: &str) -> String {
+    let is_set = |key: &str| {
+        resolved.entries().iter().any(|entry| entry.key == key && entry.origin != Origin::Default)
+    };
+    match log {
+        Some(filter) => filter.to_owned(),
+        None if is_set("tracing.filter") => resolved.settings.tracing.filter.clone(),
+        None => quiet.to_owned(),
+    }
+}
 
 /// Messages of the libraries go to standard error.
 pub(crate) fn start_log(filter: &str, format: TracingFormat) -> Result<()> {

@@ -77,7 +77,7 @@ fn repair(dir: &Path, accept_loss: bool, config: Option<PathBuf>, args: &Args) -
     let wal_dir = log_dir(dir)?;
     let settings = SettingsArgs::default().resolve(config)?.settings;
     // Its lock says that no server runs on it.
-    let data = DataDir::open(dir, &mut Rng::from_entropy())?;
+    let data = DataDir::open(dir, true, &mut Rng::from_entropy())?;
     let disk = open_disk(&wal_dir)?;
     let log_settings = LogSettings {
         budget: settings.log.budget,

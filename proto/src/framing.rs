@@ -17,10 +17,13 @@ pub const PREFIX_BYTES: usize = 8;
 const FLAG_KEY: u8 = 1 << 0;
 const FLAG_TIME: u8 = 1 << 1;
 /// Reserved for headers (name and value pairs between time and payload).
+#[cfg(test)]
 const FLAG_HEADERS: u8 = 1 << 2;
 /// Reserved for batches of compressed events.
+#[cfg(test)]
 const FLAG_COMPRESSED: u8 = 1 << 3;
 /// Reserved for schema ids.
+#[cfg(test)]
 const FLAG_SCHEMA: u8 = 1 << 4;
 const FLAGS_KNOWN: u8 = FLAG_KEY | FLAG_TIME;
 

@@ -13,9 +13,7 @@ pub mod framing;
 #[expect(
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
-    clippy::large_futures,
     unused_qualifications,
-    unreachable_pub,
     reason = "generated code"
 )]
 pub mod v1 {

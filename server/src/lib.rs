@@ -12,7 +12,6 @@ mod metrics;
 mod node;
 mod run;
 mod settings;
-mod tracing_output;
 
 pub use error::{ErrorKind, ServerError};
 pub use identity::{DataDir, FORMAT, Identity, Uuid};
@@ -21,4 +20,3 @@ pub use settings::{
     Cache, Checkpoint, Containers, Data, Entry, Limits, Log, Origin, Period, Resolved, Server,
     Settings, SettingsError, Sources, Tracing, TracingFormat, resolve,
 };
-pub use tracing_output::start_tracing;

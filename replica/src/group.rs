@@ -235,8 +235,8 @@ impl<M: StateMachine> Member for Group<M> {
         self.drain();
         if self.role.serving {
             self.ask_for_read_index();
-            self.propose()?;
             self.handle_ready()?;
+            self.propose()?;
         }
         self.publish();
         Ok(())

@@ -25,6 +25,8 @@ pub mod propose;
 pub mod settings;
 mod stamp;
 mod storage;
+#[cfg(test)]
+mod testing;
 mod worker;
 
 pub use entry::{Entry, Operation, Stamp};

@@ -28,6 +28,11 @@ mod tests;
 
 /// The longest time between two looks at the log's use while it is written to.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// The same once the log is well filled.
+const CLOSE_LOOK_INTERVAL: Duration = Duration::from_millis(10);
+const CLOSE_LOOK_PERMILLE: u64 = 750;
+/// Files that clients leave to the operations that free space and to the log itself.
+const FILES_KEPT: u64 = 4;
 /// When to try again what only waits for time.
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 /// How often a stalled write is noticed.
@@ -58,8 +63,9 @@ struct Slot {
 /// The last look at the log's use.
 #[derive(Debug, Default)]
 struct Look {
-    at: MonotonicTime,
+    next: MonotonicTime,
     durable: BlockSeq,
+    full: bool,
 }
 
 /// What a step leaves for others to do.
@@ -259,17 +265,26 @@ impl Worker {
     /// Now and then, while the log grows: is it full, and what of it can go?
     fn look(&mut self, now: MonotonicTime) -> Result<(), HostFailure> {
         let durable = self.log.durable();
-        if durable == self.looked.durable || now.since(self.looked.at) < LOOK_INTERVAL {
+        if !self.wants_look(durable) || now < self.looked.next {
             return Ok(());
         }
-        self.looked = Look { at: now, durable };
         let usage = self.log.usage();
         let permille = usage.used.saturating_mul(1_000) / usage.budget.max(1);
-        self.gate.set_log_full(permille >= self.settings.log_full_permille);
+        let kept = FILES_KEPT * self.settings.log.file_size.bytes();
+        let full = permille >= self.settings.log_full_permille || usage.used + kept > usage.budget;
+        let close = durable != self.looked.durable && permille >= CLOSE_LOOK_PERMILLE;
+        let next = now.plus(if close { CLOSE_LOOK_INTERVAL } else { LOOK_INTERVAL });
+        self.looked = Look { next, durable, full };
+        self.gate.set_log_full(full);
         for slot in &mut self.members {
             slot.guard(|member| member.truncate(permille))?;
         }
         Ok(())
+    }
+
+    /// A full log is watched until space comes back; any other only while it grows.
+    fn wants_look(&self, durable: BlockSeq) -> bool {
+        self.looked.full || durable != self.looked.durable
     }
 
     /// One checkpoint at a time: they are background work.
@@ -290,8 +305,7 @@ impl Worker {
 
     fn wake_at(&self, now: MonotonicTime) -> Option<MonotonicTime> {
         let seal = self.log.seal_due();
-        let look = (self.log.durable() != self.looked.durable)
-            .then(|| self.looked.at.plus(LOOK_INTERVAL).max(now));
+        let look = self.wants_look(self.log.durable()).then_some(self.looked.next);
         let save = if self.saving {
             None
         } else {

@@ -103,7 +103,7 @@ impl<M: StateMachine> Group<M> {
             self.saved.pressed = true;
         }
         let target = wanted.min(flushed);
-        if target <= self.node.store().truncated().index || self.is_blocked() {
+        if target <= self.node.store().truncated().index {
             return Ok(());
         }
         let Ok(term) = self.log.term(self.id, target) else { return Ok(()) };

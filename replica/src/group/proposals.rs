@@ -19,6 +19,9 @@ use crate::storage::proposed;
 /// costs more than the copy.
 const UNCOPIED_BYTES_MIN: usize = 64 * 1024;
 
+/// The log waits for a file that is being made.
+const PREPARING: AppendError = AppendError::Full(FullReason::Preparing);
+
 /// Proposals that were taken and not yet answered.
 pub(super) struct Proposals<O> {
     staged: VecDeque<Proposal<O>>,
@@ -157,11 +160,21 @@ fn gather_payload<O>(batch: &[Proposal<O>]) -> Bytes {
 impl<M: StateMachine> Group<M> {
     /// Turns what is staged into entries for as long as the log has room for them.
     pub(super) fn propose(&mut self) -> Result<(), Failure> {
-        while !self.proposals.staged.is_empty() && !self.is_blocked() && self.log.room() {
+        while let Some(next) = self.proposals.staged.front() {
+            if self.is_blocked() {
+                break;
+            }
+            if !self.log.room() {
+                // A finished block wakes the worker, a finished file does not.
+                self.retry = self.log.admit(self.id, next.bytes()) == Err(PREPARING);
+                break;
+            }
             let batch = self.proposals.gather();
             let Some(batch) = self.admit(batch)? else { break };
             if !batch.is_empty() {
                 self.propose_entry(batch)?;
+                // Into the log at once, so that it knows whether it has room for the next one.
+                self.handle_ready()?;
             }
         }
         Ok(())
@@ -178,7 +191,7 @@ impl<M: StateMachine> Group<M> {
         let bytes = batch.iter().map(Proposal::bytes).sum::<usize>() + envelope::HEAD_BYTES;
         match self.log.admit(self.id, bytes) {
             Ok(()) => Ok(Some(batch)),
-            Err(AppendError::Full(FullReason::Preparing)) => {
+            Err(PREPARING) => {
                 self.proposals.unstage(batch);
                 self.retry = true;
                 Ok(None)

@@ -1,1 +1,251 @@
+use common::{ByteSize, LogIndex};
 
+use super::*;
+use crate::testing::*;
+use crate::{HostFailure, ProposeError};
+
+mod cluster;
+mod crash;
+mod raft_behaviour;
+
+fn serving(machine: &mut Machine) -> Node {
+    let mut node = machine.open().unwrap();
+    node.settle().unwrap();
+    assert!(node.handle.status().serving);
+    node
+}
+
+#[test]
+fn an_outcome_comes_only_after_its_block_is_durable() {
+    let mut node = serving(&mut Machine::new(1));
+    let mut answer = propose(&node.handle, 7, 100).unwrap();
+    let step = node.step().unwrap();
+    assert!(step.write.is_some() && answer.try_recv().is_err());
+    let idle = node.step().unwrap();
+    assert!(idle.write.is_none() && answer.try_recv().is_err(), "one write is outstanding");
+    node.perform(step).unwrap();
+    assert!(answer.try_recv().is_err(), "durable but not applied");
+    node.step().unwrap();
+    assert_eq!(answer.try_recv().unwrap(), Ok(Stored { number: 7, place: 0 }));
+}
+
+#[test]
+fn a_small_block_is_written_inline_and_answered_in_the_same_step() {
+    let mut machine = Machine::new(1);
+    machine.settings.inline_write_max = ByteSize::kib(32);
+    let mut node = serving(&mut machine);
+    let mut answer = propose(&node.handle, 7, 100).unwrap();
+    let step = node.step().unwrap();
+    assert!(step.more && step.write.is_none());
+    assert!(answer.try_recv().unwrap().is_ok());
+}
+
+#[test]
+fn a_large_payload_reaches_the_state_machine_whole() {
+    let mut node = serving(&mut Machine::new(1));
+    let mut answers: Vec<_> =
+        (0..9).map(|n| propose(&node.handle, n, 70_000 * (n as usize % 2)).unwrap()).collect();
+    node.settle().unwrap();
+    for answer in &mut answers {
+        assert!(answer.try_recv().unwrap().is_ok());
+    }
+    assert_eq!(node.machine.journal.numbers(), (0..9).collect::<Vec<_>>());
+}
+
+#[test]
+fn proposals_and_queries_are_refused_until_the_group_serves() {
+    let mut machine = Machine::new(1);
+    let mut node = machine.open().unwrap();
+    let refused = propose(&node.handle, 1, 0).unwrap_err();
+    assert_eq!(refused, ProposeError::NotLeader { hint: None });
+    node.settle().unwrap();
+    assert_eq!(node.store(1).place, 0);
+}
+
+#[tokio::test]
+async fn a_query_sees_everything_acknowledged_before_it() {
+    let mut node = serving(&mut Machine::new(1));
+    node.store(5);
+    let handle = node.handle.clone();
+    let query = handle.query(|numbers: &Numbers| numbers.stored.len());
+    tokio::pin!(query);
+    assert!(futures_pending(query.as_mut()).await);
+    node.settle().unwrap();
+    assert_eq!(query.await, Ok(1));
+}
+
+/// Polls once; whether the future waits.
+async fn futures_pending(future: std::pin::Pin<&mut impl Future>) -> bool {
+    let mut future = Some(future);
+    std::future::poll_fn(|context| {
+        let pending = future.take().is_none_or(|future| future.poll(context).is_pending());
+        std::task::Poll::Ready(pending)
+    })
+    .await
+}
+
+#[test]
+fn a_full_queue_and_a_full_log_refuse_clients_but_not_what_frees_space() {
+    let mut machine = Machine::new(1);
+    machine.settings.queue_bytes_max = ByteSize(1_000);
+    let node = serving(&mut machine);
+    let _taken = propose(&node.handle, 1, 900).unwrap();
+    let full = propose(&node.handle, 2, 900).unwrap_err();
+    assert_eq!(full, ProposeError::Full { retry_after: machine.settings.retry_after });
+    assert!(node.handle.propose(proposal(3, 900).exempt()).is_ok());
+    let large = propose(&node.handle, 4, 10 << 20).unwrap_err();
+    assert!(matches!(large, ProposeError::TooLarge { .. }), "{large}");
+}
+
+#[test]
+fn a_log_at_its_budget_refuses_clients_until_space_is_freed() {
+    let mut machine = Machine::new(1);
+    machine.settings.log.budget = ByteSize::kib(128 * 8);
+    let mut node = serving(&mut machine);
+    let mut stored = 0;
+    let refused = loop {
+        node.machine.clock.advance(LOOK_INTERVAL);
+        match propose(&node.handle, stored, 20_000) {
+            Ok(mut answer) => {
+                node.settle().unwrap();
+                match answer.try_recv().unwrap() {
+                    Ok(_) => stored += 1,
+                    Err(error) => break error,
+                }
+            }
+            Err(error) => break error,
+        }
+        assert!(stored < 1_000, "the log never fills");
+        if stored == 10 {
+            // From here on something needs the log: nothing can be dropped.
+            hold(&mut node, Some(LogIndex(1)));
+        }
+    };
+    assert_eq!(refused, ProposeError::LogFull);
+    assert!(node.handle.propose(proposal(7, 10).exempt()).is_ok());
+    hold(&mut node, None);
+    (0..40).for_each(|_| node.wait(Duration::from_secs(1)));
+    let mut answer = propose(&node.handle, stored, 20_000).unwrap();
+    node.settle().unwrap();
+    assert!(answer.try_recv().unwrap().is_ok());
+}
+
+fn hold(node: &mut Node, live: Option<LogIndex>) {
+    node.machine.journal.hold(live);
+    node.settle().unwrap();
+}
+
+#[test]
+fn a_stalled_write_sheds_load_and_at_last_stops_the_node() {
+    let mut node = serving(&mut Machine::new(1));
+    let _answer = propose(&node.handle, 1, 10).unwrap();
+    let step = node.step().unwrap();
+    assert!(step.write.is_some());
+    node.machine.clock.advance(Duration::from_secs(3));
+    node.step().unwrap();
+    assert!(matches!(propose(&node.handle, 2, 10), Err(ProposeError::Full { .. })));
+    node.machine.clock.advance(Duration::from_secs(60));
+    assert!(matches!(node.step(), Err(HostFailure::Log(_))));
+}
+
+#[test]
+fn a_panic_quarantines_its_group_and_the_others_go_on() {
+    let mut machine = Machine::new(1);
+    let mut node = serving(&mut machine);
+    let other =
+        node.worker.add_group(GroupSpec::alone(GroupId(3)), Numbers::new(&Arc::default())).unwrap();
+    node.settle().unwrap();
+    let mut broken = propose(&node.handle, PANIC, 0).unwrap();
+    let mut fine = propose(&other, 1, 0).unwrap();
+    node.settle().unwrap();
+    assert_eq!(broken.try_recv().unwrap(), Err(ProposeError::Unknown));
+    assert!(fine.try_recv().unwrap().is_ok());
+    let refused = propose(&node.handle, 1, 0).unwrap_err();
+    assert!(matches!(&refused, ProposeError::Quarantined(why) if why.contains("planned")));
+    assert!(node.handle.status().quarantined.is_some());
+    let mut fine = propose(&other, 2, 0).unwrap();
+    node.settle().unwrap();
+    assert!(fine.try_recv().unwrap().is_ok());
+}
+
+#[test]
+fn an_unknown_operation_stops_its_group_now_and_at_every_restart() {
+    let mut machine = Machine::new(1);
+    let mut node = serving(&mut machine);
+    let mut answer = propose(&node.handle, UNKNOWN, 0).unwrap();
+    node.settle().unwrap();
+    assert_eq!(answer.try_recv().unwrap(), Err(ProposeError::Unknown));
+    drop(node);
+    let mut node = machine.open().unwrap();
+    node.settle().unwrap();
+    let why = node.handle.status().quarantined.unwrap();
+    assert!(why.contains("not known to this build"), "{why}");
+}
+
+#[test]
+fn state_is_saved_after_bytes_or_time_and_the_log_before_it_is_dropped() {
+    let mut machine = Machine::new(1);
+    machine.settings.checkpoint_log_bytes = ByteSize::kib(100);
+    let mut node = serving(&mut machine);
+    (0..30).for_each(|number| {
+        node.store(number);
+    });
+    assert_eq!(node.handle.status().checkpointed, LogIndex(0));
+    let mut answer = propose(&node.handle, 77, 110_000).unwrap();
+    node.settle().unwrap();
+    answer.try_recv().unwrap().unwrap();
+    let status = node.handle.status();
+    assert_eq!(status.checkpointed, status.applied);
+    assert_eq!(status.first.0, status.applied.0 + 1);
+    node.store(78);
+    node.wait(machine.settings.checkpoint_interval);
+    let status = node.handle.status();
+    assert_eq!(status.checkpointed, status.applied);
+}
+
+#[test]
+fn the_log_is_kept_for_what_the_machine_still_reads() {
+    let mut machine = Machine::new(1);
+    let mut node = serving(&mut machine);
+    (0..10).for_each(|number| {
+        node.store(number);
+    });
+    hold(&mut node, Some(LogIndex(5)));
+    node.wait(machine.settings.checkpoint_interval);
+    let status = node.handle.status();
+    assert_eq!((status.first, status.checkpointed), (LogIndex(5), status.applied));
+}
+
+#[test]
+fn an_idle_node_asks_for_no_wake_up() {
+    let mut machine = Machine::new(1);
+    let mut node = serving(&mut machine);
+    node.store(1);
+    (0..10).for_each(|_| node.wait(machine.settings.checkpoint_interval));
+    let step = node.step().unwrap();
+    assert_eq!(step.wake_at, None);
+    assert!(!step.more && step.write.is_none() && step.checkpoint.is_none());
+}
+
+#[test]
+fn a_stop_finishes_what_was_taken_and_saves_the_state() {
+    let mut machine = Machine::new(1);
+    let mut node = serving(&mut machine);
+    let mut answer = propose(&node.handle, 1, 10).unwrap();
+    node.worker.stop();
+    assert_eq!(propose(&node.handle, 2, 10).unwrap_err(), ProposeError::Stopping);
+    let mut steps = 0;
+    loop {
+        let step = node.step().unwrap();
+        let stopped = step.stopped;
+        node.perform(step).unwrap();
+        if stopped {
+            break;
+        }
+        steps += 1;
+        assert!(steps < 20);
+    }
+    assert!(answer.try_recv().unwrap().is_ok());
+    let status = node.handle.status();
+    assert_eq!((status.checkpointed, status.applied.0 > 0), (status.applied, true));
+}

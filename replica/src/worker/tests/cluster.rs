@@ -1,0 +1,330 @@
+//! Groups of several members over an in-memory network that loses, delays, doubles and reorders,
+//! on disks that lose what was not synced.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use raft::eraftpb::{Message, MessageType};
+use rstest::rstest;
+use wal::CrashOutcome;
+
+use super::*;
+use crate::GroupStatus;
+
+struct Member {
+    machine: Machine,
+    node: Option<Node>,
+    /// What the member's own threads would do, done when chance picks it.
+    work: Vec<Step>,
+}
+
+struct Cluster {
+    members: BTreeMap<u64, Member>,
+    voters: Vec<u64>,
+    learners: Vec<u64>,
+    network: Vec<Message>,
+    /// Members that nobody hears.
+    cut_off: BTreeSet<u64>,
+    journal: Arc<Journal>,
+    rng: Rng,
+    next: u64,
+    waiting: Vec<Answer>,
+    acknowledged: BTreeMap<u64, u64>,
+}
+
+impl Cluster {
+    fn new(seed: u64, voters: &[u64], learners: &[u64]) -> Self {
+        let journal = Arc::<Journal>::default();
+        let machine = |peer: &u64| {
+            let mut machine = Machine::new(seed * 100 + peer);
+            machine.journal = journal.clone();
+            machine.settings.checkpoint_log_bytes = ByteSize::kib(8);
+            (*peer, Member { machine, node: None, work: Vec::new() })
+        };
+        let members = voters.iter().chain(learners).map(machine).collect();
+        let mut cluster = Self {
+            members,
+            voters: voters.to_vec(),
+            learners: learners.to_vec(),
+            network: Vec::new(),
+            cut_off: BTreeSet::new(),
+            journal: journal.clone(),
+            rng: Rng::from_seed(seed),
+            next: 0,
+            waiting: Vec::new(),
+            acknowledged: BTreeMap::new(),
+        };
+        cluster.peers().into_iter().for_each(|peer| cluster.start(peer));
+        cluster
+    }
+
+    fn peers(&self) -> Vec<u64> {
+        self.members.keys().copied().collect()
+    }
+
+    fn start(&mut self, peer: u64) {
+        let spec = GroupSpec {
+            group: GROUP,
+            peer,
+            voters: self.voters.clone(),
+            learners: self.learners.clone(),
+        };
+        let member = self.members.get_mut(&peer).unwrap();
+        member.node = Some(member.machine.open_as(spec).unwrap());
+    }
+
+    fn crash(&mut self, peer: u64, outcome: CrashOutcome) {
+        let member = self.members.get_mut(&peer).unwrap();
+        if let Some(mut node) = member.node.take() {
+            // A process that dies answers nobody; the test's clients see a broken connection.
+            node.worker.end();
+        }
+        member.work.clear();
+        member.machine.crash(outcome);
+    }
+
+    fn step(&mut self, peer: u64) {
+        let member = self.members.get_mut(&peer).unwrap();
+        let Some(node) = &mut member.node else { return };
+        let mut step = node.step().unwrap();
+        let messages = std::mem::take(&mut step.messages);
+        member.work.push(step);
+        self.network.extend(messages.into_iter().map(|(_, message)| message));
+    }
+
+    fn work(&mut self, peer: u64) {
+        let member = self.members.get_mut(&peer).unwrap();
+        let Some(node) = &mut member.node else { return };
+        for step in std::mem::take(&mut member.work) {
+            node.perform(step).unwrap();
+        }
+    }
+
+    fn deliver(&mut self, at: usize) {
+        let message = self.network.swap_remove(at);
+        let cut = self.cut_off.contains(&message.from) || self.cut_off.contains(&message.to);
+        let Some(member) = self.members.get_mut(&message.to) else { return };
+        if let (Some(node), false) = (&mut member.node, cut) {
+            node.worker.receive(GROUP, message).unwrap();
+        }
+    }
+
+    fn deliver_all(&mut self) {
+        for message in std::mem::take(&mut self.network) {
+            self.network.push(message);
+            self.deliver(self.network.len() - 1);
+        }
+    }
+
+    fn tick(&self) {
+        for member in self.members.values() {
+            member.machine.clock.advance(Duration::from_millis(100));
+        }
+    }
+
+    fn propose(&mut self) {
+        let number = self.next;
+        for member in self.members.values() {
+            let Some(node) = &member.node else { continue };
+            if let Ok(answer) = propose(&node.handle, number, 700) {
+                self.next += 1;
+                self.waiting.push(answer);
+                return;
+            }
+        }
+    }
+
+    fn collect(&mut self) {
+        let acknowledged = &mut self.acknowledged;
+        self.waiting.retain_mut(|answer| match answer.try_recv() {
+            Ok(Ok(stored)) => {
+                assert_eq!(acknowledged.insert(stored.number, stored.place), None);
+                false
+            }
+            Ok(Err(_)) => false,
+            Err(tokio::sync::oneshot::error::TryRecvError::Empty) => true,
+            Err(error) => panic!("a taken proposal was never answered: {error}"),
+        });
+    }
+
+    /// One event that chance picks.
+    fn chaos(&mut self) {
+        let peers = self.peers();
+        let peer = peers[self.rng.below(peers.len() as u64) as usize];
+        let event = self.rng.below(1_000);
+        let at = self.rng.below(self.network.len() as u64) as usize;
+        match event {
+            0..250 => self.step(peer),
+            250..400 => self.work(peer),
+            400..760 if !self.network.is_empty() => {
+                if self.rng.chance(1, 30) {
+                    self.network.push(self.network[at].clone());
+                }
+                self.deliver(at);
+            }
+            760..775 if !self.network.is_empty() => {
+                self.network.swap_remove(at);
+            }
+            775..900 => self.tick(),
+            900..985 => self.propose(),
+            985..988 => {
+                let outcomes = [CrashOutcome::Lost, CrashOutcome::Kept, CrashOutcome::Random];
+                let outcome = outcomes[self.rng.below(3) as usize];
+                self.crash(peer, outcome);
+            }
+            988..994 if self.members[&peer].node.is_none() => self.start(peer),
+            994..996 => {
+                self.cut_off.insert(peer);
+            }
+            996.. => self.cut_off.clear(),
+            _ => {}
+        }
+        self.collect();
+    }
+
+    /// Everybody is up and hears everybody, until all have applied the same.
+    fn heal(&mut self) {
+        self.cut_off.clear();
+        for peer in self.peers() {
+            if self.members[&peer].node.is_none() {
+                self.start(peer);
+            }
+        }
+        for _ in 0..3_000 {
+            self.calm_round();
+            if self.agreed() {
+                return;
+            }
+        }
+        panic!("the group does not come to rest: {:?}", self.statuses());
+    }
+
+    fn calm_round(&mut self) {
+        self.tick();
+        for peer in self.peers() {
+            self.step(peer);
+            self.work(peer);
+            self.step(peer);
+        }
+        self.deliver_all();
+        self.collect();
+    }
+
+    fn status(&self, peer: u64) -> GroupStatus {
+        self.members[&peer].node.as_ref().unwrap().handle.status()
+    }
+
+    fn statuses(&self) -> Vec<GroupStatus> {
+        self.peers().into_iter().map(|peer| self.status(peer)).collect()
+    }
+
+    fn agreed(&self) -> bool {
+        let statuses = self.statuses();
+        let led = statuses.iter().any(|status| status.serving && status.applied == status.last);
+        let same =
+            |a: &GroupStatus, b: &GroupStatus| (a.applied, a.digest) == (b.applied, b.digest);
+        led && self.waiting.is_empty() && statuses.windows(2).all(|w| same(&w[0], &w[1]))
+    }
+
+    /// Acknowledged numbers are where their acknowledgement said, and no member gave up.
+    fn check(&self) {
+        for status in self.statuses() {
+            assert_eq!(status.quarantined, None);
+        }
+        let mut places = BTreeMap::new();
+        for number in self.journal.numbers() {
+            let next = places.len() as u64;
+            places.entry(number).or_insert(next);
+        }
+        for (number, place) in &self.acknowledged {
+            assert_eq!(places.get(number), Some(place), "{number} was acknowledged");
+        }
+    }
+}
+
+#[rstest]
+#[case::three_voters(&[1, 2, 3], &[])]
+#[case::a_voter_and_a_learner(&[1], &[2])]
+fn acknowledged_entries_survive_faults_and_all_members_agree(
+    #[case] voters: &[u64],
+    #[case] learners: &[u64],
+) {
+    let mut acknowledged = 0;
+    for seed in 0..25 {
+        let mut cluster = Cluster::new(seed, voters, learners);
+        (0..3_000).for_each(|_| cluster.chaos());
+        cluster.heal();
+        cluster.check();
+        acknowledged += cluster.acknowledged.len();
+    }
+    assert!(acknowledged > 500, "the runs show little: {acknowledged} acknowledged");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let run = |seed| {
+        let mut cluster = Cluster::new(seed, &[1, 2, 3], &[]);
+        (0..2_000).for_each(|_| cluster.chaos());
+        (cluster.journal.numbers(), cluster.acknowledged, cluster.network.len())
+    };
+    assert_eq!(run(7), run(7));
+}
+
+#[test]
+fn a_voter_that_crashes_after_any_step_never_forks_its_learner() {
+    for steps in 0..40 {
+        let mut cluster = Cluster::new(steps, &[1], &[2]);
+        let mut before_vote = None;
+        for at in 0..steps {
+            cluster.step(1);
+            let log = &cluster.members[&1].node.as_ref().unwrap().log;
+            let before_vote = before_vote.get_or_insert_with(|| log.durable());
+            let appends = |m: &Message| m.get_msg_type() == MessageType::MsgAppend;
+            let held = log.durable() == *before_vote;
+            assert!(!held || !cluster.network.iter().any(appends), "vote not durable");
+            if at % 3 == 2 {
+                cluster.work(1);
+            }
+            cluster.propose();
+            cluster.step(2);
+            cluster.work(2);
+            cluster.deliver_all();
+        }
+        cluster.crash(1, CrashOutcome::Lost);
+        cluster.collect();
+        cluster.start(1);
+        cluster.next += 1_000;
+        (0..20).for_each(|_| {
+            cluster.calm_round();
+            cluster.propose();
+        });
+        cluster.heal();
+        cluster.check();
+    }
+}
+
+#[test]
+fn a_leader_never_drops_what_a_follower_lacks() {
+    let mut cluster = Cluster::new(3, &[1, 2, 3], &[]);
+    while !cluster.agreed() {
+        cluster.calm_round();
+    }
+    let leader = cluster.peers().into_iter().find(|peer| cluster.status(*peer).serving).unwrap();
+    let behind = cluster.peers().into_iter().find(|peer| *peer != leader).unwrap();
+    let applied = cluster.status(behind).applied;
+    cluster.cut_off.insert(behind);
+    for _ in 0..100 {
+        cluster.propose();
+        cluster.calm_round();
+    }
+    let status = cluster.status(leader);
+    assert!(status.checkpointed > applied, "the state is saved far ahead: {status:?}");
+    assert!(status.first.0 <= applied.0 + 1, "entries are gone: {status:?}");
+    cluster.heal();
+    cluster.check();
+    for _ in 0..20 {
+        cluster.propose();
+        cluster.calm_round();
+    }
+    let firsts = cluster.statuses().into_iter().map(|status| status.first).max().unwrap();
+    assert!(firsts > applied, "caught up, so the leader's log can go: {firsts}");
+}

@@ -68,6 +68,8 @@ pub enum Refusal {
     StreamIdNotFound(StreamId),
     #[error("stream `{0}` is sealed and takes no more events; create another stream")]
     StreamSealed(ScopedStream),
+    #[error("stream `{0}` could not be made to the end; create it again, or delete it")]
+    NotMade(ScopedStream),
     /// Another workflow of the stream runs; wait for it and try again.
     #[error("stream `{stream}` is busy with job {job}; try again when it is done")]
     Busy { stream: ScopedStream, job: JobId },
@@ -114,7 +116,9 @@ impl Refusal {
     /// The stable reason on the wire.
     pub const fn reason(&self) -> Reason {
         match self {
-            Self::NotInitialized | Self::NoContainers | Self::Busy { .. } => Reason::Unavailable,
+            Self::NotInitialized | Self::NoContainers | Self::NotMade(_) | Self::Busy { .. } => {
+                Reason::Unavailable
+            }
             Self::ScopeNotFound(_) => Reason::ScopeNotFound,
             Self::ScopeNotEmpty { .. } => Reason::ScopeNotEmpty,
             Self::StreamNotFound(_) | Self::StreamIdNotFound(_) => Reason::StreamNotFound,

@@ -10,6 +10,7 @@ use crate::machine::records::Key;
 use crate::machine::steps::JobKind;
 use crate::machine::stream::{Epoch, Segment, Stream, StreamState};
 use crate::outcome::{Accepted, Outcome, Refusal};
+use crate::stores::JobId;
 
 impl ControllerMachine {
     pub(super) fn create_stream(
@@ -21,7 +22,10 @@ impl ControllerMachine {
     ) -> Outcome {
         self.initialized()?;
         match self.stream(name) {
-            Ok(existing) => return already_there(existing),
+            Ok(existing) => {
+                let (stream, state, job) = (existing.id, existing.state, existing.job);
+                return self.create_again(name, (stream, state, job), now);
+            }
             Err(Refusal::ScopeNotFound(_)) if create_scope => {}
             Err(Refusal::StreamNotFound(_)) => {}
             Err(refusal) => return Err(refusal),
@@ -83,16 +87,23 @@ impl ControllerMachine {
         stream.index();
         stream
     }
-}
 
-fn already_there(existing: &Stream) -> Outcome {
-    let stream = existing.id;
-    match (existing.state, existing.job) {
-        // The name is taken until the old stream is gone.
-        (StreamState::Deleting, Some(job)) => {
-            Err(Refusal::Busy { stream: existing.name.clone(), job })
-        }
-        (StreamState::Creating, job) => Ok(Accepted::StreamCreated { stream, created: false, job }),
-        _ => Ok(Accepted::StreamCreated { stream, created: false, job: None }),
+    fn create_again(
+        &mut self,
+        name: &ScopedStream,
+        (stream, state, job): (StreamId, StreamState, Option<JobId>),
+        now: WallTime,
+    ) -> Outcome {
+        let job = match (state, job) {
+            // The name is taken until the old stream is gone.
+            (StreamState::Deleting, Some(job)) => {
+                return Err(Refusal::Busy { stream: name.clone(), job });
+            }
+            (StreamState::Creating, Some(job)) => Some(job),
+            // It was given up and is begun again.
+            (StreamState::Creating, None) => Some(self.start_job(stream, JobKind::Create, now)),
+            _ => None,
+        };
+        Ok(Accepted::StreamCreated { stream, created: false, job })
     }
 }

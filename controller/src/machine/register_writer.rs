@@ -60,6 +60,7 @@ fn check_registration(
     match (stream.state, stream.job) {
         (StreamState::Deleting, _) => Err(Refusal::StreamNotFound(name())),
         (StreamState::Creating, Some(job)) => Err(Refusal::Busy { stream: name(), job }),
+        (StreamState::Creating, None) => Err(Refusal::NotMade(name())),
         _ if known => Ok(()),
         _ if !create => Err(Refusal::WriterNotFound { stream: name(), writer: writer.to_string() }),
         (StreamState::Sealing | StreamState::Sealed, _) => Err(Refusal::StreamSealed(name())),

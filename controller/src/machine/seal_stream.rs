@@ -14,9 +14,11 @@ impl ControllerMachine {
         match (state, job) {
             (StreamState::Deleting, _) => Err(Refusal::StreamNotFound(name.clone())),
             (StreamState::Sealed, _) => Ok(Accepted::Started { stream, job: None }),
-            (StreamState::Sealing, job) => Ok(Accepted::Started { stream, job }),
+            (StreamState::Sealing, Some(_)) => Ok(Accepted::Started { stream, job }),
             (_, Some(job)) => Err(Refusal::Busy { stream: name.clone(), job }),
-            (_, None) => {
+            (StreamState::Creating, None) => Err(Refusal::NotMade(name.clone())),
+            // A seal that was given up is begun again, too.
+            (StreamState::Active | StreamState::Sealing, None) => {
                 self.stream_mut(stream).state = StreamState::Sealing;
                 let job = self.start_job(stream, JobKind::Seal, now);
                 Ok(Accepted::Started { stream, job: Some(job) })

@@ -74,6 +74,17 @@ impl Job {
         self.phases(stream).into_iter().map(|(_, segments)| self.steps_for(segments)).sum()
     }
 
+    /// The phase that the next step is of.
+    fn phase(&self, stream: &Stream) -> Option<Phase> {
+        let mut ends = 0;
+        let mut phases = self.phases(stream).into_iter();
+        let phase = phases.find(|(_, segments)| {
+            ends += self.steps_for(*segments);
+            self.step < ends
+        });
+        phase.map(|(phase, _)| phase)
+    }
+
     pub(crate) fn steps_for(&self, segments: usize) -> u32 {
         let segments = u32::try_from(segments).expect("a stream's segments are limited below 2^32");
         segments.div_ceil(self.batch)
@@ -138,15 +149,22 @@ impl ControllerMachine {
         }
     }
 
-    /// Ends a truncation that the store refuses for good: the head stays where it was moved to,
-    /// the stream is free for other work. Other kinds go on trying, since nothing may come of
-    /// leaving a stream half made, half sealed or half deleted.
+    /// What a segment store refuses for good, which only lost data or a defect brings about, ends
+    /// the job, so that the stream is free for another: what was asked can be asked again, and the
+    /// stream can be deleted. Deletion itself goes on: its seals are there for writers that are
+    /// alive and may fail, its deletes are never refused.
     pub(super) fn step_failed(&mut self, id: JobId, step: u32, message: &str) -> Outcome {
-        let found = self.state.jobs.get(&id);
-        let at_step = |job: &&Job| job.step == step && job.kind == JobKind::Truncate;
-        let Some(stream) = found.filter(at_step).map(|job| job.stream) else {
+        let Some(job) = self.state.jobs.get(&id).filter(|job| job.step == step) else {
             return Ok(Accepted::StepPassed { job: id });
         };
+        let (stream, kind) = (job.stream, job.kind);
+        if matches!(kind, JobKind::Delete { .. }) {
+            let sealing = job.phase(&self.state.streams[&stream]) == Some(Phase::Seal);
+            return match sealing {
+                true => self.step_done(id, step, &[]),
+                false => Ok(Accepted::StepPassed { job: id }),
+            };
+        }
         self.state.jobs.remove(&id);
         self.stream_mut(stream).job = None;
         self.state.failures.insert(id, message.to_owned());

@@ -26,6 +26,9 @@ impl ControllerMachine {
         if let Some(job) = found.job {
             return Err(Refusal::Busy { stream: found.name.clone(), job });
         }
+        if found.state == StreamState::Creating {
+            return Err(Refusal::NotMade(found.name.clone()));
+        }
         let fits = found.check_cut(cut);
         fits.map_err(|problem| Refusal::CutDoesNotFit { stream: found.name.clone(), problem })?;
         let head = found.head_after(cut);

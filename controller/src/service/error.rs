@@ -27,6 +27,9 @@ pub(super) enum ServiceError {
     Group(#[from] GroupError),
     #[error(transparent)]
     Wait(#[from] WaitError),
+    /// The head has moved, but a store does not have the bytes that the cut says it has.
+    #[error("the head was moved, but a segment could not be truncated: {0}")]
+    Truncation(String),
     #[error("lengths of the cut's segments could not be checked: {0}")]
     Store(#[from] StoreError),
     #[error("the state machine gave an answer that does not fit the question: {0}; report this")]
@@ -45,7 +48,8 @@ impl ServiceError {
             Self::Refused(refusal) => refusal.reason(),
             Self::Group(error) | Self::Wait(WaitError::Group(error)) => reason_of_group(error),
             Self::Wait(WaitError::Late { .. }) => Reason::Unavailable,
-            Self::Wait(WaitError::Failed { .. }) => Reason::OutOfRange,
+            Self::Truncation(_) => Reason::OutOfRange,
+            Self::Wait(WaitError::Failed { .. }) => Reason::Internal,
             Self::Store(StoreError::Refused(_)) => Reason::OutOfRange,
             Self::Store(_) => Reason::Unavailable,
             Self::Bug(_) => Reason::Internal,

@@ -8,6 +8,7 @@ use common::{ContainerId, Offset, ScopedStream, SegmentId, StreamId};
 use futures::{StreamExt, TryStreamExt, stream};
 use proto::v1;
 
+use crate::jobs::runner::WaitError;
 use crate::machine::{ControllerMachine, Stream};
 use crate::operation::{CutOffsets, Operation};
 use crate::outcome::{CutProblem, Refusal};
@@ -35,8 +36,12 @@ impl ControllerService {
         let checked = self.query(move |machine| check(machine, &asked.0, &asked.1)).await??;
         self.check_lengths(&name, &cut, checked.unsealed).await?;
         let (stream, cut) = (checked.stream, checked.cut);
-        self.carry_out(Operation::TruncateStream { stream, cut }).await?;
-        Ok(v1::TruncateStreamResponse {})
+        match self.carry_out(Operation::TruncateStream { stream, cut }).await {
+            Err(ServiceError::Wait(WaitError::Failed { problem, .. })) => {
+                Err(ServiceError::Truncation(problem))
+            }
+            answered => answered.map(|()| v1::TruncateStreamResponse {}),
+        }
     }
 
     async fn check_lengths(

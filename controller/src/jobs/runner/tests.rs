@@ -1,1 +1,207 @@
-//! Tests.
+//! The runner over a group in memory, on a paused clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{Fence, Offset, Rng, Tasks, Term};
+use tokio::time::Instant;
+
+use crate::group::{Group, GroupError};
+use crate::jobs::runner::{Bootstrap, Jobs, Runner, WaitError};
+use crate::machine::{ControllerMachine, StreamState};
+use crate::operation::Operation;
+use crate::outcome::Accepted;
+use crate::settings::ControllerSettings;
+use crate::stores::{JobId, StoreError};
+use crate::testing::{FakeStores, LocalGroup, containers, create, cut, name};
+
+struct Node {
+    group: Arc<LocalGroup>,
+    stores: Arc<FakeStores>,
+    jobs: Jobs,
+    tasks: Tasks,
+}
+
+impl Node {
+    async fn start() -> Self {
+        Self::start_with(LocalGroup::leading(ControllerMachine::new(), 1), FakeStores::default())
+            .await
+    }
+
+    async fn start_with(group: LocalGroup, stores: FakeStores) -> Self {
+        let (group, stores, tasks) = (Arc::new(group), Arc::new(stores), Tasks::new());
+        let progress = group.machine().progress();
+        let mut rng = Rng::from_seed(1);
+        let bootstrap = Bootstrap::single(&mut rng, containers());
+        let settings = ControllerSettings::default();
+        let runner = Runner::new(settings, rng, group.clone(), stores.clone(), progress, bootstrap);
+        let jobs = runner.start(&tasks);
+        let node = Self { group, stores, jobs, tasks };
+        if node.group.leadership().borrow().serving.is_some() {
+            node.until(|machine| !machine.containers().is_empty()).await;
+        }
+        node
+    }
+
+    /// Lets time pass until the state is as wanted.
+    async fn until(&self, wanted: impl Fn(&ControllerMachine) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(600);
+        while !wanted(&self.group.machine()) {
+            assert!(Instant::now() < deadline, "the state did not become what was wanted");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn submit(&self, operation: Operation) -> JobId {
+        match self.group.submit(operation).await.unwrap().unwrap() {
+            Accepted::StreamCreated { job, .. } | Accepted::Started { job, .. } => job.unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn wait(&self, job: JobId) -> Result<(), WaitError> {
+        self.jobs.wait(job, self.jobs.deadline()).await
+    }
+
+    fn state_of(&self, stream: &str) -> StreamState {
+        self.group.machine().stream(&name(stream)).unwrap().state
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_leader_gives_the_cluster_its_identity_and_later_ones_change_nothing() {
+    let node = Node::start().await;
+    let submitted = node.group.submitted();
+    assert!(matches!(
+        submitted[..],
+        [Operation::Initialize { .. }, Operation::RegisterStore { .. }]
+    ));
+    node.group.lead(Some(2));
+    let job = node.submit(create("demo/hello", 1)).await;
+    node.wait(job).await.unwrap();
+    assert_eq!(node.group.submitted().len(), 2 + 2, "an operation and its only step");
+    node.tasks.stop().await;
+    assert!(!node.tasks.failed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_job_is_answered_when_it_is_done() {
+    let node = Node::start().await;
+    let job = node.submit(create("demo/hello", 4)).await;
+    let (first, second) = tokio::join!(node.wait(job), node.wait(job));
+    assert_eq!((first, second), (Ok(()), Ok(())));
+    assert_eq!(node.state_of("demo/hello"), StreamState::Active);
+    assert_eq!(node.wait(job).await, Ok(()), "after the fact, too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_is_tried_until_the_store_does_it() {
+    let node = Node::start().await;
+    let unavailable = || StoreError::Unavailable("an election".into());
+    node.stores.fail_next(std::iter::repeat_with(unavailable).take(12));
+    let started = Instant::now();
+    let job = node.submit(create("demo/hello", 4)).await;
+    node.wait(job).await.unwrap();
+    assert_eq!(node.stores.inner().segments.len(), 4);
+    let slowest = Duration::from_secs(5);
+    assert!(Instant::now() - started < slowest, "delays grow, but stay bounded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_whose_outcome_was_lost_is_recorded_once() {
+    let node = Node::start().await;
+    let job = node.submit(create("demo/hello", 1)).await;
+    *node.group.lose_outcomes.lock().unwrap() = 3;
+    node.wait(job).await.unwrap();
+    node.until(|machine| machine.jobs().is_empty()).await;
+    assert_eq!(node.state_of("demo/hello"), StreamState::Active);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_too_long_is_told_and_the_job_goes_on() {
+    let node = Node::start().await;
+    node.stores.inner().held = true;
+    let job = node.submit(create("demo/hello", 1)).await;
+    assert_eq!(node.wait(job).await, Err(WaitError::Late { job }));
+    node.stores.inner().held = false;
+    node.stores.gate.notify_waiters();
+    assert_eq!(node.wait(job).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_truncation_that_the_store_refuses_is_given_up_with_its_reason() {
+    let node = Node::start().await;
+    let job = node.submit(create("demo/hello", 1)).await;
+    node.wait(job).await.unwrap();
+    let stream = node.group.machine().stream(&name("demo/hello")).unwrap().id;
+    let truncate = Operation::TruncateStream { stream, cut: cut(&[(0, 0, 9)]) };
+    let job = node.submit(truncate).await;
+    let failed = node.wait(job).await.unwrap_err();
+    assert!(failed.to_string().contains("shorter than 9"), "{failed}");
+    let job = node.submit(Operation::SealStream { stream: name("demo/hello") }).await;
+    assert_eq!(node.wait(job).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_does_not_lead_commands_nothing_until_it_does() {
+    let group = LocalGroup::leading(crate::testing::machine(), 1);
+    group.machine().apply_operation(&create("demo/hello", 2), crate::testing::NOW).unwrap();
+    group.lead(None);
+    let node = Node::start_with(group, FakeStores::default()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(node.stores.inner().commands, 0);
+    let job = *node.group.machine().jobs().first_key_value().unwrap().0;
+    let refused = node.wait(job).await;
+    assert_eq!(refused, Err(WaitError::Group(GroupError::NotLeader { hint: None })));
+    node.group.lead(Some(5));
+    node.until(|machine| machine.jobs().is_empty()).await;
+    let fence = Fence { incarnation: 1.into(), term: Term(5) };
+    assert!(node.stores.inner().fences.values().all(|known| *known == fence));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_the_stores_know_as_deposed_stays_quiet_and_the_next_one_finishes() {
+    let node = Node::start().await;
+    let newer = Fence { incarnation: 1.into(), term: Term(7) };
+    for container in containers() {
+        node.stores.inner().fences.insert(container, newer);
+    }
+    let job = node.submit(create("demo/hello", 4)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(node.stores.inner().segments.is_empty());
+    let tried = node.stores.inner().commands;
+    assert!(tried <= 4 * 6, "{tried} commands in ten seconds");
+    node.group.lead(Some(8));
+    node.until(|machine| machine.jobs().is_empty()).await;
+    assert_eq!(node.wait(job).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_run_side_by_side_up_to_the_limit_and_all_end() {
+    let node = Node::start().await;
+    node.stores.inner().held = true;
+    let mut jobs = Vec::new();
+    for number in 0..100 {
+        jobs.push(node.submit(create(&format!("demo/s{number}"), 1)).await);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(node.stores.inner().commands, 0);
+    node.stores.inner().held = false;
+    node.stores.gate.notify_waiters();
+    for job in jobs {
+        assert_eq!(node.wait(job).await, Ok(()));
+    }
+    assert_eq!(node.stores.inner().segments.len(), 100);
+    assert!(node.stores.inner().segments.values().all(|s| s.length == Offset(0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_ends_the_runner_while_a_store_does_not_answer() {
+    let node = Node::start().await;
+    node.stores.inner().held = true;
+    node.submit(create("demo/hello", 1)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    node.tasks.stop().await;
+    assert!(!node.tasks.failed());
+    assert_eq!(node.state_of("demo/hello"), StreamState::Creating);
+}

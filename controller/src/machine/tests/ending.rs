@@ -7,6 +7,7 @@ use crate::jobs::pending_steps;
 use crate::machine::StreamState;
 use crate::operation::Operation;
 use crate::outcome::{Accepted, Refusal};
+use crate::settings::JOB_FAILURES_MAX;
 use crate::stores::{JobId, StoreAction};
 use crate::testing::{FakeStores, apply, create, created, cut, machine, name, run_jobs};
 
@@ -142,21 +143,74 @@ fn a_step_is_recorded_once_and_only_in_its_turn() {
     assert_eq!(apply(&mut machine, &unknown), Ok(Accepted::StepPassed { job: JobId(99) }));
 }
 
+fn give_up(machine: &mut crate::ControllerMachine, job: JobId) {
+    let failed = Operation::StepFailed { job, step: 0, message: "lost".into() };
+    let recorded = Accepted::StepRecorded { job, finished: true };
+    assert_eq!(apply(machine, &failed), Ok(recorded));
+    assert_eq!(machine.failure_of(job), Some("lost"));
+    assert_eq!(apply(machine, &failed), Ok(Accepted::StepPassed { job }));
+}
+
 #[test]
-fn only_a_truncation_is_given_up_and_leaves_the_stream_free() {
+fn a_job_that_is_given_up_leaves_the_stream_free_and_can_be_begun_again() {
     let (mut machine, stores) = (machine(), FakeStores::default());
     let outcome = apply(&mut machine, &create("demo/hello", 1)).unwrap();
     let Accepted::StreamCreated { stream, job: Some(job), .. } = outcome else { panic!() };
-    let failed = |job| Operation::StepFailed { job, step: 0, message: "beyond".into() };
-    assert_eq!(apply(&mut machine, &failed(job)), Ok(Accepted::StepPassed { job }));
-    run_jobs(&mut machine, &stores);
+    give_up(&mut machine, job);
     let truncate = Operation::TruncateStream { stream, cut: cut(&[(0, 0, 1)]) };
-    let job = stream_job(&mut machine, &truncate).unwrap();
-    let recorded = Accepted::StepRecorded { job, finished: true };
-    assert_eq!(apply(&mut machine, &failed(job)), Ok(recorded));
-    assert_eq!(machine.failure_of(job), Some("beyond"));
-    assert!(machine.jobs().is_empty());
+    let register = Operation::RegisterWriter {
+        stream: name("demo/hello"),
+        writer: "w".parse().unwrap(),
+        create: true,
+        source_fingerprint: 0,
+    };
+    for operation in [seal(), truncate.clone(), register] {
+        assert_eq!(refused(&mut machine, &operation), Refusal::NotMade(name("demo/hello")));
+    }
+    let outcome = apply(&mut machine, &create("demo/hello", 1)).unwrap();
+    assert!(matches!(outcome, Accepted::StreamCreated { created: false, job: Some(_), .. }));
+    run_jobs(&mut machine, &stores);
+    assert_eq!(machine.stream_by_id(stream).unwrap().state, StreamState::Active);
+
+    for operation in [truncate, seal()] {
+        let job = stream_job(&mut machine, &operation).unwrap();
+        give_up(&mut machine, job);
+        assert!(machine.jobs().is_empty());
+    }
+    let stream_state =
+        |machine: &crate::ControllerMachine| machine.stream_by_id(stream).unwrap().state;
+    assert_eq!(stream_state(&machine), StreamState::Sealing);
     assert!(stream_job(&mut machine, &seal()).is_some());
+    run_jobs(&mut machine, &stores);
+    assert_eq!(stream_state(&machine), StreamState::Sealed);
+}
+
+#[test]
+fn a_deletion_is_never_given_up_and_passes_over_what_cannot_be_sealed() {
+    let (mut machine, stores) = (machine(), FakeStores::default());
+    created(&mut machine, &stores, "demo/hello", 1);
+    let job = stream_job(&mut machine, &delete()).unwrap();
+    let failed = |step| Operation::StepFailed { job, step, message: "lost".into() };
+    let passed_over = Accepted::StepRecorded { job, finished: false };
+    assert_eq!(apply(&mut machine, &failed(0)), Ok(passed_over));
+    assert_eq!(apply(&mut machine, &failed(1)), Ok(Accepted::StepPassed { job }));
+    assert_eq!(machine.failure_of(job), None);
+    assert_eq!(machine.jobs()[&job].step, 1);
+}
+
+#[test]
+fn only_the_newest_failures_are_remembered() {
+    let (mut machine, stores) = (machine(), FakeStores::default());
+    let stream = created(&mut machine, &stores, "demo/hello", 1);
+    let mut jobs = Vec::new();
+    for offset in 1..=JOB_FAILURES_MAX as u64 + 1 {
+        let truncate = Operation::TruncateStream { stream, cut: cut(&[(0, 0, offset)]) };
+        let job = stream_job(&mut machine, &truncate).unwrap();
+        give_up(&mut machine, job);
+        jobs.push(job);
+    }
+    assert_eq!(machine.failure_of(jobs[0]), None);
+    assert!(jobs[1..].iter().all(|job| machine.failure_of(*job).is_some()));
 }
 
 #[test]

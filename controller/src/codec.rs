@@ -101,7 +101,7 @@ impl<'a> Decoder<'a> {
     }
 
     pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
-        let (taken, rest) = self.rest.split_at_checked(count).ok_or(self.malformed())?;
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or_else(|| self.malformed())?;
         self.rest = rest;
         Ok(taken)
     }
@@ -170,7 +170,7 @@ impl<'a> Decoder<'a> {
 
     pub(crate) fn range(&mut self) -> Result<KeyRange, Malformed> {
         let (low, high) = (self.u64()?, self.u64()?);
-        KeyRange::new(low, high).ok_or(self.malformed())
+        KeyRange::new(low, high).ok_or_else(|| self.malformed())
     }
 
     pub(crate) fn finish(self) -> Result<(), Malformed> {

@@ -70,7 +70,7 @@ fn answer(
         stream.check_writer(writer, epoch)?;
     }
     let kind = segments_kind(stream.id, question.set);
-    let from = question.page.from_key(&kind)?;
+    let from = question.page.start_key(&kind)?;
     let head;
     let keys = match question.set {
         v1::SegmentSet::HeadSegments => {

@@ -31,7 +31,7 @@ fn answer(
     }
     let segment = stream.segment(Stream::key_of(id)).ok_or(Refusal::SegmentNotFound(id))?;
     let kind = successors_kind(id);
-    let from = page.from_key(&kind)?;
+    let from = page.start_key(&kind)?;
     let keys = by_range(stream, segment.successors.iter().copied());
     let found = places(machine, stream, &keys, from, page)?;
     let found = page.cut(found, |_, next| key_token(&kind, next.range.low()));

@@ -56,7 +56,7 @@ impl PageRequest {
     }
 
     /// Where a list of segments under `kind` goes on; `None`: at its beginning.
-    pub(super) fn from_key(&self, kind: &str) -> Result<Option<u64>, ServiceError> {
+    pub(super) fn start_key(&self, kind: &str) -> Result<Option<u64>, ServiceError> {
         if self.token.is_empty() {
             return Ok(None);
         }

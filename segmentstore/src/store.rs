@@ -186,7 +186,7 @@ pub struct UpTime {
 
 impl UpTime {
     /// The up-time that an entry proposed at `now` would about be stamped with.
-    fn estimate(&mut self, up_micros: u64, now: MonotonicTime) -> u64 {
+    pub(crate) fn estimate(&mut self, up_micros: u64, now: MonotonicTime) -> u64 {
         match self.seen {
             Some((seen, at)) if seen == up_micros => up_micros + now.since(at).as_micros() as u64,
             _ => {

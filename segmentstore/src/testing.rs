@@ -202,3 +202,6 @@ impl Driver {
         (view.bounds.start, bytes.split_off(skip))
     }
 }
+
+mod container;
+pub(crate) use container::{FakeContainer, FakeLog};

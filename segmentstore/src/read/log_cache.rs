@@ -144,10 +144,14 @@ impl LogCache {
                 }
                 Asked::Absent => {
                     let room = self.pool.room().await;
-                    if let Some((run, _)) = self.entries.claim_run(group, indices) {
-                        let load = Load::new(self.entries.clone(), group, run);
-                        self.pool.submit(room, move || load.run());
-                    }
+                    // Asked for before it is read: a failure reaches whoever waits then.
+                    let Some((run, loaded)) = self.entries.claim_first(group, indices) else {
+                        continue;
+                    };
+                    let load = Load::new(self.entries.clone(), group, run);
+                    self.pool.submit(room, move || load.run());
+                    self.read_ahead(group, &indices[1..]);
+                    return loaded.await.unwrap_or(Err(LoadError::GivenUp));
                 }
             }
         }
@@ -164,7 +168,7 @@ impl LogCache {
     fn read_ahead(&self, group: GroupId, mut indices: &[LogIndex]) {
         while !indices.is_empty() {
             let Some(room) = self.pool.spare_room() else { return };
-            let Some((run, taken)) = self.entries.claim_run(group, indices) else { return };
+            let Some((run, taken)) = self.entries.lock().claim_run(group, indices) else { return };
             indices = &indices[taken..];
             let load = Load::new(self.entries.clone(), group, run);
             self.pool.submit(room, move || load.run());
@@ -190,22 +194,22 @@ impl Entries {
         }
     }
 
-    /// Marks the first run of absent consecutive entries among `indices` as being read. Returns it
-    /// and how many of `indices` it and what stands before it are.
-    fn claim_run(&self, group: GroupId, indices: &[LogIndex]) -> Option<(Range<u64>, usize)> {
+    /// Claims the run at the beginning of `indices` and waits for its first entry, unless that is
+    /// there or being read by now.
+    fn claim_first(
+        &self,
+        group: GroupId,
+        indices: &[LogIndex],
+    ) -> Option<(Range<u64>, oneshot::Receiver<Loaded>)> {
+        let key = (group, *indices.first()?);
         let mut state = self.lock();
-        let skipped = indices.iter().position(|i| !state.slots.contains_key(&(group, *i)))?;
-        let start = indices[skipped].0;
-        let mut run = start..start;
-        for index in &indices[skipped..] {
-            if index.0 != run.end || state.slots.contains_key(&(group, *index)) {
-                break;
-            }
-            state.slots.insert((group, *index), Slot::Loading(Vec::new()));
-            run.end += 1;
+        if state.slots.contains_key(&key) {
+            return None;
         }
-        let taken = skipped + (run.end - run.start) as usize;
-        Some((run, taken))
+        let (run, _) = state.claim_run(group, indices)?;
+        let (reply, loaded) = oneshot::channel();
+        state.slots.insert(key, Slot::Loading(vec![reply]));
+        Some((run, loaded))
     }
 
     /// Makes entries ready and wakes who waits for them.
@@ -259,6 +263,25 @@ impl Entries {
         for reply in replies {
             let _ = reply.send(Err(error.clone()));
         }
+    }
+}
+
+impl State {
+    /// Marks the first run of absent consecutive entries among `indices` as being read. Returns it
+    /// and how many of `indices` it and what stands before it are. Whoever claims, reads.
+    fn claim_run(&mut self, group: GroupId, indices: &[LogIndex]) -> Option<(Range<u64>, usize)> {
+        let skipped = indices.iter().position(|i| !self.slots.contains_key(&(group, *i)))?;
+        let start = indices[skipped].0;
+        let mut run = start..start;
+        for index in &indices[skipped..] {
+            if index.0 != run.end || self.slots.contains_key(&(group, *index)) {
+                break;
+            }
+            self.slots.insert((group, *index), Slot::Loading(Vec::new()));
+            run.end += 1;
+        }
+        let taken = skipped + (run.end - run.start) as usize;
+        Some((run, taken))
     }
 }
 

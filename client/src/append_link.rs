@@ -198,10 +198,11 @@ impl AppendLink {
             waker.wake();
         }
         drop(state);
+        let problem = error.to_string();
         let fatal = matches!(error.kind(), ErrorKind::InvalidRequest | ErrorKind::Denied);
         for member in self.members() {
             let Some(writer) = member.writer.upgrade() else { continue };
-            writer.on_disconnect(member.link, client);
+            writer.on_disconnect(member.link, &problem, client);
             if fatal {
                 writer.fail(error.clone());
             }

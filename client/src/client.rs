@@ -243,7 +243,9 @@ impl Inner {
                 Err(error) => error,
             };
             let pause = match &error {
-                ClientError::Refused(refusal) => refusal.retry_after.unwrap_or(backoff.pause()),
+                ClientError::Refused(refusal) => {
+                    refusal.retry_after.unwrap_or_else(|| backoff.pause())
+                }
                 _ => backoff.pause(),
             };
             if !error.is_transient() || started.elapsed() + pause >= self.config.request_timeout {

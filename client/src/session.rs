@@ -176,6 +176,7 @@ pub struct WriterCore {
     resume: Resume,
     already_stored: u64,
     stalled_since: Option<MonotonicTime>,
+    trouble: Option<String>,
     failed: Option<ClientError>,
 }
 
@@ -220,6 +221,7 @@ impl WriterCore {
             resume,
             already_stored: 0,
             stalled_since: None,
+            trouble: None,
             failed: None,
         };
         for place in places {
@@ -305,6 +307,11 @@ impl WriterCore {
     /// Since when nothing has gone forward although something should.
     pub fn stalled_since(&self) -> Option<MonotonicTime> {
         self.stalled_since
+    }
+
+    /// What stands in the way, while something does.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 
     /// Does what is due.

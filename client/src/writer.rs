@@ -122,10 +122,7 @@ impl EventWriter {
     /// framing included. Returns the last one's number; the others have the numbers before it.
     pub async fn append_batch(&mut self, key: &str, events: &[Event<'_>]) -> Result<EventNumber> {
         loop {
-            let mut core = self.shared.core();
-            let pushed = core.push_batch(key, events)?;
-            self.shared.pushed(core);
-            if let Some(number) = number_of(pushed) {
+            if let Some(number) = self.try_append_batch(key, events)? {
                 return Ok(number);
             }
             let mut bytes = 0;
@@ -134,6 +131,18 @@ impl EventWriter {
             }
             self.shared.room_for(bytes).await?;
         }
+    }
+
+    /// As [`EventWriter::append_batch`], without ever waiting: `None` where memory is used up.
+    pub fn try_append_batch(
+        &mut self,
+        key: &str,
+        events: &[Event<'_>],
+    ) -> Result<Option<EventNumber>> {
+        let mut core = self.shared.core();
+        let pushed = core.push_batch(key, events)?;
+        self.shared.pushed(core);
+        Ok(number_of(pushed))
     }
 
     /// A future for the acknowledgement of everything up to `number`.
@@ -171,6 +180,13 @@ impl EventWriter {
     /// Events that were stored by an earlier process of this named writer and not sent again.
     pub fn already_stored(&self) -> u64 {
         self.shared.core().already_stored()
+    }
+
+    /// What stands in the way of acknowledgements at the moment, in words for people; `None` while
+    /// all is well. The writer goes on trying until
+    /// [`ClientConfig::retry_deadline`](crate::ClientConfig::retry_deadline).
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.core().trouble().map(str::to_owned)
     }
 
     /// How the writer's name is known; `None` for an anonymous writer.

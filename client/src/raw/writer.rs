@@ -3,8 +3,6 @@
 //! The same chain as for events, with each append as one number: an append whose answer was lost
 //! is found to be stored, or not, at the next `Open`.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use common::limits::EVENT_BYTES_MAX;
 use common::{Attempt, Offset, WriterEpoch, WriterId, WriterSession};
@@ -20,7 +18,7 @@ use crate::append_link::hello;
 use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::connection::store_client;
-use crate::error::{ClientError, Result};
+use crate::error::{ClientError, ErrorKind, Result};
 use crate::session::Slots;
 use crate::streams::SegmentPlace;
 
@@ -36,14 +34,16 @@ pub struct SegmentWriter {
     stored: u64,
     /// The number that the next append gets: one that was refused is not used again.
     next: u64,
-    sent: bool,
-    session: Option<Session>,
+    /// The append under way was sent once, so that it may be stored.
+    in_doubt: bool,
+    connection: Option<Connection>,
+    /// Whether appends may be sent on the connection.
+    is_open: bool,
     backoff: Backoff,
 }
 
-/// An open connection.
 #[derive(Debug)]
-struct Session {
+struct Connection {
     requests: mpsc::Sender<v1::AppendRequest>,
     answers: Streaming<v1::AppendResponse>,
     slots: Slots,
@@ -68,8 +68,9 @@ impl SegmentWriter {
             attempt: Attempt(0),
             stored: 0,
             next: 1,
-            sent: false,
-            session: None,
+            in_doubt: false,
+            connection: None,
+            is_open: false,
             backoff,
         }
     }
@@ -86,6 +87,7 @@ impl SegmentWriter {
         }
         let number = self.next;
         self.next += 1;
+        self.in_doubt = false;
         let started = self.client.inner.now();
         loop {
             let error = match self.attempt(&data, expected, number).await {
@@ -96,7 +98,10 @@ impl SegmentWriter {
                 }
                 Err(error) => error,
             };
-            self.session = None;
+            self.is_open = false;
+            if error.kind() == ErrorKind::Unavailable {
+                self.connection = None;
+            }
             let waited = self.client.inner.now().since(started);
             let patience = self.client.inner.config.retry_deadline;
             if !error.is_transient() || patience.is_some_and(|patience| waited >= patience) {
@@ -112,7 +117,7 @@ impl SegmentWriter {
         expected: Option<Offset>,
         number: u64,
     ) -> Result<Offset> {
-        if self.session.is_none() {
+        if !self.is_open {
             let opened = self.open().await?;
             if opened.last_number >= number {
                 return Ok(Offset(opened.length));
@@ -129,8 +134,9 @@ impl SegmentWriter {
             }
             // An append that failed in doubt may have been stored after all.
             self.stored = opened.last_number;
+            self.is_open = true;
         }
-        let slot = self.session()?.slot;
+        let slot = self.connection()?.slot;
         let block = v1::AppendBlock {
             slot,
             previous_number: self.stored,
@@ -139,7 +145,7 @@ impl SegmentWriter {
             expected_offset: expected.map(|offset| offset.0),
             data: data.clone(),
         };
-        self.sent = true;
+        self.in_doubt = true;
         self.send(Message::Blocks(v1::AppendBlocks { blocks: vec![block] })).await?;
         match self.answer().await? {
             Outcome::Stored(length) => Ok(length),
@@ -148,46 +154,56 @@ impl SegmentWriter {
         }
     }
 
-    /// Connects and opens a session under a new attempt.
+    /// Opens a session under a new attempt.
     async fn open(&mut self) -> Result<v1::SessionOpened> {
-        let inner = Arc::clone(&self.client.inner);
+        if self.connection.is_none() {
+            self.connection = Some(self.connect().await?);
+        }
+        loop {
+            self.attempt = Attempt(self.attempt.0 + 1);
+            let connection = self.connection()?;
+            let slot = connection.slots.next();
+            connection.slot = slot;
+            let open = self.open_message(slot);
+            self.send(Message::Open(open)).await?;
+            let failure = match self.answer().await? {
+                Outcome::Opened(opened) => return Ok(opened),
+                Outcome::Stored(_) => return Err(ClientError::protocol("stored before opened")),
+                Outcome::Failed(failure) => failure,
+            };
+            match (failure.reason(), failure.current) {
+                // An own earlier session that is still remembered: go above it.
+                (Reason::WriterFenced, Some(current)) if current.attempt >= self.attempt.0 => {
+                    self.attempt = Attempt(current.attempt);
+                }
+                // Forgotten while nothing was in doubt: as good as a new writer.
+                (Reason::WriterExpired, _) if !self.in_doubt => {
+                    self.writer = WriterId(self.client.inner.fork_rng("segment writer").u128());
+                    self.stored = 0;
+                }
+                _ => return Err(self.failure(&failure, None)),
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection> {
+        let inner = &self.client.inner;
         let endpoint = inner.endpoint_of(&self.place);
         let (requests, queue) = mpsc::channel(4);
         let greeting = v1::AppendRequest { message: Some(Message::Hello(hello())) };
         let queue = stream::unfold(queue, |mut queue| async { Some((queue.recv().await?, queue)) });
         let queue = stream::iter([greeting]).chain(queue);
         let mut store = store_client(inner.connections.data(endpoint)?);
-        let answers = tokio::time::timeout(inner.config.connect_timeout, store.append(queue)).await;
-        let unreachable = |problem: &str| ClientError::Unreachable {
-            endpoint: endpoint.to_owned(),
-            problem: problem.to_owned(),
-        };
-        let answers = answers
-            .map_err(|_| unreachable("no answer in time"))?
-            .map_err(|status| ClientError::from_status(&status, endpoint))?
-            .into_inner();
-        let mut slots = Slots::default();
-        let slot = slots.next();
-        self.session = Some(Session { requests, answers, slots, slot });
-        loop {
-            self.attempt = Attempt(self.attempt.0 + 1);
-            let session = self.session()?;
-            let slot = session.slots.next();
-            session.slot = slot;
-            let open = self.open_message(slot);
-            self.send(Message::Open(open)).await?;
-            match self.answer().await? {
-                Outcome::Opened(opened) => return Ok(opened),
-                Outcome::Stored(_) => return Err(ClientError::protocol("stored before opened")),
-                Outcome::Failed(failure) => match (failure.reason(), failure.current) {
-                    // An own earlier session that is still remembered: go above it.
-                    (Reason::WriterFenced, Some(current)) if current.attempt >= self.attempt.0 => {
-                        self.attempt = Attempt(current.attempt);
-                    }
-                    _ => return Err(self.failure(&failure, None)),
-                },
+        let timeout = inner.config.connect_timeout;
+        let answers = match tokio::time::timeout(timeout, store.append(queue)).await {
+            Ok(Ok(answers)) => answers.into_inner(),
+            Ok(Err(status)) => return Err(ClientError::from_status(&status, endpoint)),
+            Err(_) => {
+                let problem = format!("no answer within {timeout:?}");
+                return Err(ClientError::Unreachable { endpoint: endpoint.to_owned(), problem });
             }
-        }
+        };
+        Ok(Connection { requests, answers, slots: Slots::default(), slot: 0 })
     }
 
     fn open_message(&self, slot: u32) -> v1::OpenSessions {
@@ -199,35 +215,35 @@ impl SegmentWriter {
                 slot,
                 segment: Some(self.place.segment.into()),
                 container: self.place.container.0,
-                resuming: self.sent && self.stored > 0,
+                resuming: self.in_doubt || self.stored > 0,
             }],
             named: false,
         }
     }
 
-    fn session(&mut self) -> Result<&mut Session> {
-        self.session.as_mut().ok_or_else(|| ClientError::protocol("no session is open"))
+    fn connection(&mut self) -> Result<&mut Connection> {
+        self.connection.as_mut().ok_or_else(|| ClientError::protocol("there is no connection"))
     }
 
     async fn send(&mut self, message: Message) -> Result<()> {
         let request = v1::AppendRequest { message: Some(message) };
         // A closed queue shows as the end of the answers, with the reason.
-        let _ = self.session()?.requests.send(request).await;
+        let _ = self.connection()?.requests.send(request).await;
         Ok(())
     }
 
     /// The next answer to the current slot.
     async fn answer(&mut self) -> Result<Outcome> {
         let endpoint = self.client.inner.endpoint_of(&self.place).to_owned();
-        let session = self.session()?;
+        let connection = self.connection()?;
         loop {
-            let answer = session.answers.message().await;
+            let answer = connection.answers.message().await;
             let answer = answer.map_err(|status| ClientError::from_status(&status, &endpoint))?;
             let Some(answer) = answer else {
                 let problem = "the server ended the connection".to_owned();
                 return Err(ClientError::Unreachable { endpoint, problem });
             };
-            let slot = session.slot;
+            let slot = connection.slot;
             if let Some(failure) = answer.failures.into_iter().find(|f| f.slot == slot) {
                 return Ok(Outcome::Failed(failure));
             }

@@ -28,8 +28,8 @@ impl WriterCore {
         }
     }
 
-    /// The link's connection is gone, with every session on it.
-    pub fn on_disconnect(&mut self, link: LinkId, now: MonotonicTime) {
+    /// The link's connection is gone, with every session on it; `problem` says why.
+    pub fn on_disconnect(&mut self, link: LinkId, problem: &str, now: MonotonicTime) {
         self.links[link.0].slots.clear();
         for index in 0..self.segments.len() {
             let segment = &self.segments[index];
@@ -41,6 +41,7 @@ impl WriterCore {
         let waits = |segment: &Segment| segment.link == link && segment.has_data();
         if !self.resume.is_done() || self.segments.iter().any(waits) {
             self.stalled_since.get_or_insert(now);
+            self.trouble = Some(problem.to_owned());
         }
     }
 
@@ -55,6 +56,7 @@ impl WriterCore {
         segment.last_used = now;
         self.stored_through(index, ack.last_number);
         self.stalled_since = None;
+        self.trouble = None;
         self.offer(index);
     }
 
@@ -95,6 +97,8 @@ impl WriterCore {
             self.fail(ClientError::protocol("a segment stored a part of a block"));
             return;
         }
+        // The earlier sessions are fenced: what they did not store, they never will.
+        segment.queue.iter_mut().for_each(|block| block.sent = false);
         segment.chain = stored;
         segment.last_used = now;
         segment.resuming |= stored > 0;
@@ -104,6 +108,7 @@ impl WriterCore {
             segment.state = State::Open(opened.slot);
             if self.outstanding.is_empty() {
                 self.stalled_since = None;
+                self.trouble = None;
             }
             self.offer(index);
             self.probe_later(index, now);
@@ -114,6 +119,9 @@ impl WriterCore {
     fn on_failure(&mut self, link: LinkId, failure: v1::SessionFailure, now: MonotonicTime) {
         let Some(&index) = self.links[link.0].slots.get(&failure.slot) else { return };
         let was_open = matches!(self.segments[index].state, State::Open(_));
+        if !matches!(failure.reason(), Reason::SegmentSealed | Reason::SessionBroken) {
+            self.trouble = Some(failure.message.clone());
+        }
         self.leave_session(index);
         match failure.reason() {
             // The answer to the next `Open` says what is stored, and the successors.
@@ -135,7 +143,11 @@ impl WriterCore {
                 self.pause(index, wait, now);
             }
             Reason::WriterFenced => self.on_fenced(index, failure.current, now),
-            Reason::WriterExpired => self.on_expired(index, now),
+            Reason::WriterExpired => {
+                // A block that is refused is not stored, and the answers before it have come.
+                let in_doubt = !was_open && self.segments[index].is_uncertain();
+                self.on_expired(index, in_doubt, now);
+            }
             reason => {
                 let segment = self.segments[index].place.segment;
                 let message = format!("segment {segment} refuses the writer: {}", failure.message);
@@ -158,13 +170,13 @@ impl WriterCore {
 
     /// The segment forgot the writer. With nothing in doubt, that is as good as never having
     /// written there, if it had the time to: what is forgotten sooner is lost.
-    fn on_expired(&mut self, index: usize, now: MonotonicTime) {
+    fn on_expired(&mut self, index: usize, in_doubt: bool, now: MonotonicTime) {
         let named = self.identity.named;
         let kept_for = if named { NAMED_WRITER_KEPT } else { ANONYMOUS_WRITER_KEPT };
         let segment = &mut self.segments[index];
         let acknowledged = EventNumber(segment.acknowledged);
         let id = segment.place.segment;
-        if segment.is_uncertain() {
+        if in_doubt {
             self.fail(ClientError::WriterExpired { segment: id, acknowledged });
         } else if acknowledged > EventNumber::NONE && now.since(segment.last_used) < kept_for {
             let stored = EventNumber::NONE;

@@ -173,7 +173,7 @@ fn a_higher_epoch_fences_for_good_and_a_higher_attempt_only_raises_the_own() {
 #[test]
 fn a_forgotten_writer_with_events_in_flight_is_told_and_never_guessed_for() {
     let (mut core, mut slots) = opened_core();
-    core.on_disconnect(LINK, NOW);
+    core.on_disconnect(LINK, "gone", NOW);
     let open = core.poll_open(LINK, &mut slots).unwrap();
     assert!(open.segments[0].resuming);
     fail(&mut core, 1, Reason::WriterExpired, None);
@@ -186,7 +186,7 @@ fn acknowledged_core() -> (WriterCore, Slots) {
     let response = v1::AppendResponse { acks: vec![ack], ..Default::default() };
     core.on_response(LINK, response, NOW);
     assert_eq!(core.acknowledged(), EventNumber(1));
-    core.on_disconnect(LINK, NOW);
+    core.on_disconnect(LINK, "gone", NOW);
     (core, slots)
 }
 

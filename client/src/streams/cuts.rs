@@ -107,10 +107,8 @@ fn segment_at(place: &SegmentPlace) -> v1::SegmentAt {
 async fn find_offset(client: &Inner, place: &SegmentPlace, time: WallTime) -> Result<Offset> {
     let request =
         v1::FindOffsetRequest { at: Some(segment_at(place)), time_micros: time.as_micros() };
-    let answer = client.store(client.endpoint_of(place), |mut c| {
-        let request = request.clone();
-        async move { c.find_offset(request).await }
-    });
+    let answer = client
+        .store(client.endpoint_of(place), |mut c| async move { c.find_offset(request).await });
     Ok(Offset(answer.await?.offset))
 }
 

@@ -127,9 +127,9 @@ impl Shared {
         self.settle(core);
     }
 
-    pub(crate) fn on_disconnect(&self, link: LinkId, client: &Arc<Inner>) {
+    pub(crate) fn on_disconnect(&self, link: LinkId, problem: &str, client: &Arc<Inner>) {
         let mut core = self.core();
-        core.on_disconnect(link, client.now());
+        core.on_disconnect(link, problem, client.now());
         self.settle(core);
     }
 

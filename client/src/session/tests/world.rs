@@ -281,7 +281,7 @@ impl World {
         let link = LinkId(link.into());
         let Some(connection) = self.connections.remove(&link) else { return };
         self.ended.push((link, connection));
-        self.core.on_disconnect(link, self.now);
+        self.core.on_disconnect(link, "gone", self.now);
     }
 
     fn handle_late(&mut self, which: u8) {

@@ -39,3 +39,6 @@ pub use streams::{
     StreamManager, StreamSegments, StreamState, StreamSummary,
 };
 pub use writer::{Acknowledged, EventWriter, EventWriterBuilder, Registration};
+
+#[cfg(test)]
+mod tests;

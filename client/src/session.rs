@@ -436,4 +436,4 @@ impl WriterCore {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

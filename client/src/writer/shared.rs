@@ -89,7 +89,14 @@ impl Shared {
     }
 
     /// After anything else happened to the core: tells everybody whom it concerns.
-    pub(super) fn settle(&self, mut core: MutexGuard<'_, WriterCore>) {
+    pub(super) fn settle(&self, core: MutexGuard<'_, WriterCore>) {
+        if self.settle_but_attention(core) {
+            self.attention.notify_one();
+        }
+    }
+
+    /// As [`Shared::settle`], but only says whether the attending task should look.
+    fn settle_but_attention(&self, mut core: MutexGuard<'_, WriterCore>) -> bool {
         let wakes = core.take_wakes();
         let acknowledged = core.acknowledged();
         let failed = core.failed().cloned();
@@ -109,11 +116,9 @@ impl Shared {
         if let Some(error) = failed {
             self.progress.fail(&error);
         }
-        if attention {
-            self.attention.notify_one();
-        }
         room.into_iter().chain(ready).for_each(Waker::wake);
         wakes.into_iter().for_each(|link| self.wake(link));
+        attention
     }
 
     pub(crate) fn on_response(
@@ -179,7 +184,8 @@ impl Shared {
         let mut core = self.core();
         core.on_time(now);
         let questions = (core.take_lookups(), core.take_relocate());
-        self.settle(core);
+        // Who asks looks at once.
+        self.settle_but_attention(core);
         questions
     }
 

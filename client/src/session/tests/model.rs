@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use common::{
-    ContainerId, KeyRange, SegmentId, SegmentNumber, StreamEpoch, StreamId, WriterId, WriterSession,
+    ContainerId, KeyRange, SegmentId, SegmentNumber, StreamEpoch, StreamId, WallTime, WriterId,
+    WriterSession,
 };
 use proto::convert::{SegmentPlace, writer_id};
 use proto::error::Reason;
@@ -31,6 +32,10 @@ pub(crate) struct ModelSegment {
     pub(crate) place: SegmentPlace,
     pub(crate) events: Vec<Stored>,
     pub(crate) bytes: Vec<u8>,
+    /// The first readable byte.
+    pub(crate) start: u64,
+    /// When all of it was stored, as far as the model has times.
+    pub(crate) newest: WallTime,
     /// Set when it is sealed; no successors: the stream is sealed.
     pub(crate) successors: Option<Vec<SegmentPlace>>,
     writers: BTreeMap<WriterId, Entry>,
@@ -49,6 +54,12 @@ pub(crate) struct ModelStore {
 #[derive(Debug, Default)]
 pub(crate) struct ModelConnection {
     slots: BTreeMap<u32, (WriterId, WriterSession, SegmentId)>,
+}
+
+impl ModelConnection {
+    pub(crate) fn segment_of(&self, slot: u32) -> Option<SegmentId> {
+        self.slots.get(&slot).map(|(_, _, segment)| *segment)
+    }
 }
 
 impl ModelStore {
@@ -80,6 +91,8 @@ impl ModelStore {
             place: place.clone(),
             events: Vec::new(),
             bytes: Vec::new(),
+            start: 0,
+            newest: WallTime(0),
             successors: None,
             writers: BTreeMap::new(),
         };
@@ -245,9 +258,9 @@ pub(crate) fn failure(
 
 fn events_of(mut data: Bytes) -> Vec<Stored> {
     let mut events = Vec::new();
-    while let Some(event) = framing::take_event(&mut data).expect("sound frames") {
+    // Raw appends are no events.
+    while let Ok(Some(event)) = framing::take_event(&mut data) {
         let key = event.key_text().map(str::to_owned);
-        // Raw appends of tests are no events: their blocks are not parsed.
         events.push(Stored { key, payload: event.payload });
     }
     events

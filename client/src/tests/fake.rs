@@ -1,0 +1,439 @@
+//! A server in this process that speaks gRPC on loopback and keeps its streams in model stores.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use common::{SegmentId, Tasks, WallTime};
+use futures::stream::{self, BoxStream, StreamExt};
+use proto::convert::SegmentPlace;
+use proto::error::{Reason, status, status_with};
+use proto::v1;
+use proto::v1::append_request::Message;
+use proto::v1::controller_server::{Controller, ControllerServer};
+use proto::v1::segment_store_server::{SegmentStore, SegmentStoreServer};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::session::tests::model::{ModelConnection, ModelStore, failure};
+
+/// Bytes of one read message: small, so that events lie across messages.
+const READ_BYTES: usize = 1_000;
+
+/// Items of a page: small, so that listings have several.
+const PAGE_ITEMS: usize = 2;
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) scopes: Vec<String>,
+    /// By `scope/stream`.
+    pub(super) streams: BTreeMap<String, ModelStore>,
+    writers: BTreeMap<(String, String), (u64, u64)>,
+    /// So many messages with blocks are refused for lack of room.
+    pub(super) refusals: u32,
+    /// Nothing is answered but that the server is stopping.
+    down: bool,
+    connections: CancellationToken,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Fake {
+    pub(super) addr: SocketAddr,
+    state: Arc<Mutex<State>>,
+    changed: Arc<Notify>,
+    tasks: Tasks,
+}
+
+impl Fake {
+    pub(super) async fn start() -> Self {
+        let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let fake = Self {
+            addr: incoming.local_addr().unwrap(),
+            state: Arc::default(),
+            changed: Arc::default(),
+            tasks: Tasks::new(),
+        };
+        let serve = Server::builder()
+            .add_service(ControllerServer::new(fake.clone()))
+            .add_service(SegmentStoreServer::new(fake.clone()))
+            .serve_with_incoming(incoming);
+        let token = fake.tasks.token();
+        fake.tasks.spawn("fake server", async move {
+            tokio::select! {
+                () = token.cancelled() => {}
+                served = serve => served.unwrap(),
+            }
+        });
+        fake
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Makes a stream without asking over the wire.
+    pub(super) fn create(&self, name: &str, segments: u32) {
+        let store = ModelStore::new(segments, &[""]);
+        self.state().streams.insert(name.to_owned(), store);
+    }
+
+    /// Changes a stream.
+    pub(super) fn with<T>(&self, name: &str, change: impl FnOnce(&mut ModelStore) -> T) -> T {
+        let result = change(self.state().streams.get_mut(name).unwrap());
+        self.changed.notify_waiters();
+        result
+    }
+
+    /// Ends all data connections, with whatever is on its way.
+    pub(super) fn break_connections(&self) {
+        let old = std::mem::take(&mut self.state().connections);
+        old.cancel();
+    }
+
+    pub(super) fn set_down(&self, down: bool) {
+        self.state().down = down;
+        self.break_connections();
+    }
+
+    fn check_up(&self) -> Result<CancellationToken, Status> {
+        let state = self.state();
+        if state.down {
+            return Err(status(Reason::Unavailable, "the server is stopping"));
+        }
+        Ok(state.connections.clone())
+    }
+
+    fn read_step(&self, request: &v1::ReadRequest) -> Result<Option<v1::ReadResponse>, Status> {
+        let id: SegmentId = request.segment.unwrap().into();
+        let state = self.state();
+        let segment = state.streams.values().find_map(|store| store.segments.get(&id));
+        let segment = segment.ok_or_else(|| status(Reason::SegmentNotFound, "no such segment"))?;
+        let length = segment.bytes.len() as u64;
+        if request.offset < segment.start {
+            let facts = [("start_offset", segment.start.to_string())];
+            return Err(status_with(Reason::Truncated, "truncated", facts, None));
+        }
+        let end = request.end_offset.unwrap_or(length).min(length);
+        let from = request.offset.min(end) as usize;
+        let to = (from + READ_BYTES).min(end as usize);
+        let end_of_segment = segment.successors.is_some() && to as u64 == length;
+        if from == to && !end_of_segment {
+            return Ok(None);
+        }
+        let data = Bytes::copy_from_slice(&segment.bytes[from..to]);
+        Ok(Some(v1::ReadResponse { offset: from as u64, data, length, end_of_segment }))
+    }
+}
+
+#[tonic::async_trait]
+impl SegmentStore for Fake {
+    type AppendStream = BoxStream<'static, Result<v1::AppendResponse, Status>>;
+    type ReadStream = BoxStream<'static, Result<v1::ReadResponse, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<v1::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let broken = self.check_up()?;
+        let mut requests = request.into_inner();
+        let (answers, queue) = mpsc::channel(100);
+        let fake = self.clone();
+        self.tasks.spawn("fake append", async move {
+            let mut connection = ModelConnection::default();
+            while let Ok(Some(request)) = requests.message().await {
+                let answer = fake.handle(&mut connection, request);
+                if answers.send(Ok(answer)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let answers =
+            stream::unfold(queue, |mut queue| async { Some((queue.recv().await?, queue)) });
+        Ok(Response::new(until_broken(answers, broken)))
+    }
+
+    async fn read(
+        &self,
+        request: Request<v1::ReadRequest>,
+    ) -> Result<Response<Self::ReadStream>, Status> {
+        let broken = self.check_up()?;
+        let steps =
+            stream::unfold((self.clone(), request.into_inner(), false), |state| async move {
+                let (fake, mut request, ended) = state;
+                let reached = |r: &v1::ReadRequest| r.end_offset.is_some_and(|e| r.offset >= e);
+                if ended || reached(&request) {
+                    return None;
+                }
+                loop {
+                    let changed = fake.changed.notified();
+                    match fake.read_step(&request) {
+                        Ok(Some(answer)) => {
+                            request.offset += answer.data.len() as u64;
+                            let ended = answer.end_of_segment;
+                            return Some((Ok(answer), (fake.clone(), request, ended)));
+                        }
+                        Ok(None) if !request.follow => return None,
+                        Ok(None) => changed.await,
+                        Err(error) => return Some((Err(error), (fake.clone(), request, true))),
+                    }
+                }
+            });
+        Ok(Response::new(until_broken(steps, broken)))
+    }
+
+    async fn get_segment_info(
+        &self,
+        request: Request<v1::GetSegmentInfoRequest>,
+    ) -> Result<Response<v1::GetSegmentInfoResponse>, Status> {
+        let state = self.state();
+        let info = |at: v1::SegmentAt| {
+            let id: SegmentId = at.segment.unwrap().into();
+            let segment = state.streams.values().find_map(|store| store.segments.get(&id));
+            v1::SegmentInfo {
+                segment: at.segment,
+                found: segment.is_some(),
+                start_offset: segment.map_or(0, |segment| segment.start),
+                length: segment.map_or(0, |segment| segment.bytes.len() as u64),
+                sealed: segment.is_some_and(|segment| segment.successors.is_some()),
+                newest_micros: segment.map_or(0, |segment| segment.newest.0),
+                ..v1::SegmentInfo::default()
+            }
+        };
+        let segments = request.into_inner().segments.into_iter().map(info).collect();
+        Ok(Response::new(v1::GetSegmentInfoResponse { segments }))
+    }
+
+    /// The model has one time per segment: everything is older, or nothing.
+    async fn find_offset(
+        &self,
+        request: Request<v1::FindOffsetRequest>,
+    ) -> Result<Response<v1::FindOffsetResponse>, Status> {
+        let request = request.into_inner();
+        let id: SegmentId = request.at.unwrap().segment.unwrap().into();
+        let state = self.state();
+        let segment = state.streams.values().find_map(|store| store.segments.get(&id)).unwrap();
+        let older = segment.newest < WallTime(request.time_micros);
+        let offset = if older { segment.bytes.len() as u64 } else { segment.start };
+        Ok(Response::new(v1::FindOffsetResponse { offset }))
+    }
+}
+
+impl Fake {
+    fn handle(
+        &self,
+        connection: &mut ModelConnection,
+        request: v1::AppendRequest,
+    ) -> v1::AppendResponse {
+        let mut state = self.state();
+        if let Some(Message::Blocks(blocks)) = &request.message
+            && state.refusals > 0
+        {
+            state.refusals -= 1;
+            let refuse = |b: &v1::AppendBlock| failure(b.slot, Reason::ResourceExhausted, None);
+            let failures = blocks.blocks.iter().map(refuse).collect();
+            return v1::AppendResponse { failures, ..v1::AppendResponse::default() };
+        }
+        // Slots name segments, whose ids are unique; the stream that holds them answers.
+        let target = match &request.message {
+            Some(Message::Open(open)) => open.segments[0].segment.map(SegmentId::from),
+            Some(Message::Blocks(blocks)) => connection.segment_of(blocks.blocks[0].slot),
+            _ => None,
+        };
+        let holds = |store: &&mut ModelStore| match &target {
+            Some(id) => store.segments.contains_key(id),
+            None => true,
+        };
+        let store = state.streams.values_mut().find(holds).expect("the stream exists");
+        let answer = store.handle(connection, request);
+        drop(state);
+        self.changed.notify_waiters();
+        answer
+    }
+
+    fn stream_of<'a>(
+        state: &'a State,
+        name: Option<&v1::StreamName>,
+    ) -> Result<&'a ModelStore, Status> {
+        let name = full_name(name);
+        let missing = || status(Reason::StreamNotFound, format!("stream `{name}` does not exist"));
+        state.streams.get(&name).ok_or_else(missing)
+    }
+}
+
+fn full_name(name: Option<&v1::StreamName>) -> String {
+    name.map(|name| format!("{}/{}", name.scope, name.stream)).unwrap()
+}
+
+fn until_broken<T: Send + 'static>(
+    answers: impl futures::Stream<Item = Result<T, Status>> + Send + 'static,
+    broken: CancellationToken,
+) -> BoxStream<'static, Result<T, Status>> {
+    let end = stream::once(async { Err(Status::unavailable("the connection was broken")) });
+    answers
+        .take_until(broken.clone().cancelled_owned())
+        .chain(end.filter(move |_| std::future::ready(broken.is_cancelled())))
+        .boxed()
+}
+
+fn page(token: &str, total: usize) -> (std::ops::Range<usize>, String) {
+    let from = token.parse().unwrap_or(0);
+    let to = (from + PAGE_ITEMS).min(total);
+    (from..to, if to < total { to.to_string() } else { String::new() })
+}
+
+#[tonic::async_trait]
+impl Controller for Fake {
+    async fn get_server_info(
+        &self,
+        _: Request<v1::GetServerInfoRequest>,
+    ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
+        Ok(Response::new(v1::GetServerInfoResponse {
+            version: "fake".to_owned(),
+            protocol_min: 1,
+            protocol_max: 1,
+            ..v1::GetServerInfoResponse::default()
+        }))
+    }
+
+    async fn create_scope(
+        &self,
+        request: Request<v1::CreateScopeRequest>,
+    ) -> Result<Response<v1::CreateScopeResponse>, Status> {
+        let scope = request.into_inner().scope;
+        let mut state = self.state();
+        let created = !state.scopes.contains(&scope);
+        if created {
+            state.scopes.push(scope);
+        }
+        Ok(Response::new(v1::CreateScopeResponse { created }))
+    }
+
+    async fn list_scopes(
+        &self,
+        request: Request<v1::ListScopesRequest>,
+    ) -> Result<Response<v1::ListScopesResponse>, Status> {
+        let token = request.into_inner().page.unwrap_or_default().token;
+        let state = self.state();
+        let (range, next_token) = page(&token, state.scopes.len());
+        let scopes = state.scopes[range].to_vec();
+        Ok(Response::new(v1::ListScopesResponse { scopes, next_token }))
+    }
+
+    async fn get_segments(
+        &self,
+        request: Request<v1::GetSegmentsRequest>,
+    ) -> Result<Response<v1::GetSegmentsResponse>, Status> {
+        self.check_up()?;
+        let request = request.into_inner();
+        let state = self.state();
+        let store = Self::stream_of(&state, request.stream.as_ref())?;
+        let places: Vec<SegmentPlace> = match request.set() {
+            v1::SegmentSet::HeadSegments => store.head(),
+            v1::SegmentSet::ActiveSegments => store.active(),
+            _ if store.active().is_empty() => store.head(),
+            _ => store.active(),
+        };
+        let token = request.page.unwrap_or_default().token;
+        let (range, next_token) = page(&token, places.len());
+        Ok(Response::new(v1::GetSegmentsResponse {
+            stream_id: 7,
+            epoch: 0,
+            state: v1::StreamState::Active as i32,
+            segments: places[range].iter().cloned().map(Into::into).collect(),
+            next_token,
+        }))
+    }
+
+    async fn get_successors(
+        &self,
+        request: Request<v1::GetSuccessorsRequest>,
+    ) -> Result<Response<v1::GetSuccessorsResponse>, Status> {
+        let request = request.into_inner();
+        let id: SegmentId = request.segment.unwrap().into();
+        let state = self.state();
+        let segment = state.streams.values().find_map(|store| store.segments.get(&id));
+        let all: Vec<_> =
+            segment.and_then(|segment| segment.successors.clone()).unwrap_or_default();
+        let (range, next_token) = page(&request.page.unwrap_or_default().token, all.len());
+        let successors = all[range].iter().cloned().map(Into::into).collect();
+        Ok(Response::new(v1::GetSuccessorsResponse { successors, next_token }))
+    }
+
+    async fn register_writer(
+        &self,
+        request: Request<v1::RegisterWriterRequest>,
+    ) -> Result<Response<v1::RegisterWriterResponse>, Status> {
+        let request = request.into_inner();
+        let mut state = self.state();
+        Self::stream_of(&state, request.stream.as_ref())?;
+        let key = (full_name(request.stream.as_ref()), request.writer);
+        if !request.create && !state.writers.contains_key(&key) {
+            return Err(status(Reason::WriterNotFound, "no such writer"));
+        }
+        let created = !state.writers.contains_key(&key);
+        let entry = state.writers.entry(key).or_insert((0, request.source_fingerprint));
+        entry.0 += 1;
+        Ok(Response::new(v1::RegisterWriterResponse {
+            writer: Bytes::from_static(&[9; 16]),
+            epoch: entry.0,
+            stream_id: 7,
+            created,
+            source_fingerprint: entry.1,
+        }))
+    }
+
+    async fn delete_scope(
+        &self,
+        _: Request<v1::DeleteScopeRequest>,
+    ) -> Result<Response<v1::DeleteScopeResponse>, Status> {
+        Err(status(Reason::ScopeNotEmpty, "the scope has streams; delete them first"))
+    }
+
+    async fn create_stream(
+        &self,
+        _: Request<v1::CreateStreamRequest>,
+    ) -> Result<Response<v1::CreateStreamResponse>, Status> {
+        Err(Status::unimplemented("tests make streams directly"))
+    }
+
+    async fn list_streams(
+        &self,
+        _: Request<v1::ListStreamsRequest>,
+    ) -> Result<Response<v1::ListStreamsResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+
+    async fn describe_stream(
+        &self,
+        request: Request<v1::DescribeStreamRequest>,
+    ) -> Result<Response<v1::DescribeStreamResponse>, Status> {
+        let state = self.state();
+        Self::stream_of(&state, request.into_inner().stream.as_ref())?;
+        Err(Status::unimplemented("not needed"))
+    }
+
+    async fn seal_stream(
+        &self,
+        _: Request<v1::SealStreamRequest>,
+    ) -> Result<Response<v1::SealStreamResponse>, Status> {
+        Err(Status::unimplemented("tests seal directly"))
+    }
+
+    async fn truncate_stream(
+        &self,
+        _: Request<v1::TruncateStreamRequest>,
+    ) -> Result<Response<v1::TruncateStreamResponse>, Status> {
+        Err(Status::unimplemented("tests truncate directly"))
+    }
+
+    async fn delete_stream(
+        &self,
+        _: Request<v1::DeleteStreamRequest>,
+    ) -> Result<Response<v1::DeleteStreamResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+}

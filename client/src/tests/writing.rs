@@ -1,0 +1,233 @@
+//! Writers: bad luck on the way, resumes, fences, limits.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::{ByteSize, EventNumber, Offset, WriterName};
+
+use super::fake::Fake;
+use super::{STREAM, append, check, config, parsed, start, stream};
+use crate::{
+    Client, ClientConfig, ClientError, ErrorKind, Event, EventWriter, ReadFrom, ReadUntil,
+};
+
+/// Everything that is stored, as a reader sees it.
+async fn read_all(client: &Client) -> Vec<(String, u64)> {
+    let reader = client.event_reader(&stream()).from(ReadFrom::Head).until(ReadUntil::Tail);
+    let mut reader = reader.open().await.unwrap();
+    let mut events = Vec::new();
+    while let Some(batch) = reader.next_batch().await {
+        events.extend(batch.unwrap().iter().map(parsed));
+    }
+    events
+}
+
+async fn named(client: &Client) -> EventWriter {
+    let name = WriterName::new("loader").unwrap();
+    client.event_writer(&stream()).named(name).open().await.unwrap()
+}
+
+#[tokio::test]
+async fn events_survive_connections_that_break_at_any_moment() {
+    let (fake, client) = start(3).await;
+    let mut writer = client.event_writer(&stream()).open().await.unwrap();
+    for part in 0..20 {
+        append(&mut writer, part * 500, (part + 1) * 500).await;
+        if part % 3 == 0 {
+            tokio::task::yield_now().await;
+        }
+        fake.break_connections();
+    }
+    let last = writer.close().await.unwrap();
+    assert_eq!(last, EventNumber(10_000));
+    check(&read_all(&client).await, 0, 10_000);
+}
+
+#[tokio::test]
+async fn a_server_that_is_gone_for_a_while_loses_nothing() {
+    let (fake, client) = start(2).await;
+    let mut writer = client.event_writer(&stream()).open().await.unwrap();
+    append(&mut writer, 0, 100).await;
+    writer.flush().await.unwrap();
+    fake.set_down(true);
+    append(&mut writer, 100, 200).await;
+    while writer.trouble().is_none() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(writer.acknowledged(), EventNumber(100));
+    fake.set_down(false);
+    assert_eq!(writer.flush().await.unwrap(), EventNumber(200));
+    assert_eq!(writer.trouble(), None);
+    check(&read_all(&client).await, 0, 200);
+}
+
+#[tokio::test]
+async fn a_full_store_is_tried_again_until_it_has_room() {
+    let (fake, client) = start(1).await;
+    fake.state().refusals = 5;
+    let mut writer = client.event_writer(&stream()).open().await.unwrap();
+    append(&mut writer, 0, 1_000).await;
+    writer.close().await.unwrap();
+    assert_eq!(fake.state().refusals, 0);
+    check(&read_all(&client).await, 0, 1_000);
+}
+
+#[tokio::test]
+async fn a_deadline_ends_a_writer_that_gets_nowhere() {
+    let fake = Fake::start().await;
+    fake.create(STREAM, 1);
+    let config = ClientConfig { retry_deadline: Some(Duration::from_millis(100)), ..config(&fake) };
+    let client = Client::connect(config).await.unwrap();
+    let mut writer = client.event_writer(&stream()).open().await.unwrap();
+    fake.set_down(true);
+    append(&mut writer, 0, 1).await;
+    let error = writer.flush().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+}
+
+#[tokio::test]
+async fn segments_may_split_and_merge_under_a_writer_and_a_reader() {
+    let (fake, client) = start(2).await;
+    let mut reader = client.event_reader(&stream()).from(ReadFrom::Head).open().await.unwrap();
+    let mut writer = client.event_writer(&stream()).open().await.unwrap();
+    append(&mut writer, 0, 500).await;
+    fake.with(STREAM, |store| {
+        let old = store.active()[0].clone();
+        let successors = store.successors(std::slice::from_ref(&old), 3);
+        store.seal(old.segment, successors);
+    });
+    append(&mut writer, 500, 1_000).await;
+    writer.flush().await.unwrap();
+    fake.with(STREAM, |store| {
+        let old = store.active()[1..4].to_vec();
+        let successors = store.successors(&old, 1);
+        old.iter().for_each(|place| store.seal(place.segment, successors.clone()));
+    });
+    append(&mut writer, 1_000, 1_500).await;
+    writer.close().await.unwrap();
+    let mut events = Vec::new();
+    while events.len() < 1_500 {
+        events.push(parsed(&reader.next().await.unwrap().unwrap()));
+    }
+    check(&events, 0, 1_500);
+    assert_eq!(reader.position().segments().count(), 2);
+}
+
+#[tokio::test]
+async fn a_named_writer_sends_only_what_is_not_stored_and_fences_its_predecessor() {
+    let (fake, client) = start(3).await;
+    let mut first = named(&client).await;
+    assert!(first.registered().unwrap().created);
+    append(&mut first, 0, 300).await;
+    first.flush().await.unwrap();
+    fake.with(STREAM, |store| {
+        let old = store.active()[1].clone();
+        let successors = store.successors(std::slice::from_ref(&old), 2);
+        store.seal(old.segment, successors);
+    });
+    let mut second = named(&client).await;
+    assert!(!second.registered().unwrap().created);
+    append(&mut second, 0, 500).await;
+    assert_eq!(second.flush().await.unwrap(), EventNumber(500));
+    assert_eq!(second.already_stored(), 300);
+    check(&read_all(&client).await, 0, 500);
+
+    append(&mut first, 300, 301).await;
+    assert_eq!(first.flush().await.unwrap_err().kind(), ErrorKind::Fenced);
+}
+
+#[tokio::test]
+async fn an_unknown_name_is_refused_unless_it_may_be_created() {
+    let (_fake, client) = start(1).await;
+    let name = WriterName::new("loader").unwrap();
+    let builder = client.event_writer(&stream()).named(name).create_name(false);
+    assert_eq!(builder.open().await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn appending_waits_for_memory_and_only_for_that() {
+    let (fake, client) = start(1).await;
+    let builder = client.event_writer(&stream()).memory_limit(ByteSize::mib(8));
+    let mut writer = builder.open().await.unwrap();
+    fake.set_down(true);
+    let payload = vec![0; 1 << 20];
+    let event = Event { key: None, time_micros: None, payload: &payload };
+    for _ in 0..7 {
+        writer.append(event).await.unwrap();
+    }
+    assert_eq!(writer.try_append(event).unwrap(), None);
+    assert!(writer.outstanding_bytes() <= 8 << 20);
+    fake.set_down(false);
+    for _ in 0..20 {
+        writer.append(event).await.unwrap();
+    }
+    assert_eq!(writer.close().await.unwrap(), EventNumber(27));
+}
+
+#[tokio::test]
+async fn a_tracked_event_and_a_batch_are_acknowledged() {
+    let (_fake, client) = start(2).await;
+    let mut writer = client.event_writer(&stream()).open().await.unwrap();
+    let event = |payload| Event { key: None, time_micros: Some(5), payload };
+    let (number, acknowledged) = writer.append_tracked(event(b"one")).await.unwrap();
+    acknowledged.await.unwrap();
+    assert!(writer.acknowledged() >= number);
+    let last = writer.append_batch("k", &[event(b"two"), event(b"three")]).await.unwrap();
+    assert_eq!(last, EventNumber(3));
+    writer.wait_acknowledged(last).await.unwrap();
+}
+
+#[tokio::test]
+async fn events_beyond_the_limits_are_refused_and_cost_nothing() {
+    let (_fake, client) = start(1).await;
+    let mut writer = client.event_writer(&stream()).open().await.unwrap();
+    let large = vec![0; 9 << 20];
+    let event = Event { key: None, time_micros: None, payload: &large };
+    let error = writer.append(event).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+    let long = "k".repeat(9_000);
+    let event = Event { key: Some(&long), time_micros: None, payload: b"" };
+    assert_eq!(writer.append(event).await.unwrap_err().kind(), ErrorKind::InvalidRequest);
+    append(&mut writer, 0, 1).await;
+    assert_eq!(writer.close().await.unwrap(), EventNumber(1));
+}
+
+#[tokio::test]
+async fn many_writers_share_a_connection() {
+    let (_fake, client) = start(4).await;
+    let mut writers = Vec::new();
+    for _ in 0..20 {
+        writers.push(client.event_writer(&stream()).open().await.unwrap());
+    }
+    for i in 0..100 {
+        for (w, writer) in writers.iter_mut().enumerate() {
+            append(writer, i * 20 + w as u64, i * 20 + w as u64 + 1).await;
+        }
+    }
+    for writer in writers {
+        assert_eq!(writer.close().await.unwrap(), EventNumber(100));
+    }
+    let mut numbers: Vec<_> = read_all(&client).await.into_iter().map(|(_, n)| n).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..2_000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn raw_appends_are_conditional_and_survive_broken_connections() {
+    let (fake, client) = start(1).await;
+    let place = fake.with(STREAM, |store| store.active()[0].clone());
+    let mut writer = client.segment_writer(&place);
+    let data = Bytes::from_static(b"twelve bytes");
+    assert_eq!(writer.append(data.clone(), Some(Offset(0))).await.unwrap(), Offset(12));
+    let error = writer.append(data.clone(), Some(Offset(0))).await.unwrap_err();
+    let segment = place.segment;
+    let mismatch = ClientError::OffsetMismatch { segment, expected: Offset(0), length: Offset(12) };
+    assert_eq!(error, mismatch);
+    fake.break_connections();
+    assert_eq!(writer.append(data.clone(), Some(Offset(12))).await.unwrap(), Offset(24));
+
+    let mut reader = client.segment_reader(&place, Offset(6)).until(None);
+    let bytes = reader.next().await.unwrap().unwrap();
+    assert_eq!((bytes.offset, &bytes.data[..]), (Offset(6), &b" bytestwelve bytes"[..]));
+    assert_eq!(reader.next().await.unwrap(), None);
+}

@@ -258,6 +258,14 @@ impl ClientError {
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
                 Self::Unreachable { endpoint: endpoint.to_owned(), problem: innermost(status) }
             }
+            // Made on this side from a connection that broke, not sent by a server.
+            Code::Internal if std::error::Error::source(status).is_some() => {
+                Self::Unreachable { endpoint: endpoint.to_owned(), problem: innermost(status) }
+            }
+            Code::Unimplemented => Self::invalid(format!(
+                "the server at `{endpoint}` does not know this call; use versions of client and \
+                 server that are at most one apart"
+            )),
             Code::ResourceExhausted => refused(Reason::ResourceExhausted),
             Code::InvalidArgument => refused(Reason::InvalidArgument),
             code => Self::protocol(format!("`{endpoint}` answered {code:?}: {}", status.message())),

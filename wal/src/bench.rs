@@ -311,6 +311,10 @@ impl LogWriter {
 
     fn run_inline(&mut self, pace: &mut Pace, samples: &mut Samples) -> io::Result<()> {
         while pace.next() {
+            while !self.log.room()
+                && self.log.prepare_files().map_err(io::Error::other)? == Prepared::More
+            {
+            }
             let began = self.clock.monotonic();
             self.append()?;
             while let Some(write) = self.log.begin_write() {

@@ -11,8 +11,8 @@ use crate::block::{BlockWrite, commits_bytes};
 use crate::format::{BLOCK_HEADER_BYTES, RecordHeader, RecordKind};
 use crate::{AlignedBuf, BlockSeq, LogSettings, Stall, Stopped};
 
-/// Buffers kept for reuse: the open block's and the issued one's.
-const BUFFERS_KEPT: usize = 2;
+/// Buffers kept for reuse: of the open, a closed and the issued block.
+const BUFFERS_KEPT: usize = 3;
 
 const SHED_AFTER: Duration = Duration::from_secs(2);
 const UNREADY_AFTER: Duration = Duration::from_secs(10);

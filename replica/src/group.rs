@@ -321,16 +321,17 @@ impl<M: StateMachine> Member for Group<M> {
 
     fn quarantine(&mut self, reason: &str) {
         tracing::error!(group = %self.id, reason, "group is quarantined until a restart");
-        self.close(&ProposeError::Quarantined(reason.to_owned()));
+        // Whoever gets an answer finds the status that explains it.
         self.shared.publish(|status| {
             status.serving = false;
             status.quarantined = Some(reason.to_owned());
         });
+        self.close(&ProposeError::Quarantined(reason.to_owned()));
     }
 
     fn end(&mut self) {
-        self.close(&ProposeError::Stopping);
         self.shared.publish(|status| status.serving = false);
+        self.close(&ProposeError::Stopping);
     }
 }
 

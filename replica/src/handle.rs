@@ -169,12 +169,19 @@ impl<M: StateMachine> GroupHandle<M> {
         self.shared.leadership.subscribe()
     }
 
-    /// Waits until this replica serves as leader and says in which term. `None` once the group is
-    /// gone.
+    /// Waits until this replica serves as leader and says in which term. `None` once it never
+    /// will: the group is quarantined, or gone.
     pub async fn serving(&self) -> Option<Term> {
         let mut leadership = self.leadership();
-        let now = leadership.wait_for(|now| now.serving.is_some()).await.ok()?;
-        now.serving
+        loop {
+            if let Some(term) = leadership.borrow_and_update().serving {
+                return Some(term);
+            }
+            if self.status().quarantined.is_some() {
+                return None;
+            }
+            leadership.changed().await.ok()?;
+        }
     }
 }
 
@@ -270,13 +277,15 @@ impl<M: StateMachine> Shared<M> {
     pub(crate) fn publish(&self, update: impl FnOnce(&mut GroupStatus)) {
         let mut status = lock(&self.status);
         update(&mut status);
+        let quarantined = status.quarantined.is_some();
         let leadership =
             Leadership { serving: status.serving.then_some(status.term), leader: status.leader };
         drop(status);
         self.leadership.send_if_modified(|now| {
             let changed = *now != leadership;
             *now = leadership;
-            changed
+            // Who waits for a leader must learn that there will be none.
+            changed || quarantined
         });
     }
 }

@@ -160,11 +160,14 @@ impl Host {
     pub fn stop(&mut self) {
         self.center.mailbox().stop = true;
         self.center.bell.ring();
+        let ran = !self.threads.is_empty();
         for thread in self.threads.drain(..) {
             // A panic in it has been reported as the failure.
             let _ = thread.join();
         }
-        self.seal();
+        if ran {
+            self.seal();
+        }
     }
 
     /// A clean stop leaves nothing unproven behind: the open block, then a sealing one.

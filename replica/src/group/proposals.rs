@@ -53,11 +53,11 @@ impl<O> Proposals<O> {
     }
 
     /// Takes the proposals of the next entry: up to the target size, a large payload alone.
-    fn gather(&mut self) -> Vec<Proposal<O>> {
+    fn gather(&mut self, target: usize) -> Vec<Proposal<O>> {
         let mut batch: Vec<Proposal<O>> = Vec::with_capacity(self.staged.len().min(64));
         let (mut bytes, mut payload, mut large) = (0, 0, false);
         while let Some(next) = self.staged.front() {
-            let crowded = bytes + next.bytes() > ENTRY_BYTES_TARGET;
+            let crowded = bytes + next.bytes() > target;
             large |= next.payload.len() >= UNCOPIED_BYTES_MIN;
             let shares = payload > 0 && !next.payload.is_empty();
             if !batch.is_empty() && (crowded || (large && shares)) {
@@ -160,16 +160,13 @@ fn gather_payload<O>(batch: &[Proposal<O>]) -> Bytes {
 impl<M: StateMachine> Group<M> {
     /// Turns what is staged into entries for as long as the log has room for them.
     pub(super) fn propose(&mut self) -> Result<(), Failure> {
-        while let Some(next) = self.proposals.staged.front() {
-            if self.is_blocked() {
-                break;
-            }
+        while !self.proposals.staged.is_empty() && !self.is_blocked() {
             if !self.log.room() {
                 // A finished block wakes the worker, a finished file does not.
-                self.retry = self.log.admit(self.id, next.bytes()) == Err(PREPARING);
+                self.retry = self.log.admit(self.id, self.entry_target()) == Err(PREPARING);
                 break;
             }
-            let batch = self.proposals.gather();
+            let batch = self.proposals.gather(self.entry_target());
             let Some(batch) = self.admit(batch)? else { break };
             if !batch.is_empty() {
                 self.propose_entry(batch)?;
@@ -178,6 +175,11 @@ impl<M: StateMachine> Group<M> {
             }
         }
         Ok(())
+    }
+
+    /// The size at which an entry closes: what the log calls room for one more.
+    fn entry_target(&self) -> usize {
+        ENTRY_BYTES_TARGET.min(self.settings.log.block_size.as_usize() / 2)
     }
 
     /// Asks the log for space; `None` means later.

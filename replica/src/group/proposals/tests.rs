@@ -26,18 +26,18 @@ fn small_payloads_share_an_entry_and_a_large_one_travels_alone_and_uncopied() {
         proposal(4, 0, None),
         proposal(5, 10, None),
     ]);
-    assert_eq!(tags(&all.gather()), [1, 2]);
-    let alone = all.gather();
+    assert_eq!(tags(&all.gather(ENTRY_BYTES_TARGET)), [1, 2]);
+    let alone = all.gather(ENTRY_BYTES_TARGET);
     assert_eq!(tags(&alone), [3, 4]);
     assert_eq!(gather_payload(&alone).as_ptr(), alone[0].payload.as_ptr());
-    assert_eq!(tags(&all.gather()), [5]);
+    assert_eq!(tags(&all.gather(ENTRY_BYTES_TARGET)), [5]);
 }
 
 #[test]
 fn an_entry_closes_at_its_target_size() {
     let size = UNCOPIED_BYTES_MIN - 1;
     let mut all = staged((0..40).map(|tag| proposal(tag, size, None)).collect());
-    let first = all.gather();
+    let first = all.gather(ENTRY_BYTES_TARGET);
     let bytes: usize = first.iter().map(Proposal::bytes).sum();
     assert!(bytes <= ENTRY_BYTES_TARGET && bytes + size + 16 > ENTRY_BYTES_TARGET, "{bytes}");
 }
@@ -60,8 +60,8 @@ fn keyed_proposals_move_together_but_not_across_one_without_a_key() {
 #[test]
 fn what_was_put_back_comes_first_again() {
     let mut all = staged(vec![proposal(1, 0, None), proposal(2, 0, None), proposal(3, 0, None)]);
-    let batch = all.gather();
+    let batch = all.gather(ENTRY_BYTES_TARGET);
     all.stage(vec![proposal(4, 0, None)]);
     all.unstage(batch);
-    assert_eq!(tags(&all.gather()), [1, 2, 3, 4]);
+    assert_eq!(tags(&all.gather(ENTRY_BYTES_TARGET)), [1, 2, 3, 4]);
 }

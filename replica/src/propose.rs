@@ -48,9 +48,9 @@ pub enum ProposeError {
     /// Not stored. The group's queue is full or its disk is slow.
     #[error("the group's queue is full; try again in {} ms", .retry_after.as_millis())]
     Full { retry_after: Duration },
-    /// Not stored. The write-ahead log has reached its budget.
+    /// Not stored. The write-ahead log has reached its budget, or the group its share of it.
     #[error(
-        "the log's budget is used up; free space with `braid stream truncate` or `braid stream \
+        "the log's budget, or this container's share of it, is used up; free space with `braid stream truncate` or `braid stream \
          delete`, or raise `log.budget`"
     )]
     LogFull,

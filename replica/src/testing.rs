@@ -174,6 +174,7 @@ pub(crate) fn small_settings() -> HostSettings {
             budget: ByteSize::mib(4),
             file_size: ByteSize::kib(128),
             files_ahead: 1,
+            group_share_percent: 100,
             block_size: ByteSize::kib(32),
             ..LogSettings::default()
         },

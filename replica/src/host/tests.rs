@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use common::{ByteSize, LogIndex, SystemClock};
-use wal::{DiskOperation, Fault, Faults, FaultyDisk, RealDisk};
+use wal::{DiskOperation, Fault, Faults, FaultyDisk, LogSettings, RealDisk};
 
 use super::*;
 use crate::testing::*;
@@ -19,7 +19,7 @@ struct Running {
 fn settings() -> HostSettings {
     HostSettings {
         inline_write_max: ByteSize::kib(8),
-        log: small_settings().log,
+        log: LogSettings { budget: ByteSize::mib(32), ..small_settings().log },
         checkpoint_log_bytes: ByteSize::kib(256),
         ..HostSettings::default()
     }

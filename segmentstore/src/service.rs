@@ -174,3 +174,6 @@ pub(crate) fn read_status(error: &ReadError) -> Status {
     };
     status_with(error.reason(), error.to_string(), [fact], None)
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,7 @@ pub struct GroupStatus {
     pub checkpointed: LogIndex,
     /// The lowest index whose payload the machine still needs.
     pub oldest_live: Option<LogIndex>,
-    /// The rolling hash over (index, outcomes) up to `applied` since the process started.
+    /// The rolling hash over (index, outcomes) up to `applied`, saved with the state.
     pub digest: u64,
     /// Why the group stopped, where it did.
     pub quarantined: Option<String>,

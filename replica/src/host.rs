@@ -336,7 +336,7 @@ impl WorkerShell<'_> {
             let _ = self.jobs.send(Background::Checkpoint(job));
         }
         for job in step.fetches {
-            let _ = self.jobs.try_send(Background::Fetch(job));
+            let _ = self.jobs.send(Background::Fetch(job));
         }
         if step.wants_files {
             self.center.files.ring();

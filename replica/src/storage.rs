@@ -31,10 +31,15 @@ pub(crate) struct LogStorage {
     fetches: RefCell<Fetches>,
 }
 
+/// Reads at once: raft-rs asks again with every sign of life of a follower.
+const FETCHES_MAX: usize = 4;
+
 /// Reads for followers that are far behind.
 #[derive(Default)]
 struct Fetches {
     wanted: Vec<Wanted>,
+    /// Reads that were asked for and have not come back.
+    under_way: usize,
     /// What the last read brought, for raft-rs to pick up.
     fetched: Vec<Entry>,
 }
@@ -113,6 +118,11 @@ impl LogStorage {
 
     pub(crate) fn take_wanted(&mut self) -> Vec<Wanted> {
         std::mem::take(&mut self.fetches.get_mut().wanted)
+    }
+
+    /// A read came back, with or without success.
+    pub(crate) fn fetch_is_over(&mut self) {
+        self.fetches.get_mut().under_way -= 1;
     }
 
     /// Offers the result of a read; raft-rs picks it up while it handles the read's context.
@@ -221,7 +231,11 @@ impl Storage for LogStorage {
         }
         if context.can_async() {
             let bytes_max = usize::try_from(max).unwrap_or(usize::MAX);
-            self.fetches.borrow_mut().wanted.push(Wanted { low, high, bytes_max, context });
+            let mut fetches = self.fetches.borrow_mut();
+            if fetches.under_way < FETCHES_MAX {
+                fetches.under_way += 1;
+                fetches.wanted.push(Wanted { low, high, bytes_max, context });
+            }
             return Err(Error::Store(StorageError::LogTemporarilyUnavailable));
         }
         self.read(low, high, max)

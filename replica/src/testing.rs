@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -263,6 +264,19 @@ impl Node {
         let mut answer = propose(&self.handle, number, 100).unwrap();
         self.settle().unwrap();
         answer.try_recv().unwrap().unwrap()
+    }
+
+    /// What the state machine holds.
+    pub(crate) fn stored(&mut self) -> BTreeMap<u64, u64> {
+        let handle = self.handle.clone();
+        let mut query = Box::pin(handle.query(|numbers| numbers.stored.clone()));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(query.as_mut().poll(&mut context).is_pending());
+        self.settle().unwrap();
+        match query.as_mut().poll(&mut context) {
+            Poll::Ready(stored) => stored.unwrap(),
+            Poll::Pending => panic!("the query was not answered"),
+        }
     }
 
     pub(crate) fn wait(&mut self, duration: Duration) {

@@ -50,6 +50,7 @@ impl<M: StateMachine> Group<M> {
     /// Lets raft-rs pick up what was read. A failed read is tried again when the follower is heard
     /// of next.
     pub(super) fn take_fetched(&mut self, fetched: Fetched) {
+        self.node.mut_store().fetch_is_over();
         match fetched.entries {
             Ok(entries) if !self.is_blocked() => {
                 self.node.mut_store().offer(entries);

@@ -1,0 +1,35 @@
+//! The suite is tested, too: with a planted bug switched on, the crash runs must find a loss.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use common::planted::plant;
+use rstest::rstest;
+use wal::CrashOutcome;
+
+use super::*;
+
+/// Stores, lets the power go at any of the first operations, and looks whether everything that
+/// was acknowledged is there.
+fn survives(operation: u64) -> bool {
+    let run = || {
+        let mut machine = Machine::new(operation);
+        machine.settings.checkpoint_log_bytes = ByteSize::kib(16);
+        machine.disk.crash_at(operation, CrashOutcome::Lost);
+        let acknowledged = crash::run_until_crash(&mut machine, 0);
+        machine.crash(CrashOutcome::Lost);
+        let stored = serving(&mut machine).stored();
+        let mut places = acknowledged.iter().enumerate();
+        places.all(|(place, number)| stored.get(number) == Some(&(place as u64)))
+    };
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or(false)
+}
+
+#[rstest]
+#[case("acknowledge-before-sync")]
+#[case("log-truncated-past-checkpoint")]
+fn a_planted_bug_is_found(#[case] bug: &str) {
+    let operations = 20..80;
+    assert!(operations.clone().all(survives), "nothing is planted yet");
+    let _planted = plant(bug);
+    assert!(!operations.clone().all(survives), "{bug} was not found");
+}

@@ -13,6 +13,7 @@ mod split;
 use std::future::Future;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::Duration;
 
 use client::{Client, Event, EventWriter, StreamConfig};
@@ -295,6 +296,15 @@ impl<'a> Append<'a> {
             Ok(End::Interrupted) | Err(_) => Some(INTERRUPTED_FLUSH),
         };
         let flushed = self.flush(patience, interrupts).await;
+        // A server that refuses says what frees it; one that is away has nothing to say.
+        let trouble = self.writer.as_ref().and_then(EventWriter::trouble);
+        let explained = |failure: Failure| match (&failure, &trouble) {
+            (Failure::Told { exit: Exit::Unavailable, .. }, Some(trouble)) => {
+                failure.adding(&format!("in the way was: {trouble}"))
+            }
+            _ => failure,
+        };
+        let (pumped, flushed) = (pumped.map_err(explained), flushed.map_err(explained));
         let noun = self.splitter.noun();
         let acknowledged = self.writer.as_ref().map_or(0, |writer| writer.acknowledged().0);
         match (pumped, flushed) {
@@ -315,23 +325,27 @@ impl<'a> Append<'a> {
         }
     }
 
-    /// Whether everything handed over is stored; bounded by `patience` and by a further signal.
+    /// Whether everything handed over is stored. A signal, now or before, bounds the wait, and a
+    /// further one ends it.
     async fn flush(
         &mut self,
         patience: Option<Duration>,
         interrupts: &mut Interrupts,
     ) -> Result<bool> {
         let Some(writer) = &mut self.writer else { return Ok(true) };
-        let limit = async {
-            match patience {
-                Some(patience) => tokio::time::sleep(patience).await,
-                None => std::future::pending().await,
-            }
+        let mut flushed = pin!(writer.flush());
+        let patience = match patience {
+            Some(patience) => patience,
+            None => tokio::select! {
+                biased;
+                flushed = flushed.as_mut() => return Ok(flushed.map(|_| true)?),
+                () = interrupts.next() => INTERRUPTED_FLUSH,
+            },
         };
         tokio::select! {
             biased;
-            flushed = writer.flush() => { flushed?; Ok(true) }
-            () = limit => Ok(false),
+            flushed = flushed => Ok(flushed.map(|_| true)?),
+            () = tokio::time::sleep(patience) => Ok(false),
             () = interrupts.next() => Ok(false),
         }
     }

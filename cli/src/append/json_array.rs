@@ -209,7 +209,8 @@ const WINDOW_BYTES: usize = 64 * KIB;
 
 /// Whether the input that begins with `buffer` is one JSON array; `None` while too little of it is
 /// known. A first line that is an array in itself, with more behind it, is a line like the others
-/// that follow it. So is one that merely begins with a bracket, as lines of log files do.
+/// that follow it. So is one that merely begins with a bracket, as lines of log files do; but
+/// behind an object as the first element it is an array, if a broken one.
 pub(crate) fn looks_like_array(buffer: &[u8], ended: bool) -> Option<bool> {
     let Some(first) = buffer.iter().position(|byte| !byte.is_ascii_whitespace()) else {
         return ended.then_some(false);
@@ -223,10 +224,12 @@ pub(crate) fn looks_like_array(buffer: &[u8], ended: bool) -> Option<bool> {
     }
     let (line, rest) = buffer[first..].split_at(line_end.unwrap_or(buffer.len()) - first);
     let (mut scanner, mut at) = (ArrayScanner::new(), 0);
+    let mut objects = false;
     loop {
         match scanner.advance(line, &mut at, false) {
+            Err(Problem::BadElement(_) | Problem::NoSeparator) => return Some(objects),
             Err(_) => return Some(false),
-            Ok(Scan::Element(_)) => {}
+            Ok(Scan::Element(element)) => objects |= line[element.start] == b'{',
             Ok(Scan::Unfinished { .. }) => break,
         }
     }

@@ -224,12 +224,10 @@ async fn on_own_thread(
     spans: Vec<mpsc::Sender<Span>>,
 ) -> Result<(Vec<Sender>, Latencies)> {
     let (done, result) = tokio::sync::oneshot::channel();
+    // The client's tasks stay in this runtime; only waiting and sending happen over there.
+    let runtime = tokio::runtime::Handle::current();
     common::tasks::spawn_thread("sender", move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let sent = match runtime {
-            Ok(runtime) => runtime.block_on(send_at_rate(&plan, rate, clock, senders, spans)),
-            Err(error) => Err(Failure::from(error)),
-        };
+        let sent = runtime.block_on(send_at_rate(&plan, rate, clock, senders, spans));
         // Nobody waits any more: the measurement has failed.
         let _ = done.send(sent);
     })?;

@@ -1,0 +1,61 @@
+//! Measurements verify what they measure, and save what they print.
+
+use crate::harness::{Braid, Server, temp_dir};
+
+#[test]
+fn each_measurement_reports_and_verifies() {
+    let server = Server::start();
+    let short = ["--duration", "500ms", "--warmup", "100ms", "-o", "json"];
+    let bench = |args: &str| {
+        let line = format!("bench {args}");
+        server.braid(line.split(' ').chain(short)).run().json()
+    };
+    let append = bench("append --rate 1000 --writers 3 --segments 2");
+    assert!(append["verified_events"].as_u64() > Some(300), "{append}");
+    assert!(append["latency_millis"]["p50"].as_f64() > Some(0.0), "{append}");
+    assert!(append["server_cpu_seconds"].as_f64() >= Some(0.0), "{append}");
+    let append = bench("append --rate 500 --pacing spin");
+    assert!(append["verified_events"].as_u64() > Some(200), "{append}");
+    let append = bench("append --event-size 1KiB");
+    assert!(append["verified_events"].as_u64() > Some(0), "{append}");
+    let read = bench("read --size 4MiB --readers 2 --segments 3");
+    assert!(read["verified_events"].as_u64() > Some(0), "{read}");
+    let mixed = bench("mixed --rate 1000");
+    assert!(mixed["verified_events"].as_u64() > Some(300), "{mixed}");
+    assert_eq!(server.line("stream list bench").run().ok().lines().count(), 1, "none is left");
+}
+
+#[test]
+fn a_measurement_with_its_own_server_leaves_nothing_behind() {
+    let dir = temp_dir();
+    let file = dir.path().join("result.json");
+    let (data, file) = (dir.path().to_str().unwrap(), file.to_str().unwrap());
+    let args = [
+        "bench",
+        "append",
+        "--spawn",
+        "--data",
+        data,
+        "--rate",
+        "200",
+        "--duration",
+        "300ms",
+        "--warmup",
+        "0s",
+        "-o",
+        file,
+    ];
+    let table = Braid::new(args).run().ok();
+    assert!(table.contains("events/s") && table.contains("p99.9"), "{table}");
+    let saved: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    assert_eq!(saved["bench"], "append");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "only the result is left");
+}
+
+#[test]
+fn impossible_measurements_are_usage_errors() {
+    for args in ["append --event-size 8", "append --memory 1MiB", "read --rate 5"] {
+        Braid::new(format!("bench {args}").split(' ')).run().fails(2, &["--"]);
+    }
+}

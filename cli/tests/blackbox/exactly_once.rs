@@ -1,0 +1,126 @@
+//! The 20 000 flights through every misfortune: each stored once, in file order per origin.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+
+use crate::harness::{Running, Server, flights_file};
+
+const STREAM: &str = "demo/flights";
+
+/// The file and the exact bytes of each of its elements.
+fn flights() -> (Vec<u8>, Vec<String>) {
+    let file = std::fs::read(flights_file()).unwrap();
+    let elements: Vec<Box<RawValue>> = serde_json::from_slice(&file).unwrap();
+    assert_eq!(elements.len(), 20_000);
+    (file, elements.iter().map(|element| element.get().to_owned()).collect())
+}
+
+fn by_origin(events: &[String]) -> BTreeMap<String, Vec<&str>> {
+    let mut found: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for event in events {
+        let flight: serde_json::Value = serde_json::from_str(event).unwrap();
+        found.entry(flight["origin"].as_str().unwrap().to_owned()).or_default().push(event);
+    }
+    found
+}
+
+fn assert_stored_once(server: &Server, flights: &[String]) {
+    let read = server.read_all(STREAM);
+    assert_eq!(read.len(), flights.len(), "events stored");
+    assert!(by_origin(&read) == by_origin(flights), "an origin's flights are not in file order");
+}
+
+fn server_with_stream() -> Server {
+    let server = Server::start();
+    server.line("stream create demo/flights --segments 4 --create-scope").run().ok();
+    server
+}
+
+#[test]
+fn a_file_comes_back_identical_and_in_order_per_key() {
+    let server = server_with_stream();
+    let (_, flights) = flights();
+    let file = flights_file();
+    let said = server
+        .braid(["append", STREAM, "--key-field", "origin", "--file", file.to_str().unwrap()])
+        .run()
+        .ok();
+    assert!(said.contains("stored 20000 events in demo/flights"), "{said}");
+    assert_stored_once(&server, &flights);
+    let segments = server.line("segment list demo/flights -o json").run().json();
+    let used = segments.as_array().unwrap().iter().filter(|s| s["length"].as_u64() > Some(0));
+    assert_eq!(used.count(), 4, "all segments are used");
+}
+
+#[test]
+fn twenty_kills_of_the_server_lose_and_double_nothing() {
+    const KILLS: usize = 20;
+    let mut server = server_with_stream();
+    let (file, flights) = flights();
+    let mut append = server.line("append demo/flights --key-field origin -o json").start();
+    let portion = file.len().div_ceil(KILLS + 1);
+    for (kill, bytes) in file.chunks(portion).enumerate() {
+        let before = server.stored_bytes(STREAM);
+        assert!(append.feed(bytes), "the append goes on");
+        if kill == KILLS {
+            break;
+        }
+        // Every other kill hits at once, the others when something of the portion is stored.
+        if kill % 2 == 1 {
+            wait_for_more_than(&server, before);
+        }
+        server.kill();
+        server.restart();
+    }
+    let summary = append.finish().json();
+    assert_eq!(summary["stored"], 20_000);
+    assert_stored_once(&server, &flights);
+}
+
+#[test]
+fn kills_of_the_client_are_mended_by_its_name() {
+    let server = server_with_stream();
+    let (file, flights) = flights();
+    for part in 1..=4 {
+        let before = server.stored_bytes(STREAM);
+        let mut append = loader(&server);
+        assert!(append.feed(&file[..file.len() * part / 5]));
+        wait_for_more_than(&server, before);
+        append.kill();
+    }
+    let mut append = loader(&server);
+    assert!(append.feed(&file));
+    let summary = append.finish().json();
+    assert_eq!(summary["events"], 20_000);
+    let count = |name: &str| summary[name].as_u64().unwrap();
+    assert_eq!(count("stored") + count("already_stored"), 20_000);
+    assert!(count("already_stored") > 0, "{summary}");
+    assert_stored_once(&server, &flights);
+    let again = server
+        .braid(["append", STREAM, "--key-field", "origin", "--writer", "loader"])
+        .input(&file)
+        .run()
+        .ok();
+    assert!(again.contains("stored 0 events") && again.contains("20000 were already"), "{again}");
+    assert_stored_once(&server, &flights);
+}
+
+fn loader(server: &Server) -> Running {
+    server.line("append demo/flights --key-field origin --writer loader -o json").start()
+}
+
+fn wait_for_more_than(server: &Server, bytes: u64) {
+    crate::harness::wait_until("progress of the append", || server.stored_bytes(STREAM) > bytes);
+}
+
+#[test]
+fn another_input_under_a_used_name_is_warned_about() {
+    let server = server_with_stream();
+    let append = ["append", STREAM, "--writer", "loader"];
+    server.braid(append).input("a\nb\n").run().ok();
+    let other = server.braid(append).input("x\nb\nc\n").run();
+    assert!(other.stderr.contains("warning") && other.stderr.contains("loader"), "{other:?}");
+    assert!(other.ok().contains("2 were already stored"));
+    assert_eq!(server.read_all(STREAM).len(), 3);
+}

@@ -1,0 +1,14 @@
+//! Drives the real binary as a person would: a server process on a free loopback port with its
+//! data on a real disk, and the commands against it.
+
+#![expect(unreachable_pub, reason = "a test binary has no public surface")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+
+mod bad_input;
+mod bench;
+mod commands;
+mod exactly_once;
+mod harness;
+mod interruptions;
+mod readme;
+mod server_life;

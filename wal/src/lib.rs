@@ -24,6 +24,8 @@ mod inspect;
 mod log;
 mod recovery;
 mod settings;
+#[cfg(test)]
+mod test_directory;
 mod usage;
 
 pub use bench::{BenchFigures, BenchReport, BenchSettings, bench};

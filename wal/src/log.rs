@@ -6,6 +6,7 @@
 mod append;
 mod files;
 mod open;
+mod plan;
 mod read;
 #[cfg(test)]
 mod tests;

@@ -1,18 +1,16 @@
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use common::SystemClock;
 
 use super::*;
 use crate::RealDisk;
+use crate::test_directory::test_directory;
 
 #[test]
 fn both_writers_write_their_turns_on_a_real_disk() {
-    let base = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/wal-tests");
-    std::fs::create_dir_all(&base).unwrap();
     let cases = [(4, None), (64, None), (4, Some(500)), (64, Some(500))];
     for (kib, pace) in cases {
-        let directory = tempfile::tempdir_in(&base).unwrap();
+        let directory = test_directory();
         let disk = Arc::new(RealDisk::open(directory.path(), false).unwrap());
         let settings = BenchSettings {
             block: ByteSize::kib(kib),

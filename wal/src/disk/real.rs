@@ -72,6 +72,12 @@ impl RealDisk {
         Ok(disk)
     }
 
+    /// The same directory with writes through the page cache, each followed by `fdatasync`: what
+    /// a file system that refuses direct writes gets.
+    pub fn buffered(self) -> Self {
+        Self { direct: false, ..self }
+    }
+
     /// Whether writes bypass the page cache.
     pub fn direct(&self) -> bool {
         self.direct

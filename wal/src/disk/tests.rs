@@ -1,7 +1,6 @@
 //! The laws of the seam, on every implementation.
 
 use std::io::ErrorKind;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,19 +8,14 @@ use common::Rng;
 use rstest::rstest;
 
 use super::*;
-
-/// A directory on a real file system, gone after the test.
-fn real_directory() -> tempfile::TempDir {
-    // The unit tests of a crate run from its folder, which is on a disk.
-    let base = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/wal-tests");
-    std::fs::create_dir_all(&base).unwrap();
-    tempfile::tempdir_in(base).unwrap()
-}
+use crate::test_directory::test_directory;
 
 enum Kind {
     Sim,
     Faulty,
     Real,
+    /// Where the file system refuses direct writes.
+    Buffered,
 }
 
 fn with_disk(kind: &Kind, check: impl FnOnce(Arc<dyn Disk>)) {
@@ -30,8 +24,15 @@ fn with_disk(kind: &Kind, check: impl FnOnce(Arc<dyn Disk>)) {
         Kind::Sim => check(Arc::new(sim)),
         Kind::Faulty => check(Arc::new(FaultyDisk::new(Arc::new(sim), |_| ()))),
         Kind::Real => {
-            let directory = real_directory();
-            check(Arc::new(RealDisk::open(directory.path(), false).unwrap()));
+            let directory = test_directory();
+            let disk = RealDisk::open(directory.path(), false).unwrap();
+            assert!(disk.direct(), "the tests run on a disk");
+            check(Arc::new(disk));
+        }
+        Kind::Buffered => {
+            let directory = test_directory();
+            let disk = RealDisk::open(directory.path(), false).unwrap();
+            check(Arc::new(disk.buffered()));
         }
     }
 }
@@ -46,6 +47,7 @@ fn filled(length: usize, byte: u8) -> AlignedBuf {
 #[case::sim(Kind::Sim)]
 #[case::faulty(Kind::Faulty)]
 #[case::real(Kind::Real)]
+#[case::buffered(Kind::Buffered)]
 fn what_is_written_is_read_back_and_sets_the_length(#[case] kind: Kind) {
     with_disk(&kind, |disk| {
         let file = disk.create("a").unwrap();
@@ -66,6 +68,7 @@ fn what_is_written_is_read_back_and_sets_the_length(#[case] kind: Kind) {
 #[case::sim(Kind::Sim)]
 #[case::faulty(Kind::Faulty)]
 #[case::real(Kind::Real)]
+#[case::buffered(Kind::Buffered)]
 fn names_are_listed_in_order_and_never_replaced(#[case] kind: Kind) {
     with_disk(&kind, |disk| {
         for name in ["b", "a", "c"] {
@@ -91,6 +94,7 @@ fn names_are_listed_in_order_and_never_replaced(#[case] kind: Kind) {
 #[case::sim(Kind::Sim)]
 #[case::faulty(Kind::Faulty)]
 #[case::real(Kind::Real)]
+#[case::buffered(Kind::Buffered)]
 fn a_directory_is_locked_once_and_again_after_the_holder_is_gone(#[case] kind: Kind) {
     with_disk(&kind, |disk| {
         let held = disk.lock().unwrap();
@@ -106,6 +110,7 @@ fn a_directory_is_locked_once_and_again_after_the_holder_is_gone(#[case] kind: K
 #[rstest]
 #[case::sim(Kind::Sim)]
 #[case::real(Kind::Real)]
+#[case::buffered(Kind::Buffered)]
 #[should_panic(expected = "unaligned")]
 fn unaligned_access_is_a_bug(#[case] kind: Kind) {
     with_disk(&kind, |disk| {
@@ -117,6 +122,7 @@ fn unaligned_access_is_a_bug(#[case] kind: Kind) {
 #[rstest]
 #[case::sim(Kind::Sim)]
 #[case::real(Kind::Real)]
+#[case::buffered(Kind::Buffered)]
 fn space_is_told(#[case] kind: Kind) {
     with_disk(&kind, |disk| {
         let space = disk.space().unwrap();

@@ -1,18 +1,12 @@
 //! The log on a real disk.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use common::{ByteSize, GroupId, LogIndex, Rng, SystemClock, Term};
 
 use super::harness::small;
+use crate::test_directory::test_directory;
 use crate::*;
-
-fn directory() -> tempfile::TempDir {
-    let base = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/wal-tests");
-    std::fs::create_dir_all(&base).unwrap();
-    tempfile::tempdir_in(base).unwrap()
-}
 
 fn open(path: &std::path::Path, settings: &LogSettings) -> (Log, Recovered) {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(path, false).unwrap());
@@ -28,7 +22,7 @@ fn write(log: &Log) {
 
 #[test]
 fn entries_survive_rolling_recycling_and_reopening_on_a_real_disk() {
-    let directory = directory();
+    let directory = test_directory();
     let settings = LogSettings { file_size: ByteSize::kib(128), ..small() };
     let (mut log, _) = open(directory.path(), &settings);
     let group = GroupId(4);
@@ -68,7 +62,7 @@ fn entries_survive_rolling_recycling_and_reopening_on_a_real_disk() {
 
 #[test]
 fn a_second_process_would_be_told_that_the_directory_is_in_use() {
-    let directory = directory();
+    let directory = test_directory();
     let (_log, _) = open(directory.path(), &small());
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(directory.path(), false).unwrap());
     let again = Log::open(disk, small(), SystemClock::shared(), Rng::from_seed(1));

@@ -107,8 +107,11 @@ impl Group {
         }
     }
 
-    /// Drops the entries up to `to`.
+    /// Drops the entries up to `to`. What was truncated before stays so.
     pub(crate) fn truncate(&mut self, to: Truncated, dropped: &mut dyn FnMut(Place)) {
+        if to.index < self.truncated.index {
+            return;
+        }
         if to.index >= self.last {
             return self.reset(to, dropped);
         }

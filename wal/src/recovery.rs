@@ -278,15 +278,20 @@ impl Reading {
 
     /// `end` is where the next file's table says that this one ended.
     fn read_file(&mut self, candidate: Candidate, end: Option<u64>) -> io::Result<ScannedFile> {
-        let bytes = FileBytes::read(&*candidate.handle, candidate.size, self.memory.take())?;
+        let mut bytes = FileBytes::read(&*candidate.handle, candidate.size, self.memory.take())?;
         let mut file = ScannedFile::new(candidate);
         let limit = end.unwrap_or(file.size).min(file.size);
-        let mut offset = FIRST_BLOCK;
+        let (mut offset, mut reread) = (FIRST_BLOCK, None);
         while offset < limit {
             if let Some(block) = self.next_block(&bytes, &file, offset) {
                 offset += block.sectors();
                 self.take(&block, &mut file);
                 file.end = offset;
+                continue;
+            }
+            // A bit may have flipped on the way: nothing is cut on a single reading.
+            if reread != Some(offset) && bytes.read_again(&*file.handle, offset)? {
+                reread = Some(offset);
                 continue;
             }
             let found = self.search(&bytes, &file, offset + SECTOR_BYTES as u64, limit);

@@ -128,7 +128,8 @@ impl State {
         for entry in head {
             self.put_entry(batch.group, entry);
         }
-        if let Some(to) = batch.truncate {
+        let truncated = self.known(batch.group).truncated.index;
+        if let Some(to) = batch.truncate.filter(|to| to.index > truncated) {
             let mut header = self.next_header(RecordKind::Truncate, batch.group);
             (header.index, header.term) = (to.index, to.term);
             self.push(header, [&[], &[]]);

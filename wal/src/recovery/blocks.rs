@@ -14,6 +14,9 @@ use crate::{AlignedBuf, DiskFile, SECTOR_BYTES};
 /// Bytes of one read: large enough for the disk's full speed.
 const READ_BYTES: usize = 4 * 1024 * 1024;
 
+/// What a block takes at most in practice: an entry of the largest size and everything with it.
+const LARGEST_BLOCK_BYTES: usize = 16 * 1024 * 1024;
+
 /// A valid block.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Block<'a> {
@@ -99,6 +102,18 @@ impl FileBytes {
             read_or_zero(handle, (at * READ_BYTES) as u64, chunk)?;
         }
         Ok(FileBytes(bytes, size))
+    }
+
+    /// Reads again what may be a block that came back wrong; `false` when there is nothing.
+    pub(crate) fn read_again(&mut self, handle: &dyn DiskFile, offset: u64) -> io::Result<bool> {
+        let start = offset as usize;
+        let end = self.1.min(start + LARGEST_BLOCK_BYTES);
+        let range = &mut self.0[start..end];
+        if range[..SECTOR_BYTES.min(range.len())].iter().all(|byte| *byte == 0) {
+            return Ok(false);
+        }
+        read_or_zero(handle, offset, range)?;
+        Ok(true)
     }
 
     pub(crate) fn all(&self) -> &[u8] {

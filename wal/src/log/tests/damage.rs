@@ -378,3 +378,47 @@ fn a_disk_that_cannot_be_read_is_told_apart_from_damage() {
     assert!(matches!(read_all(&log), Err(ReadError::Io { .. })));
     read_all(&log).unwrap();
 }
+
+#[test]
+fn a_bit_flipped_on_the_way_does_not_make_recovery_cut_anything() {
+    let mut world = World::opened(small());
+    world.run(&[append(1, 2, 900), Step::Write, append(2, 2, 5_000), Step::Write]).unwrap();
+    world.log = None;
+    for bit in (0..65_536 * 8).step_by(9_973) {
+        let disk = FaultyDisk::new(Arc::new(world.disk.fork()), |_| ());
+        // The header, the first block's header and the first block come before the whole file.
+        disk.faults().plan_fault(DiskOperation::Read, "000000000001", 3, Fault::FlipBit(bit));
+        let clock = Arc::new(ManualClock::default());
+        let (log, recovered) =
+            Log::open(Arc::new(disk), small(), clock, Rng::from_seed(1)).unwrap();
+        world.log = Some(log);
+        assert_eq!(world.found(&recovered.groups), world.model, "bit {bit}");
+    }
+}
+
+#[test]
+fn a_repair_that_is_interrupted_is_begun_anew_or_is_done() {
+    let world = three_groups();
+    let file = first_file(&world);
+    let hit = block_offsets(&world, &file)[5];
+    world.disk.flip_bit(&file, hit + 200, 3);
+    for step in 1.. {
+        let mut trial = world.fork();
+        trial.disk.crash_at(trial.disk.operations() + step, CrashOutcome::Random);
+        let repaired = with(&mut trial, DamagePolicy::AcceptLoss).is_ok();
+        trial.log = None;
+        trial.disk.restart();
+        match with(&mut trial, DamagePolicy::Refuse) {
+            Ok(_) => {}
+            Err(OpenError::Damaged { .. }) if !repaired => {
+                with(&mut trial, DamagePolicy::AcceptLoss).unwrap();
+            }
+            Err(error) => panic!("{error}"),
+        }
+        let last = |group| trial.log().last_index(GroupId(group));
+        assert_eq!([last(1), last(2), last(3)], [3, 1, 3].map(LogIndex));
+        if repaired {
+            break;
+        }
+    }
+}

@@ -256,6 +256,9 @@ fn open_host(
             file_size: settings.log.file_size,
             allow_volatile: settings.data.allow_volatile,
             store_id: Some(data.identity().store.0),
+            // The share is there so that one group that cannot tier does not fill the log for
+            // all. No group tiers yet: the budget is the capacity, for one stream as for many.
+            group_share_percent: 100,
             ..LogSettings::default()
         },
         ..HostSettings::default()

@@ -37,6 +37,8 @@ mod tests;
 const FILES_LOOK_BYTES: u64 = 8 << 20;
 /// How often the log thread looks after a write of the worker that does not come back.
 const STALL_LOOK: Duration = Duration::from_millis(500);
+/// How often a full disk is tried again: nobody rings when an operator makes space on it.
+const FULL_LOOK: Duration = Duration::from_secs(1);
 
 /// The groups of a node with their threads.
 pub struct Host {
@@ -256,7 +258,9 @@ fn make_files(center: &Center) {
     while !center.stop_files.load(Ordering::Acquire) {
         match center.log.prepare_files() {
             Ok(Prepared::More) => center.bell.ring(),
-            Ok(Prepared::Idle) => center.files.wait(None),
+            Ok(Prepared::Idle) => {
+                center.files.wait(center.log.usage().disk_full.then_some(FULL_LOOK));
+            }
             // Whoever wrote last reports it.
             Err(_) => return,
         }

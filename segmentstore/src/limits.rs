@@ -49,6 +49,10 @@ pub const READ_GATHER_BYTES: usize = 256 * KIB;
 pub const READ_AHEAD_BYTES_MIN: usize = 1024 * KIB;
 pub const READ_AHEAD_BYTES_MAX: usize = 4 * 1024 * KIB;
 
+/// Extents that a reader is told at once: where they are tiny, copying more of them would hold up
+/// the segment's appends.
+pub const READ_EXTENTS_MAX: usize = 1_024;
+
 /// How long a client waits before it opens a session again that a full container refused, where
 /// the container itself does not say.
 pub const RETRY_AFTER: Duration = Duration::from_millis(100);

@@ -14,6 +14,7 @@ use tokio::sync::futures::Notified;
 
 use crate::chunked::{ChunkChange, Chunked};
 use crate::extent::Extent;
+use crate::limits::{READ_EXTENTS_MAX, READ_GATHER_BELOW, READ_GATHER_BYTES};
 use crate::metrics::StreamCounters;
 
 /// The read state of one segment. It outlives the segment for as long as a reader holds it.
@@ -199,7 +200,6 @@ impl ReadState {
 
     /// Bytes from `offset` on: one large piece, cut to `max_bytes`, or small ones to be gathered.
     fn pieces(&self, offset: Offset, max_bytes: usize) -> Vec<Bytes> {
-        use crate::limits::{READ_GATHER_BELOW, READ_GATHER_BYTES};
         let at = self.tail.partition_point(|piece| piece.offset <= offset) - 1;
         let first = &self.tail[at];
         let skip = (offset.0 - first.offset.0) as usize;
@@ -229,7 +229,8 @@ impl ReadState {
             ahead += extent.bytes as usize;
             more
         };
-        extents.range(at.min(extents.len())..).take_while(wanted).copied().collect()
+        let found = extents.range(at.min(extents.len())..).take_while(wanted);
+        found.take(READ_EXTENTS_MAX).copied().collect()
     }
 
     /// Bytes from start to length that only the log holds: all of them, until there is long-term

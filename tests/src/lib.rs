@@ -5,4 +5,6 @@ pub mod checker;
 pub mod history;
 pub mod models;
 #[cfg(test)]
+mod planted_container;
+#[cfg(test)]
 mod planted_log;

@@ -69,7 +69,8 @@ impl AppendConnection {
         }
     }
 
-    /// Takes one message of the client; `permit` covers its bytes.
+    /// Takes one message of the client; `permit` covers its bytes. One message at a time: whoever
+    /// drives the connection keeps their order.
     pub fn on_request(
         self: &Arc<Self>,
         request: AppendRequest,
@@ -83,7 +84,11 @@ impl AppendConnection {
                 return Err(status(Reason::InvalidArgument, message));
             }
             Some(Message::Open(message)) => self.open(&mut state, message)?,
-            Some(Message::Blocks(blocks)) => self.append(&mut state, blocks, permit)?,
+            Some(Message::Blocks(blocks)) => {
+                drop(state);
+                self.append(blocks, permit)?;
+                state = self.lock();
+            }
             None => {
                 let message = "a message of an append stream is empty or of a kind that this \
                                version does not know; use a client of this version or older";

@@ -18,10 +18,13 @@ use crate::operation::Append;
 use crate::outcome::Outcome;
 use crate::permits::BytePermit;
 
+/// Blocks that are proposed under one lock: a worker with an outcome does not wait for a message of
+/// thousands.
+const BLOCKS_PER_LOCK: usize = 32;
+
 impl AppendConnection {
     pub(super) fn append(
         self: &Arc<Self>,
-        state: &mut State,
         message: AppendBlocks,
         mut permit: BytePermit,
     ) -> Result<(), Status> {
@@ -32,9 +35,13 @@ impl AppendConnection {
         };
         let payloads: usize = message.blocks.iter().map(small).sum();
         let mut buffer = BytesMut::with_capacity(message.blocks.len() * Append::BYTES + payloads);
-        for block in message.blocks {
-            let permit = permit.split(block.data.len());
-            self.append_block(state, block, permit, &mut buffer)?;
+        let mut blocks = message.blocks.into_iter();
+        while blocks.len() > 0 {
+            let mut state = self.lock();
+            for block in blocks.by_ref().take(BLOCKS_PER_LOCK) {
+                let permit = permit.split(block.data.len());
+                self.append_block(&mut state, block, permit, &mut buffer)?;
+            }
         }
         Ok(())
     }

@@ -150,6 +150,17 @@ impl<M: StateMachine> Group<M> {
         }
     }
 
+    /// After reordered answers raft-rs probes a follower below what it is known to have
+    /// (raft-rs #557). The log may begin behind that, and nothing would ever be sent again.
+    fn mend_progress(&mut self) {
+        if self.node.raft.state != StateRole::Leader {
+            return;
+        }
+        for (_, progress) in self.node.raft.mut_prs().iter_mut() {
+            progress.next_idx = progress.next_idx.max(progress.matched + 1);
+        }
+    }
+
     fn leader_hint(&self) -> Option<u64> {
         (self.role.leader != raft::INVALID_ID && self.role.leader != self.peer)
             .then_some(self.role.leader)
@@ -264,6 +275,7 @@ impl<M: StateMachine> Member for Group<M> {
             Ok(()) | Err(raft::Error::StepPeerNotFound | raft::Error::StepLocalMsg) => {}
             Err(error) => return Err(error.into()),
         }
+        self.mend_progress();
         self.observe_role();
         Ok(())
     }

@@ -28,8 +28,7 @@ fn survives(operation: u64) -> bool {
 #[case("acknowledge-before-sync")]
 #[case("log-truncated-past-checkpoint")]
 fn a_planted_bug_is_found(#[case] bug: &str) {
-    let operations = 20..80;
-    assert!(operations.clone().all(survives), "nothing is planted yet");
+    assert!((20..80).all(survives), "nothing is planted yet");
     let _planted = plant(bug);
-    assert!(!operations.clone().all(survives), "{bug} was not found");
+    assert!(!(20..80).all(survives), "{bug} was not found");
 }

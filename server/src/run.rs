@@ -77,6 +77,7 @@ fn serve(
     dev: bool,
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), ServerError> {
+    raise_descriptor_limit();
     let clock = SystemClock::shared();
     let mut rng = Rng::from_entropy();
     let control = runtime("control")?;
@@ -166,6 +167,16 @@ async fn signal() {
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+    }
+}
+
+/// Connections, log files and RocksDB need more descriptors than the usual soft limit of 1 024.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }
 

@@ -214,7 +214,7 @@ impl Settings {
             (
                 "log.file_size",
                 (ByteSize::mib(16)..=ByteSize::gib(1)).contains(&self.log.file_size)
-                    && self.log.file_size.bytes() % 4096 == 0,
+                    && self.log.file_size.bytes().is_multiple_of(4096),
                 format!(
                     "`{}` must be from 16MiB to 1GiB and a multiple of 4KiB",
                     self.log.file_size

@@ -278,9 +278,10 @@ impl Reading {
 
     /// `end` is where the next file's table says that this one ended.
     fn read_file(&mut self, candidate: Candidate, end: Option<u64>) -> io::Result<ScannedFile> {
-        let mut bytes = FileBytes::read(&*candidate.handle, candidate.size, self.memory.take())?;
+        // What lies behind a known end is not even read: a crash leaves a file nearly empty.
+        let limit = end.unwrap_or(candidate.size).min(candidate.size);
+        let mut bytes = FileBytes::read(&*candidate.handle, limit, self.memory.take())?;
         let mut file = ScannedFile::new(candidate);
-        let limit = end.unwrap_or(file.size).min(file.size);
         let (mut offset, mut reread) = (FIRST_BLOCK, None);
         while offset < limit {
             if let Some(block) = self.next_block(&bytes, &file, offset) {

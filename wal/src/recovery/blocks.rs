@@ -83,7 +83,7 @@ impl<'a> Block<'a> {
     }
 }
 
-/// All bytes of a file.
+/// The bytes of a file up to where they matter.
 #[derive(Debug)]
 pub(crate) struct FileBytes(AlignedBuf, usize);
 

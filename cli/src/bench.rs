@@ -17,6 +17,7 @@ mod payload;
 mod read;
 mod report;
 mod target;
+mod wal;
 
 use std::num::NonZeroU64;
 use std::str::FromStr;
@@ -39,6 +40,7 @@ Examples:
   braid bench append --event-size 1024 --writers 100 --segments 100 -o result.json
   braid bench read --spawn
   braid bench mixed --spawn --rate 50000 --event-size 1000
+  braid bench wal --data /var/tmp
 
 The load is open-loop: latency counts from when an event was meant to be sent. What is written is
 read back and verified. -o table|json|yaml chooses what is printed; -o FILE saves JSON as well.")]
@@ -52,6 +54,7 @@ enum Verb {
     Append(append::Args),
     Read(read::Args),
     Mixed(mixed::Args),
+    Wal(wal::Args),
 }
 
 /// How events are sent.
@@ -178,6 +181,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Verb::Append(args) => (&args.run, args.is_full_speed()),
         Verb::Read(args) => (&args.run, false),
         Verb::Mixed(args) => (&args.run, false),
+        Verb::Wal(args) => (&args.run, false),
     };
     run.runtime(full_speed)?.block_on(async {
         let mut interrupts = Interrupts::listen()?;
@@ -186,6 +190,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 Verb::Append(args) => append::run(args).await,
                 Verb::Read(args) => read::run(args).await,
                 Verb::Mixed(args) => mixed::run(args).await,
+                Verb::Wal(args) => wal::run(args).await,
             }
         };
         // An own server goes with the work that is dropped.

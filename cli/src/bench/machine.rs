@@ -83,16 +83,22 @@ impl Usage {
                 self.steal_percent
             ));
         }
-        let server_known = self.server_cpu_seconds.is_some();
-        if server_known && self.others_percent > OTHERS_PERCENT_MAX {
-            doubts.push(format!(
-                "other programs (and the kernel's own work) took {:.1} % of the machine's time; \
-                 the machine is too busy to measure",
-                self.others_percent
-            ));
+        if self.server_cpu_seconds.is_some() {
+            doubts.extend(others_doubt(self));
         }
         doubts
     }
+}
+
+/// Work that is neither the client's nor the server's, where both are known.
+pub(super) fn others_doubt(usage: &Usage) -> Option<String> {
+    (usage.others_percent > OTHERS_PERCENT_MAX).then(|| {
+        format!(
+            "other programs (and the kernel's own work) took {:.1} % of the machine's time; the \
+             machine is too busy to measure",
+            usage.others_percent
+        )
+    })
 }
 
 /// The unit of `/proc/stat`: fixed for programs on every Linux.

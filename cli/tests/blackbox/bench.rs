@@ -54,8 +54,37 @@ fn a_measurement_with_its_own_server_leaves_nothing_behind() {
 }
 
 #[test]
+fn the_log_is_measured_against_a_raw_writer() {
+    let dir = temp_dir();
+    let data = dir.path().to_str().unwrap();
+    let args = [
+        "bench",
+        "wal",
+        "--data",
+        data,
+        "--block-size",
+        "4KiB",
+        "--rate",
+        "200",
+        "--duration",
+        "200ms",
+        "--turns",
+        "2",
+        "-o",
+        "json",
+    ];
+    let report = Braid::new(args).run().json();
+    let comparison = &report["comparisons"][0];
+    assert!(comparison["ratio"].as_f64() > Some(0.0), "{report}");
+    assert!(comparison["raw"]["writes"].as_u64() > Some(10), "{report}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left");
+}
+
+#[test]
 fn impossible_measurements_are_usage_errors() {
-    for args in ["append --event-size 8", "append --memory 1MiB", "read --rate 5"] {
+    for args in
+        ["append --event-size 8", "append --memory 1MiB", "read --rate 5", "wal --block-size 5000"]
+    {
         Braid::new(format!("bench {args}").split(' ')).run().fails(2, &["--"]);
     }
 }

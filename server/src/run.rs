@@ -7,6 +7,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use common::tasks::{Tasks, spawn_thread};
@@ -124,6 +125,7 @@ async fn run_node(
     let connections = acceptor.connections();
     let (accepting, stop_accepting) = (Tasks::new(), CancellationToken::new());
     accepting.spawn("accept", acceptor.run(router, stop_accepting.clone()));
+    let stopping = stopping(stop);
     tracing::info!(address = %ready.address, data = %ready.data.display(), "ready");
     on_ready(&ready);
     let result = tokio::select! {
@@ -132,7 +134,7 @@ async fn run_node(
         () = accepting_failed(&accepting) => Err(ServerError::Fatal {
             message: "the accept loop panicked; this is a defect".to_owned(),
         }),
-        () = wait(stop) => Ok(()),
+        () = stopping => Ok(()),
     };
     tracing::info!("stopping");
     stop_accepting.cancel();
@@ -149,25 +151,24 @@ async fn accepting_failed(accepting: &Tasks) {
     accepting.token().cancelled().await;
 }
 
-async fn wait(stop: Stop) {
-    match stop {
-        Stop::When(token) => token.cancelled().await,
-        Stop::OnSignal => signal().await,
-    }
-}
-
-/// Waits for SIGINT or SIGTERM.
-async fn signal() {
+/// What to wait for before stopping. Signals are listened to from the call on: one that comes
+/// right behind the announcement of readiness must not end the process as it stands.
+fn stopping(stop: Stop) -> Pin<Box<dyn Future<Output = ()>>> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    let (Ok(mut interrupt), Ok(mut terminate)) = (interrupt, terminate) else {
-        tracing::warn!("signals cannot be listened to; stop the process with SIGKILL");
-        return std::future::pending().await;
+    let signals = match stop {
+        Stop::When(token) => return Box::pin(async move { token.cancelled().await }),
+        Stop::OnSignal => (signal(SignalKind::interrupt()), signal(SignalKind::terminate())),
     };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+    let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
+        tracing::warn!("signals cannot be listened to; stop the process with SIGKILL");
+        return Box::pin(std::future::pending());
+    };
+    Box::pin(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
 
 /// Connections, log files and RocksDB need more descriptors than the usual soft limit of 1 024.

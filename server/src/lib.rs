@@ -15,6 +15,7 @@ mod settings;
 
 pub use error::{ErrorKind, ServerError};
 pub use identity::{DataDir, FORMAT, Identity, Uuid};
+pub use node::LocalStores;
 pub use run::{Ready, Stop, dev, run};
 pub use settings::{
     Cache, Checkpoint, Containers, Data, Entry, Limits, Log, Origin, Period, Resolved, Server,

@@ -28,7 +28,7 @@ use crate::identity::DataDir;
 use crate::metrics::{NodeCollector, Sources};
 use crate::settings::Settings;
 use readiness::Watch;
-use stores::LocalStores;
+pub use stores::LocalStores;
 
 /// Memory of RocksDB, buffers and cache together: it is written in large batches and read at
 /// start only.

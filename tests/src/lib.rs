@@ -8,3 +8,4 @@ pub mod models;
 mod planted_container;
 #[cfg(test)]
 mod planted_log;
+pub mod sim;

@@ -25,7 +25,7 @@ const COMMANDS_IN_FLIGHT: usize = 256;
 
 /// The containers of this process as the controller commands them.
 #[derive(Debug, Clone)]
-pub(crate) struct LocalStores(pub(crate) StoreCommands);
+pub struct LocalStores(pub StoreCommands);
 
 impl SegmentStores for LocalStores {
     fn perform(&self, command: StoreCommand) -> BoxFuture<'_, Result<StoreAnswer, StoreError>> {

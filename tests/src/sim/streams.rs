@@ -1,0 +1,568 @@
+//! Streams: made, sealed, truncated and deleted through the controller's operations and jobs, and
+//! read through the segment store's readers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::BytesMut;
+use common::{ContainerId, Incarnation, Offset, ScopedStream, SegmentId, StreamId};
+use controller::group::query;
+use controller::{
+    Accepted, Group, GroupError, JobId, Operation as Control, Outcome, Step, StoreId, pending_steps,
+};
+use proto::convert::SegmentPlace;
+use segmentstore::{ReadError, ReadRange, SegmentStore};
+
+use super::clients::Planned;
+use super::node::container_ids;
+use super::payload;
+use super::world::{Event, World};
+use crate::history::{Answer, Operation, SegmentRef, What};
+
+/// Where a stream is in its life, as its administrator knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Phase {
+    Wanted,
+    Live,
+    /// An operation is to be submitted, or its job waited for.
+    Asked(Control),
+    Working {
+        of: Control,
+        job: JobId,
+    },
+    Sealed,
+    Deleted,
+}
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) name: ScopedStream,
+    /// The stream's number in the history: another one for each stream of the same name.
+    pub(super) number: u32,
+    pub(super) segments: u32,
+    pub(super) phase: Phase,
+    pub(super) id: Option<StreamId>,
+    pub(super) places: Vec<SegmentPlace>,
+    pub(super) planned: Vec<Planned>,
+    pub(super) sealed: bool,
+    /// Offsets where events begin or end, as reads found them.
+    pub(super) edges: BTreeMap<u32, Vec<u64>>,
+    /// History operations that the phase's end decides.
+    ops: Vec<u64>,
+    busy: bool,
+}
+
+/// The steps that the controller's leader is carrying out.
+#[derive(Debug, Default)]
+pub(super) struct Jobs {
+    introduced: bool,
+    looking: bool,
+    running: BTreeSet<JobId>,
+}
+
+impl Jobs {
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// What a future of the server came to.
+pub(super) enum Effect {
+    Introduced(bool),
+    Submitted { stream: usize, outcome: Result<Outcome, GroupError> },
+    JobSeen { stream: usize, ended: Option<bool> },
+    Described { stream: usize, found: Option<(StreamId, Vec<SegmentPlace>)> },
+    Steps(Vec<Step>),
+    StepOver(JobId),
+    Registered { stream: usize, planned: u64, outcome: Result<Outcome, GroupError> },
+    Read { op: u64, segment: SegmentRef, last: bool, found: Result<Answer, ReadError> },
+}
+
+impl World {
+    pub(super) fn prepare_streams(&mut self) {
+        for i in 0..self.plan.streams {
+            let name: ScopedStream =
+                format!("sim/stream-{i}").parse().expect("a simulated name is a good one");
+            self.add_stream(name);
+        }
+    }
+
+    fn add_stream(&mut self, name: ScopedStream) {
+        let segments = self.random.workload.between(1, self.plan.segments_max) as u32;
+        let number = self.streams.len() as u32;
+        self.streams.push(Stream {
+            name,
+            number,
+            segments,
+            phase: Phase::Wanted,
+            id: None,
+            places: Vec::new(),
+            planned: Vec::new(),
+            sealed: false,
+            edges: BTreeMap::new(),
+            ops: Vec::new(),
+            busy: false,
+        });
+    }
+
+    /// The process is gone, and with it whoever was waiting for an answer.
+    pub(super) fn streams_forget(&mut self) {
+        for stream in &mut self.streams {
+            stream.busy = false;
+            stream.planned.iter_mut().for_each(|planned| planned.asked = false);
+        }
+    }
+
+    /// Carries the controller's jobs on, as its leader would.
+    pub(super) fn on_jobs(&mut self) {
+        let Some(node) = &self.node else { return };
+        self.schedule.after(1_500, Event::Jobs);
+        let Some(term) = node.controller.leadership().borrow().serving else { return };
+        let group = node.controller.clone();
+        if !self.jobs.introduced {
+            if !self.jobs.looking {
+                self.jobs.looking = true;
+                let containers = container_ids(self.plan.containers).collect();
+                self.tasks
+                    .spawn(async move { Effect::Introduced(introduce(&group, containers).await) });
+                self.wake();
+            }
+            return;
+        }
+        if !self.jobs.looking {
+            self.jobs.looking = true;
+            let running = self.jobs.running.clone();
+            self.tasks.spawn(async move {
+                let look = move |machine: &controller::ControllerMachine| {
+                    pending_steps(machine, term, 4, |job| !running.contains(&job))
+                };
+                Effect::Steps(query(&group, look).await.unwrap_or_default())
+            });
+            self.wake();
+        }
+    }
+
+    pub(super) fn on_effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Introduced(done) => {
+                self.jobs.looking = false;
+                self.jobs.introduced = done;
+            }
+            Effect::Steps(steps) => {
+                self.jobs.looking = false;
+                steps.into_iter().for_each(|step| self.carry_out(step));
+            }
+            Effect::StepOver(job) => _ = self.jobs.running.remove(&job),
+            Effect::Submitted { stream, outcome } => self.on_submitted(stream, outcome),
+            Effect::JobSeen { stream, ended } => self.on_job_seen(stream, ended),
+            Effect::Described { stream, found } => self.on_described(stream, found),
+            Effect::Registered { stream, planned, outcome } => {
+                self.on_registered(stream, planned, outcome);
+            }
+            Effect::Read { op, segment, last, found } => self.on_read(op, segment, last, found),
+        }
+    }
+
+    fn carry_out(&mut self, step: Step) {
+        let Some(node) = &self.node else { return };
+        self.trace.line(self.schedule.now(), format_args!("step {} of {}", step.step, step.job));
+        self.jobs.running.insert(step.job);
+        let stores = server::LocalStores(node.store.commands());
+        let group = node.controller.clone();
+        self.tasks.spawn(async move {
+            let job = step.job;
+            perform(&group, &stores, step).await;
+            Effect::StepOver(job)
+        });
+        self.wake();
+    }
+
+    pub(super) fn on_admin(&mut self) {
+        let delay = self.random.workload.between(500, 5_000);
+        self.schedule.after(delay, Event::Admin);
+        let Some(node) = &self.node else { return };
+        if !self.jobs.introduced || !node.is_serving() || self.stopping {
+            return;
+        }
+        for stream in 0..self.streams.len() {
+            if !self.streams[stream].busy {
+                self.administer(stream);
+            }
+            self.register_planned(stream);
+        }
+    }
+
+    fn administer(&mut self, stream: usize) {
+        let s = &self.streams[stream];
+        match s.phase.clone() {
+            Phase::Wanted => {
+                let (name, segments) = (s.name.clone(), s.segments);
+                let create = Control::CreateStream { stream: name, segments, create_scope: true };
+                self.streams[stream].phase = Phase::Asked(create);
+            }
+            Phase::Asked(operation) => self.submit(stream, operation),
+            Phase::Working { job, .. } => self.look_for(stream, job),
+            Phase::Live | Phase::Sealed if self.chaos => self.choose_operation(stream),
+            Phase::Live | Phase::Sealed | Phase::Deleted => {}
+        }
+    }
+
+    fn submit(&mut self, stream: usize, operation: Control) {
+        let Some(node) = &self.node else { return };
+        let group = node.controller.clone();
+        self.streams[stream].busy = true;
+        self.tasks.spawn(async move {
+            Effect::Submitted { stream, outcome: group.submit(operation).await }
+        });
+        self.wake();
+    }
+
+    fn look_for(&mut self, stream: usize, job: JobId) {
+        let Some(node) = &self.node else { return };
+        let group = node.controller.clone();
+        self.streams[stream].busy = true;
+        self.tasks.spawn(async move {
+            let look = move |machine: &controller::ControllerMachine| {
+                let running = machine.jobs().contains_key(&job);
+                (!running).then(|| machine.failure_of(job).is_none())
+            };
+            let ended = query(&group, look).await.ok().flatten();
+            Effect::JobSeen { stream, ended }
+        });
+        self.wake();
+    }
+
+    fn choose_operation(&mut self, stream: usize) {
+        let rng = &mut self.random.workload;
+        let (seal, truncate, delete) = (rng.chance(1, 400), rng.chance(1, 60), rng.chance(1, 500));
+        let (s, now) = (&self.streams[stream], self.schedule.now());
+        let (name, number) = (s.name.clone(), s.number);
+        if self.plan.seals && seal && !s.sealed {
+            let op = self.recorder.invoke(now, u32::MAX, Operation::Seal { stream: number });
+            self.ask(stream, Control::SealStream { stream: name }, vec![op]);
+        } else if self.plan.deletes && delete {
+            let op = self.recorder.invoke(now, u32::MAX, Operation::Delete { stream: number });
+            self.ask(stream, Control::DeleteStream { stream: name }, vec![op]);
+        } else if self.plan.truncates && truncate {
+            self.truncate(stream);
+        }
+    }
+
+    fn truncate(&mut self, stream: usize) {
+        let (s, now) = (&self.streams[stream], self.schedule.now());
+        let Some(id) = s.id else { return };
+        let mut cut = Vec::new();
+        let mut ops = Vec::new();
+        for (at, place) in s.places.iter().enumerate() {
+            let edges = s.edges.get(&(at as u32)).map_or(&[][..], Vec::as_slice);
+            let chosen = self.random.workload.below(edges.len() as u64) as usize;
+            let offset = edges.get(chosen).copied().unwrap_or_default();
+            cut.push((place.segment.epoch, place.segment.number, Offset(offset)));
+            let segment = SegmentRef { stream: s.number, segment: at as u32 };
+            if offset > 0 {
+                let operation = Operation::Truncate { segment, offset };
+                ops.push(self.recorder.invoke(now, u32::MAX, operation));
+            }
+        }
+        self.ask(stream, Control::TruncateStream { stream: id, cut }, ops);
+    }
+
+    fn ask(&mut self, stream: usize, operation: Control, ops: Vec<u64>) {
+        self.trace.line(self.schedule.now(), format_args!("asked for {operation:?}"));
+        self.streams[stream].ops = ops;
+        self.streams[stream].phase = Phase::Asked(operation);
+    }
+
+    fn on_submitted(&mut self, stream: usize, outcome: Result<Outcome, GroupError>) {
+        self.trace.line(self.schedule.now(), format_args!("controller: {outcome:?}"));
+        self.note_full(&outcome);
+        let s = &mut self.streams[stream];
+        s.busy = false;
+        let Phase::Asked(of) = s.phase.clone() else { return };
+        match outcome {
+            Ok(Ok(
+                Accepted::StreamCreated { job: Some(job), .. }
+                | Accepted::Started { job: Some(job), .. },
+            )) => s.phase = Phase::Working { of, job },
+            Ok(Ok(_)) => self.operation_done(stream, &of),
+            Ok(Err(
+                controller::Refusal::StreamNotFound(_) | controller::Refusal::ScopeNotFound(_),
+            )) if matches!(of, Control::DeleteStream { .. }) => {
+                self.operation_done(stream, &of);
+            }
+            Ok(Err(controller::Refusal::Busy { .. })) | Err(_) => {}
+            Ok(Err(refusal)) => {
+                self.problem(format!("the controller refuses {of:?}: {refusal}"));
+            }
+        }
+    }
+
+    fn note_full(&mut self, outcome: &Result<Outcome, GroupError>) {
+        if matches!(outcome, Err(GroupError::LogFull)) {
+            self.full_at = Some(self.now());
+        }
+    }
+
+    fn on_job_seen(&mut self, stream: usize, ended: Option<bool>) {
+        self.streams[stream].busy = false;
+        let Phase::Working { of, job } = self.streams[stream].phase.clone() else { return };
+        match ended {
+            Some(true) => self.operation_done(stream, &of),
+            Some(false) => self.problem(format!("job {job} of {of:?} failed")),
+            None => {}
+        }
+    }
+
+    fn operation_done(&mut self, stream: usize, of: &Control) {
+        let now = self.schedule.now();
+        self.trace.line(now, format_args!("done: {of:?}"));
+        for op in std::mem::take(&mut self.streams[stream].ops) {
+            self.recorder.end(now, u32::MAX, op, What::Ok { answer: Answer::Done });
+        }
+        match of {
+            Control::CreateStream { .. } => self.describe(stream),
+            Control::SealStream { .. } => {
+                self.streams[stream].sealed = true;
+                self.streams[stream].phase = Phase::Sealed;
+            }
+            Control::DeleteStream { .. } => {
+                self.coverage.deletions += 1;
+                self.streams[stream].phase = Phase::Deleted;
+                self.streams[stream].planned.clear();
+                if self.random.workload.chance(1, 2) {
+                    let name = self.streams[stream].name.clone();
+                    self.add_stream(name);
+                }
+            }
+            _ => {
+                self.coverage.truncations += 1;
+                let sealed = self.streams[stream].sealed;
+                self.streams[stream].phase = if sealed { Phase::Sealed } else { Phase::Live };
+            }
+        }
+    }
+
+    fn describe(&mut self, stream: usize) {
+        let Some(node) = &self.node else { return };
+        let (group, name) = (node.controller.clone(), self.streams[stream].name.clone());
+        self.streams[stream].busy = true;
+        self.tasks.spawn(async move {
+            let look = move |machine: &controller::ControllerMachine| {
+                let found = machine.stream(&name).ok()?;
+                let places = found.current.iter().map(|key| {
+                    let segment = &found.segments[key];
+                    SegmentPlace {
+                        segment: found.segment_id(*key),
+                        range: segment.range,
+                        container: segment.container,
+                        endpoint: String::new(),
+                        predecessors: Vec::new(),
+                    }
+                });
+                Some((found.id, places.collect()))
+            };
+            Effect::Described { stream, found: query(&group, look).await.ok().flatten() }
+        });
+        self.wake();
+    }
+
+    fn on_described(&mut self, stream: usize, found: Option<(StreamId, Vec<SegmentPlace>)>) {
+        let s = &mut self.streams[stream];
+        s.busy = false;
+        // Not told: the stream is asked for again, which changes nothing.
+        let Some((id, places)) = found else { return };
+        (s.id, s.places, s.phase) = (Some(id), places, Phase::Live);
+        self.trace.line(self.schedule.now(), format_args!("stream {stream} is {id}"));
+        self.start_clients(stream);
+    }
+
+    /// Asks for the epochs of writers that wait for them.
+    fn register_planned(&mut self, stream: usize) {
+        let Some(node) = &self.node else { return };
+        let s = &mut self.streams[stream];
+        let Some(at) = s.planned.iter().position(|planned| !planned.asked) else { return };
+        let Some(writer) = s.planned[at].name.clone() else {
+            let planned = s.planned.remove(at);
+            self.start_core(planned, None);
+            return;
+        };
+        s.planned[at].asked = true;
+        let (id, group) = (s.planned[at].id, node.controller.clone());
+        let operation = Control::RegisterWriter {
+            stream: s.name.clone(),
+            writer,
+            create: true,
+            source_fingerprint: 0,
+        };
+        self.tasks.spawn(async move {
+            let outcome = group.submit(operation).await;
+            Effect::Registered { stream, planned: id, outcome }
+        });
+        self.wake();
+    }
+
+    fn on_registered(&mut self, stream: usize, id: u64, outcome: Result<Outcome, GroupError>) {
+        self.note_full(&outcome);
+        let s = &mut self.streams[stream];
+        let Some(at) = s.planned.iter().position(|planned| planned.id == id) else { return };
+        match outcome {
+            Ok(Ok(Accepted::WriterRegistered { stream: of, writer, epoch, .. }))
+                if Some(of) == s.id =>
+            {
+                let planned = s.planned.remove(at);
+                self.start_core(planned, Some((writer, epoch.0)));
+            }
+            // Sealed or deleted meanwhile: nobody writes.
+            Ok(_) => _ = s.planned.remove(at),
+            Err(_) => s.planned[at].asked = false,
+        }
+    }
+
+    /// Somebody reads a segment.
+    pub(super) fn on_look(&mut self) {
+        let delay = self.random.workload.between(2_000, 30_000);
+        if self.chaos {
+            self.schedule.after(delay, Event::Look);
+        }
+        let live = |s: &Stream| !s.places.is_empty() && s.phase != Phase::Deleted;
+        let streams: Vec<usize> =
+            (0..self.streams.len()).filter(|s| live(&self.streams[*s])).collect();
+        if streams.is_empty() || self.node.is_none() {
+            return;
+        }
+        let rng = &mut self.random.workload;
+        let stream = &self.streams[streams[rng.below(streams.len() as u64) as usize]];
+        let segment = rng.below(stream.places.len() as u64) as u32;
+        let edges = stream.edges.get(&segment).map_or(&[][..], Vec::as_slice);
+        let edge = rng.below(edges.len() as u64) as usize;
+        let from = if rng.chance(1, 2) { 0 } else { edges.get(edge).copied().unwrap_or(0) };
+        let segment = SegmentRef { stream: stream.number, segment };
+        self.read(segment, from, false);
+    }
+
+    pub(super) fn read(&mut self, segment: SegmentRef, from: u64, last: bool) {
+        let Some(node) = &self.node else { return };
+        let now = self.schedule.now();
+        let reader = if last { u32::MAX - 1 } else { u32::MAX - 2 };
+        let op = self.recorder.invoke(now, reader, Operation::Read { segment, from, last });
+        let place = &self.streams[segment.stream as usize].places[segment.segment as usize];
+        let (store, container, id) = (node.store.clone(), place.container, place.segment);
+        self.tasks.spawn(async move {
+            let found = read_all(&store, container, id, from).await;
+            Effect::Read { op, segment, last, found }
+        });
+        self.wake();
+    }
+
+    fn on_read(
+        &mut self,
+        op: u64,
+        segment: SegmentRef,
+        last: bool,
+        found: Result<Answer, ReadError>,
+    ) {
+        let now = self.schedule.now();
+        let what = match found {
+            Ok(answer) => {
+                self.note_edges(segment, &answer);
+                What::Ok { answer }
+            }
+            Err(ReadError::SegmentNotFound { .. }) if !last => {
+                What::Fail { reason: "SEGMENT_NOT_FOUND".to_owned() }
+            }
+            Err(error @ ReadError::Damaged { .. }) => {
+                self.problem(format!("read of {segment:?}: {error}"));
+                return;
+            }
+            Err(error) if last => {
+                self.problem(format!("last read of {segment:?}: {error}"));
+                return;
+            }
+            Err(_) => What::Unknown,
+        };
+        self.recorder.end(now, 0, op, what);
+        if last {
+            self.last_reads_left -= 1;
+            if self.last_reads_left == 0 {
+                self.finished = true;
+            }
+        }
+    }
+
+    fn note_edges(&mut self, segment: SegmentRef, answer: &Answer) {
+        let Answer::Read { next, events, .. } = answer else { return };
+        self.trace.line(
+            self.schedule.now(),
+            format_args!("read {segment:?}: {} events to {next}", events.len()),
+        );
+        let edges = events.iter().map(|event| event.offset).chain([*next]).collect();
+        self.streams[segment.stream as usize].edges.insert(segment.segment, edges);
+    }
+}
+
+/// Gives the cluster its identity and its store, as the first leader does.
+async fn introduce(group: &impl Group, containers: Vec<ContainerId>) -> bool {
+    let initialize = Control::Initialize { cluster: 1, incarnation: Incarnation(1) };
+    let register =
+        Control::RegisterStore { store: StoreId(1), endpoint: String::new(), containers };
+    for operation in [initialize, register] {
+        if !matches!(group.submit(operation).await, Ok(Ok(_))) {
+            return false;
+        }
+    }
+    true
+}
+
+/// One step: the commands in order, then the entry that records it. What fails is found again.
+async fn perform(group: &impl Group, stores: &dyn controller::SegmentStores, step: Step) {
+    let mut answers = Vec::new();
+    for command in step.commands.clone() {
+        match stores.perform(command).await {
+            Ok(answer) => answers.push(answer),
+            Err(controller::StoreError::Refused(problem)) => {
+                _ = group.submit(step.failed(problem)).await;
+                return;
+            }
+            Err(_) => return,
+        }
+    }
+    if let Ok(done) = step.done(&answers) {
+        _ = group.submit(done).await;
+    }
+}
+
+/// Everything from `from`, or from the start of what is left, to the length of that moment.
+async fn read_all(
+    store: &SegmentStore,
+    container: ContainerId,
+    segment: SegmentId,
+    from: u64,
+) -> Result<Answer, ReadError> {
+    let mut start = from;
+    loop {
+        match read_from(store, container, segment, start).await {
+            Err(ReadError::Truncated { start: now, .. }) => start = now.0,
+            Ok((bytes, end)) => {
+                let (events, next) = payload::parse(bytes.freeze(), start);
+                let start = if start == from { 0 } else { start };
+                let at_tail = next == end;
+                return Ok(Answer::Read { start, next, at_tail, events });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn read_from(
+    store: &SegmentStore,
+    container: ContainerId,
+    segment: SegmentId,
+    start: u64,
+) -> Result<(BytesMut, u64), ReadError> {
+    let range = ReadRange { offset: Offset(start), ..ReadRange::default() };
+    let mut reader = store.read(container, segment, range).await?;
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = reader.next().await? {
+        bytes.extend_from_slice(&chunk.data);
+    }
+    Ok((bytes, reader.offset().0))
+}

@@ -22,6 +22,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => link.clone().prop_map(|link| Step::Handle { link }),
         1 => link.clone().prop_map(|link| Step::Refuse { link }),
         1 => link.clone().prop_map(|link| Step::Lose { link }),
+        1 => link.clone().prop_map(|link| Step::Move { link }),
         8 => link.clone().prop_map(|link| Step::Deliver { link }),
         1 => link.clone().prop_map(|link| Step::DeliverTwice { link }),
         1 => link.prop_map(|link| Step::Disconnect { link }),

@@ -14,6 +14,9 @@ use proto::framing;
 use proto::v1;
 use proto::v1::append_request::Message;
 
+/// Successors that an answer tells; all of them have to be asked for where there are more.
+const SUCCESSORS_TOLD: usize = 2;
+
 /// An event as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stored {
@@ -137,6 +140,14 @@ impl ModelStore {
         made
     }
 
+    /// Lets another store lead the segment's container.
+    pub(crate) fn relocate(&mut self, segment: SegmentId) {
+        let endpoints = self.endpoints.clone();
+        let place = &mut self.segments.get_mut(&segment).expect("a segment that exists").place;
+        let now = endpoints.iter().position(|e| *e == place.endpoint).unwrap_or(0);
+        place.endpoint = endpoints[(now + 1) % endpoints.len()].clone();
+    }
+
     pub(crate) fn handle(
         &mut self,
         connection: &mut ModelConnection,
@@ -188,13 +199,15 @@ impl ModelStore {
             return;
         }
         entry.session = session;
+        let successors = segment.successors.iter().flatten().cloned().map(Into::into);
+        let total = successors.clone().count();
         response.opened.push(v1::SessionOpened {
             slot: open.slot,
             last_number: entry.last,
             length: segment.bytes.len() as u64,
             sealed: segment.successors.is_some(),
-            successors: segment.successors.iter().flatten().cloned().map(Into::into).collect(),
-            has_more_successors: false,
+            successors: successors.take(SUCCESSORS_TOLD).collect(),
+            has_more_successors: total > SUCCESSORS_TOLD,
         });
     }
 

@@ -37,6 +37,8 @@ pub(super) enum Step {
     Refuse { link: u8 },
     /// The store's leader loses a request's blocks.
     Lose { link: u8 },
+    /// The store does not lead the containers any more; another one does.
+    Move { link: u8 },
     /// The writer gets an answer.
     Deliver { link: u8 },
     /// The writer gets an answer twice.
@@ -123,6 +125,7 @@ impl World {
             Step::Handle { link } => self.handle(link, None),
             Step::Refuse { link } => self.handle(link, Some(Reason::ResourceExhausted)),
             Step::Lose { link } => self.handle(link, Some(Reason::SessionBroken)),
+            Step::Move { link } => self.relocate(link),
             Step::Deliver { link } => self.deliver(link, 1),
             Step::DeliverTwice { link } => self.deliver(link, 2),
             Step::Disconnect { link } => self.disconnect(link),
@@ -241,6 +244,7 @@ impl World {
     }
 
     fn send(&mut self) {
+        self.answer_questions();
         self.core.take_wakes();
         for link in [LinkId(0), LinkId(1)] {
             if link.0 >= self.core.links.len() {
@@ -266,6 +270,23 @@ impl World {
             _ => self.store.handle(&mut connection.server, request),
         };
         connection.responses.push_back(response);
+    }
+
+    fn relocate(&mut self, link: u8) {
+        let moved = self.store.active();
+        moved.iter().for_each(|place| self.store.relocate(place.segment));
+        self.handle(link, Some(Reason::NotLeader));
+    }
+
+    /// Answers what the writer asks the controller.
+    fn answer_questions(&mut self) {
+        for segment in self.core.take_lookups() {
+            let successors = self.store.segments[&segment].successors.clone().unwrap();
+            self.core.on_successors(segment, successors, self.now);
+        }
+        if self.core.take_relocate() {
+            self.core.on_places(&self.store.active());
+        }
     }
 
     fn deliver(&mut self, link: u8, times: usize) {

@@ -157,8 +157,18 @@ struct Summary {
 pub(crate) async fn run(args: &Args) -> Result<()> {
     let mut interrupts = Interrupts::listen()?;
     let mut input = Input::open(args.file.as_deref())?;
-    let client = args.connect.open_patient(args.timeout).await?;
-    ensure_stream(&client, &args.stream).await?;
+    let prepared = async {
+        let client = args.connect.open_patient(args.timeout).await?;
+        ensure_stream(&client, &args.stream).await?;
+        Ok::<_, Failure>(client)
+    };
+    let client = tokio::select! {
+        biased;
+        () = interrupts.next() => {
+            return Err(Failure::new(Exit::Unavailable, "interrupted before anything was sent"));
+        }
+        client = prepared => client?,
+    };
     let mut append = Append::new(args, client, input.length_bytes);
     let pumped = append.pump(&mut input, &mut interrupts).await;
     append.progress.finish();

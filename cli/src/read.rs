@@ -13,7 +13,7 @@ use futures::poll;
 
 use self::shape::Shape;
 use crate::connect::ConnectArgs;
-use crate::failure::{Result, output_failed};
+use crate::failure::{Failure, Result, output_failed};
 use crate::output::{Format, note};
 use crate::place::Place;
 use crate::signals::Interrupts;
@@ -72,18 +72,21 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
     let mut interrupts = Interrupts::listen()?;
-    let client = args.connect.open_patient(args.timeout).await?;
     if args.from.is_none() {
         note(format_args!("reading from the tail; --from head reads everything"));
     }
-    let reader = client
-        .event_reader(&args.stream)
-        .from(read_from(args.from.clone().unwrap_or(Place::Tail)))
-        .until(read_until(args.until.clone()));
+    let opened = async {
+        let client = args.connect.open_patient(args.timeout).await?;
+        let reader = client
+            .event_reader(&args.stream)
+            .from(read_from(args.from.clone().unwrap_or(Place::Tail)))
+            .until(read_until(args.until.clone()));
+        Ok::<_, Failure>(reader.open().await?)
+    };
     let reader = tokio::select! {
         biased;
         () = interrupts.next() => return Ok(()),
-        reader = reader.open() => reader?,
+        reader = opened => reader?,
     };
     let shape = args.output.map_or(args.format, Shape::from);
     copy(reader, shape, args.limit.unwrap_or(u64::MAX), &mut interrupts).await

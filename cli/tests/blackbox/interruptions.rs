@@ -84,3 +84,16 @@ fn a_server_that_stays_away_ends_append_and_read_as_unavailable() {
     let stored = server.read_all("demo/a");
     assert!(stored.len() >= 2, "{stored:?}");
 }
+
+#[test]
+fn a_second_process_of_a_writer_fences_the_first() {
+    let server = Server::start();
+    let mut first = server.line("append demo/a --key k --writer w").start();
+    assert!(first.feed(b"one\n"));
+    wait_until("the line stored", || server.read_all_or_none("demo/a").len() == 1);
+    let second = server.line("append demo/a --key k --writer w").input("one\ntwo\n").run().ok();
+    assert!(second.contains("stored 1 event") && second.contains("1 was already"), "{second}");
+    assert!(first.feed(b"other\n"));
+    first.finish().fails(4, &["fenced", "lines up to 1 are stored"]);
+    assert_eq!(server.read_all("demo/a"), ["one", "two"]);
+}

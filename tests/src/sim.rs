@@ -15,6 +15,7 @@ mod node;
 mod payload;
 mod plan;
 mod raw_writer;
+mod reads;
 mod schedule;
 mod streams;
 mod tasks;

@@ -14,8 +14,8 @@ fn trace_in_a_process_of_its_own(seed: u64) -> String {
     let output = Command::new(simulate)
         .args(["--from", &seed.to_string(), "--seeds", "1"])
         .output()
-        .unwrap();
-    String::from_utf8(output.stdout).unwrap()
+        .expect("the simulate command runs");
+    String::from_utf8(output.stdout).expect("its output is text")
 }
 
 #[test]

@@ -19,8 +19,8 @@ const WINDOW: usize = 12;
 const KEYS: u64 = 12;
 
 pub(super) enum Kind {
-    Raw(RawWriter),
-    Core(CoreWriter),
+    Raw(Box<RawWriter>),
+    Core(Box<CoreWriter>),
 }
 
 pub(super) struct Client {
@@ -116,7 +116,7 @@ impl World {
             let rng = self.random.workload.fork("raw writer");
             let named = self.random.workload.chance(1, 2);
             let raw = RawWriter::new(writer, place.segment, place.container, 1, named, rng);
-            self.add_client(Kind::Raw(raw), stream, writer, script, None, 1);
+            self.add_client(Kind::Raw(Box::new(raw)), stream, writer, script, None, 1);
         }
         for i in 0..self.plan.core_writers {
             let keys = self.stream_keys();
@@ -199,7 +199,7 @@ impl World {
         let rng = self.random.workload.fork("core writer");
         let core = CoreWriter::new(planned.writer, name, identity, places, block, rng);
         let Planned { stream, writer, script, name, .. } = planned;
-        self.add_client(Kind::Core(core), stream, writer, script, name, epoch);
+        self.add_client(Kind::Core(Box::new(core)), stream, writer, script, name, epoch);
     }
 
     /// Some writer's second process begins, while the first may go on.
@@ -225,7 +225,7 @@ impl World {
                 let (segment, container, epoch) = (raw.segment, raw.container, first.epoch + 1);
                 let rng = self.random.workload.fork("second process");
                 let raw = RawWriter::new(writer, segment, container, epoch, true, rng);
-                self.add_client(Kind::Raw(raw), stream, writer, script, None, epoch);
+                self.add_client(Kind::Raw(Box::new(raw)), stream, writer, script, None, epoch);
             }
             _ => {}
         }

@@ -69,8 +69,6 @@ pub struct Coverage {
     pub offset_mismatches: u64,
     pub truncations: u64,
     pub deletions: u64,
-    pub log_truncations: u64,
-    pub files_recycled: u64,
     pub refused_full: u64,
 }
 
@@ -90,8 +88,6 @@ impl Coverage {
         self.offset_mismatches += other.offset_mismatches;
         self.truncations += other.truncations;
         self.deletions += other.deletions;
-        self.log_truncations += other.log_truncations;
-        self.files_recycled += other.files_recycled;
         self.refused_full += other.refused_full;
     }
 }

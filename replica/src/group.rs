@@ -327,7 +327,9 @@ impl<M: StateMachine> Member for Group<M> {
     }
 
     fn is_settled(&self) -> bool {
+        // What waits for space was not acknowledged to anybody: stopping does not wait with it.
         !self.role.serving
+            || (self.stopping && self.is_blocked())
             || (self.proposals.is_empty() && self.queries.is_empty() && self.unsynced.is_empty())
     }
 

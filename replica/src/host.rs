@@ -332,6 +332,7 @@ impl WorkerShell<'_> {
     }
 
     fn hand_out(&self, step: Step) {
+        self.center.note_written(step.written_bytes);
         if let Some(write) = step.write {
             // The log thread ends after the worker, unless it has failed and said so.
             let _ = self.blocks.send(write);

@@ -77,6 +77,8 @@ pub struct Step {
     pub wake_at: Option<MonotonicTime>,
     /// Perform it and hand it to [`Log::finish_write`], then step.
     pub write: Option<BlockWrite>,
+    /// Bytes that the worker wrote itself.
+    pub written_bytes: usize,
     /// Run it and hand it to [`Worker::checkpointed`].
     pub checkpoint: Option<CheckpointJob>,
     /// Perform them and hand the results to [`Worker::fetched`].
@@ -254,6 +256,7 @@ impl Worker {
             step.write = Some(write);
             return Ok(());
         }
+        step.written_bytes = write.len();
         let result = write.perform();
         self.log.finish_write(write, result)?;
         self.advance()?;

@@ -21,7 +21,7 @@ use crate::files::{
     FIRST_BLOCK, STORE_NAME, file_name, file_sequence, is_unfinished, spare_number,
 };
 use crate::format::{
-    BlockHeader, FileHeader, HeaderError, PreviousFile, RecordKind, Table, VERSION,
+    BlockHeader, FileHeader, HeaderError, PreviousFile, RecordHeader, RecordKind, Table, VERSION,
     decode_store_id, seed,
 };
 use crate::{AlignedBuf, BlockSeq, Disk, DiskFile, OpenError, SECTOR_BYTES};
@@ -359,10 +359,18 @@ impl Reading {
         file.blocks += 1;
         for (record, payload, offset) in block.records() {
             file.records += 1;
-            file.changes_entries |= record.kind.changes_entries();
+            file.changes_entries |= record.kind.changes_entries() || tells_a_cut(&record, payload);
             self.replay.record(&record, payload, file.header.sequence, offset);
         }
     }
+}
+
+/// Whether a record says that a repair cut a group. Nothing else says so, so its file stays for
+/// as long as the file with the hole: without it the hole would look like fresh damage, and what
+/// was acknowledged after the repair would be cut with the rest.
+fn tells_a_cut(record: &RecordHeader, payload: &[u8]) -> bool {
+    record.kind == RecordKind::Table
+        && Table::decode(payload).is_some_and(|table| table.rows.iter().any(|row| row.cut))
 }
 
 impl ScannedFile {

@@ -92,9 +92,10 @@ impl EventWriter {
     /// Takes the event for sending and returns its number. Waits only for memory; the event is
     /// durable once [`EventWriter::acknowledged`] has reached its number.
     pub async fn append(&mut self, event: Event<'_>) -> Result<EventNumber> {
+        // Nothing is waited for behind the push: a future that is dropped has not taken the event.
+        self.let_others_run(event.payload.len()).await;
         loop {
             if let Some(number) = self.try_append(event)? {
-                self.let_others_run(event.payload.len()).await;
                 return Ok(number);
             }
             self.shared.room_for(event.frame_bytes()?).await?;

@@ -117,7 +117,9 @@ impl SegmentWriter {
         expected: Option<Offset>,
         number: u64,
     ) -> Result<Offset> {
-        if !self.is_open {
+        // A session counts as open only between successful appends: the answer to an append whose
+        // future was dropped goes to a slot that nobody listens to any more.
+        if !std::mem::take(&mut self.is_open) {
             let opened = self.open().await?;
             if opened.last_number >= number {
                 return Ok(Offset(opened.length));
@@ -134,7 +136,6 @@ impl SegmentWriter {
             }
             // An append that failed in doubt may have been stored after all.
             self.stored = opened.last_number;
-            self.is_open = true;
         }
         let slot = self.connection()?.slot;
         let block = v1::AppendBlock {
@@ -148,7 +149,10 @@ impl SegmentWriter {
         self.in_doubt = true;
         self.send(Message::Blocks(v1::AppendBlocks { blocks: vec![block] })).await?;
         match self.answer().await? {
-            Outcome::Stored(length) => Ok(length),
+            Outcome::Stored(length) => {
+                self.is_open = true;
+                Ok(length)
+            }
             Outcome::Opened(_) => Err(ClientError::protocol("a session was opened twice")),
             Outcome::Failed(failure) => Err(self.failure(&failure, expected)),
         }

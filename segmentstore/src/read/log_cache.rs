@@ -37,6 +37,9 @@ pub trait LogSource: Send + Sync + 'static {
     ) -> Result<Vec<(LogIndex, Bytes)>, wal::ReadError>;
 }
 
+/// A payload of this size may keep the rest of its disk read (about 1 MiB) in memory.
+const SLICE_BYTES_MIN: usize = 512 * 1024;
+
 impl LogSource for wal::Log {
     fn read(
         &self,
@@ -46,7 +49,12 @@ impl LogSource for wal::Log {
         max_bytes: usize,
     ) -> Result<Vec<(LogIndex, Bytes)>, wal::ReadError> {
         let entries = wal::Log::read(self, group, low, high, max_bytes)?;
-        Ok(entries.into_iter().map(|entry| (entry.index, entry.data)).collect())
+        // A slice keeps the buffer of a whole disk read alive; a small one gets memory of its own.
+        let own = |data: Bytes| match data.len() {
+            bytes if bytes < SLICE_BYTES_MIN => Bytes::copy_from_slice(&data),
+            _ => data,
+        };
+        Ok(entries.into_iter().map(|entry| (entry.index, own(entry.data))).collect())
     }
 }
 

@@ -14,9 +14,10 @@ pub const ATTRIBUTES_MAX: usize = 64;
 /// Bytes of an attribute's value: a small fact, not data.
 pub const ATTRIBUTE_VALUE_BYTES_MAX: usize = KIB;
 
-/// Up-time for which a named writer's entry is kept after its last use: longer than a loader that
-/// is down over a long weekend.
-pub const NAMED_WRITER_TTL: Duration = Duration::from_hours(7 * 24);
+/// Up-time for which a named writer's entry is kept after its last use: a century, that is, for as
+/// long as its segment. The controller knows a name for as long as its stream; a segment that
+/// forgot before would store everything again for the name's next process (ADR 0019).
+pub const NAMED_WRITER_TTL: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// Up-time for which an anonymous writer's entry is kept after its last use.
 pub const ANONYMOUS_WRITER_TTL: Duration = Duration::from_hours(1);

@@ -6,11 +6,14 @@
 
 pub mod clock;
 pub mod cut;
+pub mod file_system;
 pub mod ids;
 pub mod key_range;
 pub mod limits;
 pub mod names;
+pub mod period;
 pub mod planted;
+pub mod pool;
 pub mod rng;
 pub mod routing;
 pub mod size;
@@ -24,6 +27,8 @@ pub use ids::{
 };
 pub use key_range::{KeyPosition, KeyRange};
 pub use names::{NameError, ScopeName, ScopedStream, StreamName, WriterName};
+pub use period::Period;
+pub use pool::ThreadPool;
 pub use rng::Rng;
 pub use size::ByteSize;
 pub use tasks::Tasks;

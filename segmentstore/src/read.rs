@@ -9,7 +9,6 @@
 //! a reader, or the future of [`SegmentReader::next`], at any moment loses nothing.
 
 mod log_cache;
-mod pool;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,7 +19,6 @@ use proto::error::Reason;
 
 pub(crate) use self::log_cache::LogCache;
 pub use self::log_cache::LogSource;
-pub(crate) use self::pool::ReadPool;
 use crate::extent::Extent;
 use crate::handle::ContainerError;
 use crate::limits::{

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Clock, ContainerId, MonotonicTime, Offset, SegmentId, Tasks, WallTime};
+use common::{Clock, ContainerId, MonotonicTime, Offset, SegmentId, Tasks, ThreadPool, WallTime};
 use replica::{GroupHandle, Proposal};
 
 use crate::append_core::AppendConnection;
@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::operation::Operation;
 use crate::outcome::Outcome;
 use crate::permits::BytePermits;
-use crate::read::{LogCache, LogSource, ReadError, ReadPool, ReadRange, SegmentReader};
+use crate::read::{LogCache, LogSource, ReadError, ReadRange, SegmentReader};
 use crate::settings::Settings;
 
 /// How often each container is looked through for writers to expire.
@@ -51,7 +51,7 @@ impl SegmentStore {
     ) -> std::io::Result<Self> {
         let handle = |(id, handle)| (id, Arc::new(handle) as Arc<dyn ContainerHandle>);
         let containers = Containers::new(containers.into_iter().map(handle));
-        let pool = ReadPool::start(settings.read_threads)?;
+        let pool = ThreadPool::start("log-read", settings.read_threads)?;
         Ok(Self::with_pool(containers, Arc::new(log), memory, settings, clock, tasks, pool))
     }
 
@@ -65,7 +65,7 @@ impl SegmentStore {
         clock: Arc<dyn Clock>,
         tasks: Tasks,
     ) -> Self {
-        Self::with_pool(containers, log, memory, settings, clock, tasks, ReadPool::inline())
+        Self::with_pool(containers, log, memory, settings, clock, tasks, ThreadPool::inline())
     }
 
     fn with_pool(
@@ -75,7 +75,7 @@ impl SegmentStore {
         settings: &Settings,
         clock: Arc<dyn Clock>,
         tasks: Tasks,
-        pool: ReadPool,
+        pool: ThreadPool,
     ) -> Self {
         let metrics = memory.metrics();
         let cache = LogCache::new(log, settings.read_cache.as_usize(), pool, metrics.clone());

@@ -72,7 +72,8 @@ impl DataDir {
         let access =
             |action| move |source| ServerError::DataAccess { dir: path.to_owned(), action, source };
         std::fs::create_dir_all(path).map_err(access("create it"))?;
-        let volatile = wal::volatile_kind(path).map_err(access("look at its file system"))?;
+        let volatile =
+            common::file_system::volatile_kind(path).map_err(access("look at its file system"))?;
         if let (Some(file_system), false) = (volatile, allow_volatile) {
             return Err(ServerError::DataVolatile { dir: path.to_owned(), file_system });
         }
@@ -279,7 +280,7 @@ mod tests {
     fn a_volatile_file_system_is_refused_unless_allowed() {
         // Where there is no tmpfs there is nothing to refuse.
         let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return };
-        if wal::volatile_kind(dir.path()).unwrap().is_none() {
+        if common::file_system::volatile_kind(dir.path()).unwrap().is_none() {
             return;
         }
         let error = DataDir::open(dir.path(), false, &mut Rng::from_seed(1)).unwrap_err();

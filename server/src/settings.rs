@@ -12,8 +12,8 @@ mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
+pub use common::Period;
 use common::size::ByteSize;
 use serde::{Deserialize, Serialize};
 
@@ -266,32 +266,5 @@ impl Settings {
             0 => (cores / 4).max(1),
             threads => usize::from(threads),
         }
-    }
-}
-
-/// A duration in settings, as people write it: `"10s"`, `"1m 30s"`, `"250ms"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Period(pub Duration);
-
-impl Period {
-    pub const fn seconds(seconds: u64) -> Self {
-        Self(Duration::from_secs(seconds))
-    }
-}
-
-impl Serialize for Period {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_duration(self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for Period {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text).map(Period).map_err(|_| {
-            serde::de::Error::custom(format!(
-                "`{text}` is not a duration; write a number with a unit, for example `10s`"
-            ))
-        })
     }
 }

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 pub use aligned::AlignedBuf;
 pub use faulty::{DiskOperation, Fault, Faults, FaultyDisk};
-pub use real::{RealDisk, volatile_kind};
+pub use real::RealDisk;
 pub use sim::{CrashOutcome, SimDisk};
 
 /// The unit of alignment and of tearing.

@@ -32,7 +32,7 @@ pub use bench::{BenchFigures, BenchReport, BenchSettings, bench};
 pub use block::BlockWrite;
 pub use disk::{
     AlignedBuf, CrashOutcome, Disk, DiskFile, DiskLock, DiskOperation, DiskSpace, Fault, Faults,
-    FaultyDisk, RealDisk, SECTOR_BYTES, SimDisk, volatile_kind,
+    FaultyDisk, RealDisk, SECTOR_BYTES, SimDisk,
 };
 pub use entry::{
     Batch, BlockSeq, Conf, ConfRef, EntryRef, GroupState, HardState, LogEntry, Recovered, Truncated,

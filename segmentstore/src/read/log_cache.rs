@@ -11,10 +11,9 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use common::{GroupId, LogIndex};
+use common::{GroupId, LogIndex, ThreadPool};
 use tokio::sync::oneshot;
 
-use super::pool::ReadPool;
 use crate::metrics::Metrics;
 
 /// Bytes that one call to the log may return.
@@ -85,7 +84,7 @@ type Key = (GroupId, LogIndex);
 
 pub(crate) struct LogCache {
     entries: Arc<Entries>,
-    pool: ReadPool,
+    pool: ThreadPool,
 }
 
 struct Entries {
@@ -125,7 +124,7 @@ impl LogCache {
     pub(crate) fn new(
         source: Arc<dyn LogSource>,
         limit: usize,
-        pool: ReadPool,
+        pool: ThreadPool,
         metrics: Arc<Metrics>,
     ) -> Self {
         let entries = Entries { source, limit, metrics, state: Mutex::default() };

@@ -2,7 +2,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use common::{ByteSize, LogIndex, MonotonicTime, Offset, SystemClock, Tasks};
+use common::{ByteSize, LogIndex, MonotonicTime, Offset, SystemClock, Tasks, ThreadPool};
 use futures::{FutureExt, poll};
 use proptest::prelude::*;
 
@@ -221,7 +221,7 @@ async fn many_readers_share_one_read_and_threads_end_with_the_pool() {
         all.extend(vec![i; 100_000]);
     }
     let metrics = Arc::new(Metrics::default());
-    let pool = ReadPool::start(2).unwrap();
+    let pool = ThreadPool::start("log-read", 2).unwrap();
     let cache = LogCache::new(fixture.log.clone(), 64 << 20, pool, metrics.clone());
     let cache = Arc::new(cache);
     let shared = fixture.container.driver().machine.view(segment(1)).unwrap().shared;
@@ -251,7 +251,7 @@ async fn the_cache_of_log_entries_keeps_its_limit() {
         fixture.append(&vec![i; 100_000]);
     }
     let metrics = Arc::new(Metrics::default());
-    let cache = LogCache::new(fixture.log.clone(), 1 << 20, ReadPool::inline(), metrics.clone());
+    let cache = LogCache::new(fixture.log.clone(), 1 << 20, ThreadPool::inline(), metrics.clone());
     let first = fixture.container.driver().index - 49;
     for index in 0..50 {
         let group = CONTAINER.group();

@@ -10,24 +10,13 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, flock, statfs, statvfs};
+use common::file_system::volatile_kind;
+use rustix::fs::{FlockOperation, flock, statvfs};
 
 use super::{AlignedBuf, Disk, DiskFile, DiskLock, DiskSpace, SECTOR_BYTES, check_aligned};
 
 const PROBE: &str = "probe.tmp";
 const LOCK: &str = "LOCK";
-
-/// File systems that keep nothing through a power cut, or promise what another machine must hold.
-const VOLATILE: [(u32, &str); 8] = [
-    (0x0102_1994, "tmpfs"),
-    (0x8584_58f6, "ramfs"),
-    (0x794c_7630, "overlay"),
-    (0x6969, "NFS"),
-    (0x6573_5546, "FUSE"),
-    (0xff53_4d42, "CIFS"),
-    (0xfe53_4d42, "SMB"),
-    (0x0102_1997, "9p"),
-];
 
 /// See the module.
 #[derive(Debug)]
@@ -128,12 +117,6 @@ impl RealDisk {
         assert!(!name.contains('/') && name != "..", "`{name}` is not a file name");
         self.path.join(name)
     }
-}
-
-/// The kind of the file system that `path` is on, where it keeps nothing through a power cut.
-pub fn volatile_kind(path: &Path) -> io::Result<Option<&'static str>> {
-    let magic = statfs(path)?.f_type as u32;
-    Ok(VOLATILE.iter().find(|(known, _)| *known == magic).map(|(_, name)| *name))
 }
 
 fn refuses_direct(error: &io::Error) -> bool {

@@ -1,11 +1,12 @@
-//! The threads that read from the log, and their bounded queue.
+//! A few threads for blocking work, and their bounded queue.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use common::tasks::spawn_thread;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::tasks::spawn_thread;
 
 /// Jobs that may wait: deep enough to keep a disk busy, short enough that nobody waits for long
 /// behind what others read ahead.
@@ -15,7 +16,7 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// A few threads, or none: then jobs run where they are submitted, for tests and simulations.
 #[derive(Debug)]
-pub(crate) struct ReadPool {
+pub struct ThreadPool {
     room: Arc<Semaphore>,
     queue: Option<Arc<Queue>>,
     threads: Vec<JoinHandle<()>>,
@@ -39,36 +40,40 @@ impl std::fmt::Debug for Queue {
     }
 }
 
-impl ReadPool {
-    pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
+impl ThreadPool {
+    /// Starts `threads` threads called `name-0`, `name-1` and so on.
+    pub fn start(name: &str, threads: usize) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::default());
         let thread = |i| {
             let queue = queue.clone();
-            spawn_thread(&format!("log-read-{i}"), move || queue.run())
+            spawn_thread(&format!("{name}-{i}"), move || queue.run())
         };
         let threads = (0..threads).map(thread).collect::<Result<_, _>>()?;
         Ok(Self { room: Arc::new(Semaphore::new(QUEUE_JOBS_MAX)), queue: Some(queue), threads })
     }
 
-    pub(crate) fn inline() -> Self {
+    /// No threads: jobs run where they are submitted.
+    pub fn inline() -> Self {
         let room = Arc::new(Semaphore::new(QUEUE_JOBS_MAX));
         Self { room, queue: None, threads: Vec::new() }
     }
 
     /// Waits for room for one job.
-    pub(crate) async fn room(&self) -> OwnedSemaphorePermit {
+    pub async fn room(&self) -> OwnedSemaphorePermit {
         self.room.clone().acquire_owned().await.expect("the queue's semaphore is never closed")
     }
 
     /// Room for one job that nobody waits for: only while the queue is at most half full.
-    pub(crate) fn spare_room(&self) -> Option<OwnedSemaphorePermit> {
+    pub fn spare_room(&self) -> Option<OwnedSemaphorePermit> {
         if self.room.available_permits() <= QUEUE_JOBS_MAX / 2 {
             return None;
         }
         self.room.clone().try_acquire_owned().ok()
     }
 
-    pub(crate) fn submit(&self, room: OwnedSemaphorePermit, job: impl FnOnce() + Send + 'static) {
+    /// Queues a job; it holds its room until a thread takes it. A pool that is dropped forgets the
+    /// jobs that wait and ends those that run.
+    pub fn submit(&self, room: OwnedSemaphorePermit, job: impl FnOnce() + Send + 'static) {
         match &self.queue {
             None => job(),
             Some(queue) => {
@@ -104,7 +109,7 @@ impl Queue {
     }
 }
 
-impl Drop for ReadPool {
+impl Drop for ThreadPool {
     fn drop(&mut self) {
         let Some(queue) = &self.queue else { return };
         let waiting = {
@@ -116,7 +121,7 @@ impl Drop for ReadPool {
         queue.changed.notify_all();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
-                tracing::error!("a thread that reads the log panicked");
+                tracing::error!("a job of a thread pool panicked");
             }
         }
     }

@@ -13,7 +13,8 @@
 //! - **Errors are final for what they cover.** After a failed write or sync nothing may be assumed
 //!   about the range; a retry that succeeds proves nothing.
 //! - **Space.** Only a write beyond the end of a file, and `create`, may meet a full disk
-//!   (`StorageFull`).
+//!   (`StorageFull`). What `space` calls free is what this process may still take; a file takes it
+//!   as it is written, and gives it back when it is removed.
 
 mod aligned;
 mod faulty;

@@ -121,6 +121,7 @@ fn unaligned_access_is_a_bug(#[case] kind: Kind) {
 
 #[rstest]
 #[case::sim(Kind::Sim)]
+#[case::faulty(Kind::Faulty)]
 #[case::real(Kind::Real)]
 #[case::buffered(Kind::Buffered)]
 fn space_is_told(#[case] kind: Kind) {
@@ -212,6 +213,8 @@ fn a_full_disk_refuses_growth_and_nothing_else() {
     file.write_at(0, &filled(8192, 2)).unwrap();
     assert_eq!(disk.create("b").unwrap_err().kind(), ErrorKind::StorageFull);
     assert_eq!(disk.space().unwrap(), DiskSpace { total: 8192, free: 0 });
+    disk.remove("a").unwrap();
+    assert_eq!(disk.space().unwrap(), DiskSpace { total: 8192, free: 8192 });
 }
 
 #[test]

@@ -16,6 +16,9 @@ use crate::{AlignedBuf, Disk, DiskFile, LogSettings, Stopped};
 const STEP_BYTES: usize = 1024 * 1024;
 /// How long to wait after the disk was full, or a file could not be made.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Space that is left to others on the disk, in files. The state's checkpoints come first of them:
+/// without one no truncation is possible, and the log would never give space back.
+const ROOM_FILES: u64 = 2;
 
 /// Whether [`Log::prepare_files`] has more to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +81,17 @@ impl Making {
         let handle = current.handle.clone();
         self.current = None;
         Ok(Some(Spare { name, handle, size }))
+    }
+
+    /// Whether the disk has space for the rest of a file and, beside it, for what others need.
+    fn check_room(&self, disk: &dyn Disk, size: u64) -> io::Result<()> {
+        let written = self.current.as_ref().map_or(0, |current| current.written);
+        let (free, room) = (disk.space()?.free, ROOM_FILES * size);
+        if free >= size.saturating_sub(written).saturating_add(room) {
+            return Ok(());
+        }
+        let text = format!("the disk has {free} bytes left, and {room} of them are for checkpoints");
+        Err(io::Error::new(io::ErrorKind::StorageFull, text))
     }
 
     /// Gives up on the file being made.
@@ -175,7 +189,8 @@ impl Log {
     /// A file that cannot be made is no failure of the log: nothing is in it.
     fn make(&self, making: &mut Making) -> Prepared {
         let size = self.shared.settings.file_size.bytes();
-        let made = making.make_some(&*self.shared.disk, size);
+        let disk = &*self.shared.disk;
+        let made = making.check_room(disk, size).and_then(|()| making.make_some(disk, size));
         let mut state = self.state();
         match made {
             Ok(None) => return Prepared::More,

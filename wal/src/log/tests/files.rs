@@ -124,7 +124,7 @@ fn a_full_disk_loses_nothing_and_the_log_digs_itself_out() {
     let mut world = World::opened(tiny());
     world.step(&Step::Prepare).unwrap();
     let files = world.disk.list().unwrap().len() as u64;
-    world.disk.set_capacity((files + 1) * 32 * 1024);
+    world.disk.set_capacity((files + 3) * 32 * 1024);
     while world.refused == 0 {
         world.run(&[append(1, 1, 5_000), Step::Write, Step::Prepare]).unwrap();
     }
@@ -144,6 +144,41 @@ fn a_full_disk_loses_nothing_and_the_log_digs_itself_out() {
     world.clock.advance(Duration::from_secs(1));
     world.step(&Step::Prepare).unwrap();
     assert!(!world.log().usage().disk_full);
+    world.log().admit(GroupId(1), 5_000).unwrap();
+}
+
+#[test]
+fn a_full_disk_is_left_the_space_that_checkpoints_need() {
+    let file = 32 * 1024;
+    let mut world = World::opened(LogSettings { budget: ByteSize(100 * file), ..tiny() });
+    world.disk.set_capacity(20 * file);
+    while world.refused == 0 {
+        world.run(&[append(1, 1, 5_000), Step::Write, Step::Prepare]).unwrap();
+    }
+    assert_eq!(world.log().admit(GroupId(1), 5_000), Err(AppendError::Full(FullReason::Disk)));
+    let left = world.disk.space().unwrap().free;
+    let unfinished =
+        |world: &World| world.disk.list().unwrap().iter().any(|name| name.starts_with("new-"));
+    assert!((2 * file..3 * file).contains(&left), "{left} bytes are left");
+    // What others take meanwhile stays theirs, however often the log tries.
+    world.disk.set_capacity(20 * file - left);
+    for _ in 0..5 {
+        world.clock.advance(Duration::from_secs(1));
+        let before = world.disk.operations();
+        world.step(&Step::Prepare).unwrap();
+        assert_eq!(world.disk.operations(), before, "a try takes nothing, not even for a moment");
+    }
+    // A file that was begun before is given up when somebody else needs the space.
+    world.disk.set_capacity(23 * file);
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(world.log().prepare_files().unwrap(), Prepared::More);
+    assert!(unfinished(&world));
+    world.disk.set_capacity(20 * file - left);
+    world.step(&Step::Prepare).unwrap();
+    assert!(!unfinished(&world));
+    world.disk.set_capacity(u64::MAX);
+    world.clock.advance(Duration::from_secs(1));
+    world.step(&Step::Prepare).unwrap();
     world.log().admit(GroupId(1), 5_000).unwrap();
 }
 

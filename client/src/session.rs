@@ -288,10 +288,18 @@ impl WriterCore {
         std::mem::take(&mut self.lookups)
     }
 
-    /// Whether a store said that it does not lead a container: the places have to be asked for
-    /// anew and given to [`WriterCore::on_places`].
+    /// Whether segments may have moved: a store said that it does not lead a container, or is not
+    /// reached. Then [`WriterCore::unsettled`] have to be located and given to
+    /// [`WriterCore::on_places`].
     pub fn take_relocate(&mut self) -> bool {
         std::mem::take(&mut self.relocate)
+    }
+
+    /// The segments that the writer may still want something of.
+    pub fn unsettled(&self) -> Vec<SegmentId> {
+        let ended = |state| matches!(state, State::Sealed | State::AwaitingSuccessors);
+        let segments = self.segments.iter().filter(|segment| !ended(segment.state));
+        segments.map(|segment| segment.place.segment).collect()
     }
 
     /// Whether there is a question for the controller, or nothing goes forward.
@@ -338,8 +346,11 @@ impl WriterCore {
             let link = self.link_to(&place.endpoint);
             if self.segments[index].link != link {
                 self.leave_session(index);
-                self.segments[index].link = link;
-                self.segments[index].place = place.clone();
+                let segment = &mut self.segments[index];
+                segment.link = link;
+                segment.place = place.clone();
+                // It may stand in the old link's queue, which nobody may ever look at again.
+                segment.ready = false;
                 self.reopen_if_needed(index);
             }
         }

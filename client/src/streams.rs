@@ -11,7 +11,7 @@ pub use proto::convert::SegmentPlace;
 use proto::v1;
 
 pub(crate) use cuts::{PlacedCut, at_time, infos, placed_tail};
-pub(crate) use lists::{segments, successors};
+pub(crate) use lists::{locate, segments, successors};
 
 use crate::client::Inner;
 use crate::error::{ClientError, Result};
@@ -103,6 +103,16 @@ pub enum SegmentSet {
     Head,
     /// Those of the newest epoch, sealed or not: where the tail is.
     Tail,
+    /// Those of the first epoch, truncated away or not: where the history of each key begins.
+    First,
+}
+
+/// Segments that were asked for by id.
+#[derive(Debug, Default)]
+pub(crate) struct Located {
+    pub(crate) segments: Vec<SegmentPlace>,
+    /// Those that were truncated away: they can be opened, but not read.
+    pub(crate) truncated: Vec<SegmentPlace>,
 }
 
 /// Segments of a stream.
@@ -267,6 +277,12 @@ impl StreamManager {
     /// What follows a sealed segment; empty where it is not sealed, or the stream ends there.
     pub async fn successors(&self, segment: SegmentId) -> Result<Vec<SegmentPlace>> {
         successors(self.client.clone(), segment).try_collect().await
+    }
+
+    /// Where segments of one stream are now; those that it does not have, or not any more, are
+    /// left out.
+    pub async fn locate(&self, segments: &[SegmentId]) -> Result<Vec<SegmentPlace>> {
+        Ok(locate(&self.client, segments, None).await?.segments)
     }
 
     /// What the stores know about segments, in the order asked for. A segment that does not exist

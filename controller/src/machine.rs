@@ -30,7 +30,7 @@ pub use cluster::{Cluster, Container, Store};
 pub use scopes::Scope;
 pub(crate) use steps::Phase;
 pub use steps::{Job, JobKind};
-pub use stream::{Epoch, Removed, Segment, SegmentKey, Stream, StreamState, Writer};
+pub use stream::{Epoch, Segment, SegmentKey, Stream, StreamState, Writer};
 
 use crate::operation::{Operation, StoreId};
 use crate::outcome::{Outcome, Refusal};
@@ -228,7 +228,8 @@ impl ControllerMachine {
         let stream = self.stream_mut(id);
         let before = stream.segments.clone();
         let result = edit(stream);
-        stream.segments.values_mut().for_each(|segment| segment.successors.clear());
+        let known = stream.segments.values_mut().chain(stream.removed.values_mut());
+        known.for_each(|segment| segment.successors.clear());
         stream.index();
         let stream = stream.clone();
         for (key, segment) in stream.segments {

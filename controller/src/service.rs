@@ -16,6 +16,7 @@ mod get_server_info;
 mod get_successors;
 mod list_scopes;
 mod list_streams;
+mod locate_segments;
 mod page;
 mod register_writer;
 mod seal_stream;
@@ -136,6 +137,7 @@ verbs! {
     delete_stream(DeleteStreamRequest) -> DeleteStreamResponse;
     get_segments(GetSegmentsRequest) -> GetSegmentsResponse;
     get_successors(GetSuccessorsRequest) -> GetSuccessorsResponse;
+    locate_segments(LocateSegmentsRequest) -> LocateSegmentsResponse;
     register_writer(RegisterWriterRequest) -> RegisterWriterResponse;
 }
 

@@ -1,9 +1,8 @@
 //! What a reader reads, and how it finds it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use common::{KeyRange, Offset, ScopedStream, SegmentId, StreamCut, WallTime};
-use futures::TryStreamExt;
 
 use super::EventReader;
 use crate::client::Client;
@@ -139,41 +138,31 @@ impl EventReaderBuilder {
         })
     }
 
-    /// Finds the segments of a cut: at the tail, at the head, or on the way between.
+    /// Finds the segments of a cut.
     async fn place(&self, cut: &StreamCut) -> Result<PlacedCut> {
         let client = &self.client.inner;
-        let mut wanted: BTreeSet<_> = cut.segments().map(|(segment, _)| segment).collect();
-        let mut found: BTreeMap<SegmentId, SegmentPlace> = BTreeMap::new();
-        for set in [SegmentSet::Tail, SegmentSet::Head] {
-            let segments = streams::segments(client, &self.stream, set, None).await?;
-            if segments.id != cut.stream {
-                return Err(another_stream(&self.stream));
-            }
-            for place in segments.segments {
-                wanted.remove(&place.segment);
-                found.insert(place.segment, place);
-            }
+        // A cut outlives its stream: the name may be another stream's by now.
+        if self.client.streams().describe(&self.stream).await?.summary.id != cut.stream {
+            return Err(another_stream(&self.stream));
         }
-        let mut frontier: VecDeque<_> = found.keys().copied().collect();
-        while let Some(segment) = frontier.pop_front().filter(|_| !wanted.is_empty()) {
-            let successors: Vec<SegmentPlace> =
-                streams::successors(client.clone(), segment).try_collect().await?;
-            for place in successors {
-                wanted.remove(&place.segment);
-                if found.insert(place.segment, place.clone()).is_none() {
-                    frontier.push_back(place.segment);
-                }
-            }
-        }
-        if let Some(gone) = wanted.first() {
+        let segments: Vec<_> = cut.segments().map(|(segment, _)| segment).collect();
+        let found = streams::locate(client, &segments, None).await?;
+        if let Some(gone) = found.truncated.first() {
             return Err(ClientError::invalid(format!(
-                "the stream cut names segment {gone}, which stream `{}` does not have any more: it \
-                 was truncated away; read from the head",
+                "the stream cut names segment {}, which stream `{}` does not have any more: it was \
+                 truncated away; read from the head",
+                gone.segment, self.stream
+            )));
+        }
+        let known: BTreeSet<_> = found.segments.iter().map(|place| place.segment).collect();
+        if let Some(unknown) = segments.iter().find(|segment| !known.contains(segment)) {
+            return Err(ClientError::invalid(format!(
+                "the stream cut names segment {unknown}, which stream `{}` never had; take one \
+                 from `braid stream cut`",
                 self.stream
             )));
         }
-        found.retain(|segment, _| cut.get(*segment).is_some());
-        Ok(PlacedCut { cut: cut.clone(), places: found.into_values().collect() })
+        Ok(PlacedCut { cut: cut.clone(), places: found.segments })
     }
 }
 

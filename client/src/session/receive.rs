@@ -28,7 +28,8 @@ impl WriterCore {
         }
     }
 
-    /// The link's connection is gone, with every session on it; `problem` says why.
+    /// The link's connection is gone, with every session on it; `problem` says why. What still
+    /// wants something of the store may have moved to another one meanwhile.
     pub fn on_disconnect(&mut self, link: LinkId, problem: &str, now: MonotonicTime) {
         self.links[link.0].slots.clear();
         for index in 0..self.segments.len() {
@@ -38,6 +39,8 @@ impl WriterCore {
                 self.reopen_if_needed(index);
             }
         }
+        let wants = |segment: &Segment| segment.link == link && segment.state == State::WantsOpen;
+        self.relocate |= self.segments.iter().any(wants);
         let waits = |segment: &Segment| segment.link == link && segment.has_data();
         if !self.resume.is_done() || self.segments.iter().any(waits) {
             self.stalled_since.get_or_insert(now);
@@ -124,8 +127,9 @@ impl WriterCore {
         }
         self.leave_session(index);
         match failure.reason() {
-            // The answer to the next `Open` says what is stored, and the successors.
-            Reason::SegmentSealed | Reason::SessionBroken
+            // The answer to the next `Open` says what is stored, and the successors; it does so,
+            // too, where the segment was sealed and truncated away meanwhile.
+            Reason::SegmentSealed | Reason::SessionBroken | Reason::SegmentNotFound
                 if was_open && self.segments[index].failures == 0 =>
             {
                 self.segments[index].failures = 1;
@@ -134,6 +138,7 @@ impl WriterCore {
             Reason::SegmentSealed | Reason::SessionBroken | Reason::Unavailable => {
                 self.pause(index, Duration::ZERO, now);
             }
+            Reason::SegmentNotFound if was_open => self.pause(index, Duration::ZERO, now),
             Reason::NotLeader => {
                 self.relocate = true;
                 self.pause(index, Duration::ZERO, now);

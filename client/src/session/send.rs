@@ -90,10 +90,12 @@ impl WriterCore {
         let mut bytes = 0;
         while bytes < room && self.failed.is_none() {
             let Some(index) = self.links[link.0].ready.pop_front() else { break };
+            if self.segments[index].link != link {
+                // It moved, and stands in its new link's queue.
+                continue;
+            }
             self.segments[index].ready = false;
-            if self.segments[index].link == link
-                && let Some(block) = self.next_block(index)
-            {
+            if let Some(block) = self.next_block(index) {
                 bytes += block.data.len() + BLOCK_ENVELOPE_BYTES;
                 out.push(block);
                 self.offer(index);

@@ -25,12 +25,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => link.clone().prop_map(|link| Step::Move { link }),
         8 => link.clone().prop_map(|link| Step::Deliver { link }),
         1 => link.clone().prop_map(|link| Step::DeliverTwice { link }),
-        1 => link.prop_map(|link| Step::Disconnect { link }),
+        1 => link.clone().prop_map(|link| Step::Disconnect { link }),
+        1 => link.prop_map(|link| Step::Die { link }),
+        1 => Just(Step::Revive),
         2 => any::<u8>().prop_map(|which| Step::HandleLate { which }),
         2 => any::<u8>().prop_map(|which| Step::DeliverLate { which }),
         1 => (any::<u8>(), any::<u8>()).prop_map(|(which, parts)| Step::Split { which, parts }),
         1 => any::<u8>().prop_map(|which| Step::Merge { which }),
         1 => Just(Step::FinishMerge),
+        1 => Just(Step::Truncate),
         2 => (0_u8..20).prop_map(|millis| Step::Wait { millis }),
     ];
     prop::collection::vec(step, 1..250)

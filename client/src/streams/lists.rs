@@ -3,11 +3,14 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use common::limits::PAGE_ITEMS_MAX;
 use common::{ScopeName, ScopedStream, SegmentId, StreamEpoch, StreamId, WriterEpoch, WriterId};
 use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 use proto::v1;
 
-use super::{SegmentPlace, SegmentSet, StreamSegments, StreamState, StreamSummary, stream_name};
+use super::{
+    Located, SegmentPlace, SegmentSet, StreamSegments, StreamState, StreamSummary, stream_name,
+};
 use crate::client::Inner;
 use crate::error::{ClientError, Result};
 
@@ -93,6 +96,7 @@ pub(crate) async fn segments(
         SegmentSet::Active => v1::SegmentSet::ActiveSegments,
         SegmentSet::Head => v1::SegmentSet::HeadSegments,
         SegmentSet::Tail => v1::SegmentSet::TailSegments,
+        SegmentSet::First => v1::SegmentSet::FirstSegments,
     };
     let mut request = v1::GetSegmentsRequest {
         stream: Some(stream_name(stream)),
@@ -128,6 +132,30 @@ pub(crate) async fn segments(
         }
         request.page = Some(v1::Page { size: 0, token: answer.next_token });
     }
+}
+
+/// Where segments of one stream are now; those that it never had are left out.
+pub(crate) async fn locate(
+    client: &Inner,
+    segments: &[SegmentId],
+    writer: Option<(WriterId, WriterEpoch)>,
+) -> Result<Located> {
+    let mut found = Located::default();
+    for segments in segments.chunks(PAGE_ITEMS_MAX) {
+        let request = v1::LocateSegmentsRequest {
+            segments: segments.iter().map(|segment| (*segment).into()).collect(),
+            writer: writer.map(|(id, _)| proto::convert::writer_bytes(id)).unwrap_or_default(),
+            writer_epoch: writer.map_or(0, |(_, epoch)| epoch.0),
+        };
+        let answer = client.controller(|mut c| {
+            let request = request.clone();
+            async move { c.locate_segments(request).await }
+        });
+        let answer = answer.await?;
+        found.segments.extend(places(answer.segments)?);
+        found.truncated.extend(places(answer.truncated)?);
+    }
+    Ok(found)
 }
 
 pub(crate) fn successors(

@@ -35,6 +35,11 @@ pub(super) struct State {
     writers: BTreeMap<(String, String), (u64, u64)>,
     /// So many messages with blocks are refused for lack of room.
     pub(super) refusals: u32,
+}
+
+/// How one server is doing; servers of a cluster share everything else.
+#[derive(Debug, Default)]
+struct Health {
     /// Nothing is answered but that the server is stopping.
     down: bool,
     connections: CancellationToken,
@@ -44,17 +49,28 @@ pub(super) struct State {
 pub(super) struct Fake {
     pub(super) addr: SocketAddr,
     state: Arc<Mutex<State>>,
+    health: Arc<Mutex<Health>>,
     changed: Arc<Notify>,
     tasks: Tasks,
 }
 
 impl Fake {
     pub(super) async fn start() -> Self {
+        Self::serve(Arc::default(), Arc::default())
+    }
+
+    /// Another server of the same cluster.
+    pub(super) fn peer(&self) -> Self {
+        Self::serve(self.state.clone(), self.changed.clone())
+    }
+
+    fn serve(state: Arc<Mutex<State>>, changed: Arc<Notify>) -> Self {
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let fake = Self {
             addr: incoming.local_addr().unwrap(),
-            state: Arc::default(),
-            changed: Arc::default(),
+            state,
+            health: Arc::default(),
+            changed,
             tasks: Tasks::new(),
         };
         let serve = Server::builder()
@@ -77,7 +93,12 @@ impl Fake {
 
     /// Makes a stream without asking over the wire.
     pub(super) fn create(&self, name: &str, segments: u32) {
-        let store = ModelStore::new(segments, &[""]);
+        self.create_at(name, segments, &[""]);
+    }
+
+    /// As [`Fake::create`], with the segments spread over servers.
+    pub(super) fn create_at(&self, name: &str, segments: u32, endpoints: &[&str]) {
+        let store = ModelStore::new(segments, endpoints);
         self.state().streams.insert(name.to_owned(), store);
     }
 
@@ -90,21 +111,21 @@ impl Fake {
 
     /// Ends all data connections, with whatever is on its way.
     pub(super) fn break_connections(&self) {
-        let old = std::mem::take(&mut self.state().connections);
+        let old = std::mem::take(&mut self.health.lock().unwrap().connections);
         old.cancel();
     }
 
     pub(super) fn set_down(&self, down: bool) {
-        self.state().down = down;
+        self.health.lock().unwrap().down = down;
         self.break_connections();
     }
 
     fn check_up(&self) -> Result<CancellationToken, Status> {
-        let state = self.state();
-        if state.down {
+        let health = self.health.lock().unwrap();
+        if health.down {
             return Err(status(Reason::Unavailable, "the server is stopping"));
         }
-        Ok(state.connections.clone())
+        Ok(health.connections.clone())
     }
 
     fn read_step(&self, request: &v1::ReadRequest) -> Result<Option<v1::ReadResponse>, Status> {
@@ -333,6 +354,7 @@ impl Controller for Fake {
         let store = Self::stream_of(&state, request.stream.as_ref())?;
         let places: Vec<SegmentPlace> = match request.set() {
             v1::SegmentSet::HeadSegments => store.head(),
+            v1::SegmentSet::FirstSegments => store.first(),
             v1::SegmentSet::ActiveSegments => store.active(),
             _ if store.active().is_empty() => store.head(),
             _ => store.active(),
@@ -361,6 +383,23 @@ impl Controller for Fake {
         let (range, next_token) = page(&request.page.unwrap_or_default().token, all.len());
         let successors = all[range].iter().cloned().map(Into::into).collect();
         Ok(Response::new(v1::GetSuccessorsResponse { successors, next_token }))
+    }
+
+    async fn locate_segments(
+        &self,
+        request: Request<v1::LocateSegmentsRequest>,
+    ) -> Result<Response<v1::LocateSegmentsResponse>, Status> {
+        self.check_up()?;
+        let mut answer = v1::LocateSegmentsResponse::default();
+        let state = self.state();
+        for id in request.into_inner().segments {
+            let found = state.streams.values().find_map(|store| store.segments.get(&id.into()));
+            let Some(segment) = found else { continue };
+            let place = segment.place.clone().into();
+            if segment.truncated { &mut answer.truncated } else { &mut answer.segments }
+                .push(place);
+        }
+        Ok(Response::new(answer))
     }
 
     async fn register_writer(
@@ -411,9 +450,15 @@ impl Controller for Fake {
         &self,
         request: Request<v1::DescribeStreamRequest>,
     ) -> Result<Response<v1::DescribeStreamResponse>, Status> {
+        let request = request.into_inner();
         let state = self.state();
-        Self::stream_of(&state, request.into_inner().stream.as_ref())?;
-        Err(Status::unimplemented("not needed"))
+        Self::stream_of(&state, request.stream.as_ref())?;
+        let summary =
+            v1::StreamSummary { stream: request.stream, stream_id: 7, ..Default::default() };
+        Ok(Response::new(v1::DescribeStreamResponse {
+            summary: Some(summary),
+            ..v1::DescribeStreamResponse::default()
+        }))
     }
 
     async fn seal_stream(

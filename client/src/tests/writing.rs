@@ -62,6 +62,64 @@ async fn a_server_that_is_gone_for_a_while_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_segment_whose_store_is_gone_is_found_at_the_one_that_took_it_over() {
+    let (fake, client) = start(1).await;
+    let lost = fake.peer();
+    fake.create_at(STREAM, 1, &[&lost.addr.to_string(), ""]);
+    let mut writer = client.event_writer(&stream()).open().await.unwrap();
+    append(&mut writer, 0, 100).await;
+    writer.flush().await.unwrap();
+    lost.set_down(true);
+    fake.with(STREAM, |store| {
+        let segment = store.active()[0].segment;
+        store.relocate(segment);
+    });
+    append(&mut writer, 100, 200).await;
+    assert_eq!(writer.close().await.unwrap(), EventNumber(200));
+    check(&read_all(&client).await, 0, 200);
+}
+
+#[tokio::test]
+async fn a_named_writer_finds_what_it_stored_in_segments_that_were_truncated_away() {
+    let (fake, client) = start(2).await;
+    let mut writer = named(&client).await;
+    append(&mut writer, 0, 100).await;
+    writer.close().await.unwrap();
+    fake.with(STREAM, |store| {
+        for old in store.active() {
+            let successors = store.successors(std::slice::from_ref(&old), 3);
+            store.seal(old.segment, successors);
+        }
+        store.truncate_to_active();
+    });
+    let mut writer = named(&client).await;
+    append(&mut writer, 0, 150).await;
+    writer.flush().await.unwrap();
+    assert_eq!(writer.already_stored(), 100);
+    check(&read_all(&client).await, 100, 150);
+}
+
+#[tokio::test]
+async fn a_writer_that_was_idle_while_its_segment_was_replaced_and_truncated_away_goes_on() {
+    let (fake, client) = start(1).await;
+    let mut idle = client.event_writer(&stream()).open().await.unwrap();
+    let mut open = client.event_writer(&stream()).open().await.unwrap();
+    append(&mut open, 0, 10).await;
+    open.flush().await.unwrap();
+    fake.with(STREAM, |store| {
+        let old = store.active().remove(0);
+        let successors = store.successors(std::slice::from_ref(&old), 2);
+        store.seal(old.segment, successors);
+        store.truncate_to_active();
+    });
+    append(&mut idle, 10, 20).await;
+    idle.close().await.unwrap();
+    append(&mut open, 20, 30).await;
+    open.close().await.unwrap();
+    check(&read_all(&client).await, 10, 30);
+}
+
+#[tokio::test]
 async fn a_full_store_is_tried_again_until_it_has_room() {
     let (fake, client) = start(1).await;
     fake.state().refusals = 5;

@@ -1,23 +1,38 @@
 //! The task that attends to a writer: timers, questions to the controller, the deadline.
+//!
+//! Questions are asked beside everything else: while the controller cannot be reached, timers go
+//! on, and the deadline counts.
 
 use std::sync::{Arc, Weak};
 
-use common::{ScopedStream, SegmentId};
-use futures::TryStreamExt;
+use common::{SegmentId, WriterEpoch, WriterId};
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
 use crate::client::Inner;
 use crate::error::{ClientError, Result};
-use crate::streams::{self, SegmentSet};
+use crate::streams::{self, Located, SegmentPlace};
+
+/// A named writer's identity, with which it may ask for places.
+type Named = Option<(WriterId, WriterEpoch)>;
+
+/// What the controller said.
+enum Answer {
+    Successors(SegmentId, Result<Vec<SegmentPlace>>),
+    Places(Result<Located>),
+}
 
 /// Runs until the writer fails, which is also how it is closed.
 pub(super) async fn attend(
     shared: Weak<Shared>,
     client: Weak<Inner>,
-    stream: ScopedStream,
+    named: Named,
     token: CancellationToken,
 ) {
+    let attendant = Attendant { named, questions: FuturesUnordered::new(), locating: false };
     tokio::select! {
         biased;
         () = token.cancelled() => {
@@ -25,47 +40,97 @@ pub(super) async fn attend(
                 writer.fail(ClientError::Closed { what: "client" });
             }
         }
-        () = attend_until_failed(&shared, &client, &stream) => {}
+        () = attendant.run(&shared, &client) => {}
     }
 }
 
-async fn attend_until_failed(shared: &Weak<Shared>, client: &Weak<Inner>, stream: &ScopedStream) {
-    loop {
-        let (Some(writer), Some(client)) = (shared.upgrade(), client.upgrade()) else { return };
-        let (lookups, relocate) = writer.take_due(client.now());
-        for segment in lookups {
-            if let Err(error) = find_successors(&writer, &client, segment).await {
-                writer.fail(error);
+struct Attendant {
+    named: Named,
+    questions: FuturesUnordered<BoxFuture<'static, Answer>>,
+    /// Places have been asked for; what moves meanwhile is asked for after that.
+    locating: bool,
+}
+
+impl Attendant {
+    async fn run(mut self, shared: &Weak<Shared>, weak: &Weak<Inner>) {
+        loop {
+            let (Some(writer), Some(client)) = (shared.upgrade(), weak.upgrade()) else { return };
+            self.ask_what_is_due(&writer, &client);
+            let Some((next, stalled_since)) = writer.outlook() else { return };
+            let patience = client.config.retry_deadline;
+            let deadline =
+                stalled_since.zip(patience).map(|(since, patience)| since.plus(patience));
+            if deadline.is_some_and(|deadline| deadline <= client.now()) {
+                writer.fail(gave_up(&client));
+                return;
+            }
+            let next = [next, deadline].into_iter().flatten().min();
+            writer.set_timer(next);
+            let until = next.map(|next| client.instant(next));
+            drop(client);
+            let answer = tokio::select! {
+                biased;
+                Some(answer) = self.questions.next() => Some(answer),
+                () = writer.attention.notified() => None,
+                () = sleep(until) => None,
+            };
+            if let Some(answer) = answer {
+                let Some(client) = weak.upgrade() else { return };
+                if let Err(error) = self.take(answer, &writer, &client) {
+                    writer.fail(error);
+                }
             }
         }
-        if relocate && let Err(error) = find_places(&writer, &client, stream).await {
-            writer.fail(error);
+    }
+
+    fn ask_what_is_due(&mut self, writer: &Shared, client: &Arc<Inner>) {
+        let (lookups, relocate) = writer.take_due(client.now(), !self.locating);
+        for segment in lookups {
+            self.questions.push(find_successors(client.clone(), segment));
         }
-        let Some((next, stalled_since)) = writer.outlook() else { return };
-        let deadline = match (stalled_since, client.config.retry_deadline) {
-            (Some(since), Some(patience)) => Some(since.plus(patience)),
-            _ => None,
-        };
-        if deadline.is_some_and(|deadline| deadline <= client.now()) {
-            writer.fail(gave_up(&client));
-            return;
+        if relocate {
+            self.locating = true;
+            let segments = writer.core().unsettled();
+            self.questions.push(find_places(client.clone(), segments, self.named));
         }
-        let next = [next, deadline].into_iter().flatten().min();
-        writer.set_timer(next);
-        let sleep = next.map(|next| client.instant(next));
-        drop(client);
-        wait(&writer, sleep).await;
+    }
+
+    fn take(&mut self, answer: Answer, writer: &Shared, client: &Arc<Inner>) -> Result<()> {
+        match answer {
+            Answer::Successors(segment, Ok(places)) => {
+                let mut core = writer.core();
+                core.on_successors(segment, places, client.now());
+                writer.settle(core);
+                Ok(())
+            }
+            Answer::Successors(segment, Err(error)) if error.is_transient() => {
+                self.questions.push(find_successors(client.clone(), segment));
+                Ok(())
+            }
+            Answer::Successors(_, Err(error)) => Err(error),
+            Answer::Places(places) => {
+                self.locating = false;
+                match places {
+                    Ok(found) => {
+                        let mut core = writer.core();
+                        core.on_places(&found.segments);
+                        core.on_places(&found.truncated);
+                        writer.settle(core);
+                        Ok(())
+                    }
+                    // The refusal that asked for the places will come again.
+                    Err(error) if error.is_transient() => Ok(()),
+                    Err(error) => Err(error),
+                }
+            }
+        }
     }
 }
 
-async fn wait(writer: &Shared, until: Option<tokio::time::Instant>) {
+async fn sleep(until: Option<tokio::time::Instant>) {
     match until {
-        Some(until) => tokio::select! {
-            biased;
-            () = writer.attention.notified() => {}
-            () = tokio::time::sleep_until(until) => {}
-        },
-        None => writer.attention.notified().await,
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -79,40 +144,18 @@ fn gave_up(client: &Inner) -> ClientError {
     }
 }
 
-async fn find_successors(writer: &Shared, client: &Arc<Inner>, segment: SegmentId) -> Result<()> {
-    loop {
-        match streams::successors(client.clone(), segment).try_collect().await {
-            Ok(places) => {
-                let mut core = writer.core();
-                core.on_successors(segment, places, client.now());
-                writer.settle(core);
-                return Ok(());
-            }
-            Err(error) if error.is_transient() && !gives_up(writer, client) => {}
-            Err(error) => return Err(error),
-        }
-    }
+fn find_successors(client: Arc<Inner>, segment: SegmentId) -> BoxFuture<'static, Answer> {
+    let asked = async move {
+        let found = streams::successors(client, segment).try_collect().await;
+        Answer::Successors(segment, found)
+    };
+    asked.boxed()
 }
 
-async fn find_places(writer: &Shared, client: &Arc<Inner>, stream: &ScopedStream) -> Result<()> {
-    match streams::segments(client, stream, SegmentSet::Active, None).await {
-        Ok(found) => {
-            let mut core = writer.core();
-            core.on_places(&found.segments);
-            writer.settle(core);
-            Ok(())
-        }
-        // The refusal that asked for the places will come again.
-        Err(error) if error.is_transient() => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-fn gives_up(writer: &Shared, client: &Inner) -> bool {
-    let core = writer.core();
-    core.failed().is_some()
-        || core
-            .stalled_since()
-            .zip(client.config.retry_deadline)
-            .is_some_and(|(since, patience)| since.plus(patience) <= client.now())
+fn find_places(
+    client: Arc<Inner>,
+    segments: Vec<SegmentId>,
+    named: Named,
+) -> BoxFuture<'static, Answer> {
+    async move { Answer::Places(streams::locate(&client, &segments, named).await) }.boxed()
 }

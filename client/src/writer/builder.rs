@@ -86,21 +86,22 @@ impl EventWriterBuilder {
             }
             None => (WriterIdentity::anonymous(rng.u128()), None),
         };
-        let segments = self.locate(&identity).await?;
+        let resumes = registration.is_some_and(|registration| !registration.created);
+        let segments = self.locate(&identity, resumes).await?;
         let limits = WriterLimits {
             memory_bytes: self.memory_limit.as_usize().max(EVENT_BYTES_MAX),
             backoff_max: client.config.backoff_max,
             ..WriterLimits::default()
         };
         let memory_bytes = limits.memory_bytes;
-        let stream = self.stream.clone();
-        let first = self.first_number;
+        let named = identity.named.then_some((identity.writer, identity.epoch));
+        let (stream, first) = (self.stream.clone(), self.first_number);
         let core = WriterCore::new(stream, identity, limits, first, segments.segments, rng)?;
         let shared = Shared::new(core, memory_bytes, client);
         let tasks = client.tasks.child();
         let (weak, weak_client) = (Arc::downgrade(&shared), Arc::downgrade(client));
         // A panic in it leaves the writer without timers; links and acknowledgements go on.
-        let task = attend(weak, weak_client, self.stream, tasks.token());
+        let task = attend(weak, weak_client, named, tasks.token());
         tasks.spawn("writer attendant", task);
         // From here on, dropping the writer ends the attendant.
         let writer = EventWriter { _client: self.client, shared, registration, since_yield: 0 };
@@ -108,13 +109,11 @@ impl EventWriterBuilder {
         Ok(writer)
     }
 
-    /// The segments to begin with: a named writer looks from the head on for what it stored.
-    async fn locate(&self, identity: &WriterIdentity) -> Result<StreamSegments> {
-        let (set, writer) = if identity.named {
-            (SegmentSet::Head, Some((identity.writer, identity.epoch)))
-        } else {
-            (SegmentSet::Active, None)
-        };
+    /// The segments to begin with: a named writer that goes on looks for what it stored from the
+    /// stream's beginning, in segments that were truncated away, too.
+    async fn locate(&self, identity: &WriterIdentity, resumes: bool) -> Result<StreamSegments> {
+        let set = if resumes { SegmentSet::First } else { SegmentSet::Active };
+        let writer = identity.named.then_some((identity.writer, identity.epoch));
         let found = streams::segments(&self.client.inner, &self.stream, set, writer).await?;
         if found.segments.is_empty() {
             return Err(ClientError::StreamSealed { stream: self.stream.clone() });

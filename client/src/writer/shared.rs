@@ -177,13 +177,14 @@ impl Shared {
         .await
     }
 
-    /// Does what is due; gives the questions for the controller: successors, places.
-    pub(super) fn take_due(&self, now: MonotonicTime) -> (Vec<SegmentId>, bool) {
+    /// Does what is due; gives the questions for the controller: successors, and places, if they
+    /// may be asked for now.
+    pub(super) fn take_due(&self, now: MonotonicTime, may_ask: bool) -> (Vec<SegmentId>, bool) {
         // From here on every timer calls for attention, until one is set.
         self.set_timer(None);
         let mut core = self.core();
         core.on_time(now);
-        let questions = (core.take_lookups(), core.take_relocate());
+        let questions = (core.take_lookups(), may_ask && core.take_relocate());
         // Who asks looks at once.
         self.settle_but_attention(core);
         questions

@@ -66,8 +66,7 @@ impl Stream {
     }
 
     fn range_of(&self, key: SegmentKey) -> Option<KeyRange> {
-        let live = self.segments.get(&key).map(|s| s.range);
-        live.or_else(|| self.removed.get(&key).map(|r| r.range))
+        self.known_segment(key).map(|segment| segment.range)
     }
 
     fn check_covering(&self, cut: &BTreeMap<SegmentKey, Offset>) -> Result<(), CutProblem> {

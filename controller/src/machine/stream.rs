@@ -44,8 +44,9 @@ pub struct Stream {
     /// Where the stream begins: one offset per segment, covering the key space. Empty: at the
     /// start of its first epoch.
     pub head: BTreeMap<SegmentKey, Offset>,
-    /// Segments that were truncated away and are not forgotten by their containers.
-    pub removed: BTreeMap<SegmentKey, Removed>,
+    /// Segments that were truncated away and are not forgotten by their containers, since their
+    /// writers may ask for what they stored there.
+    pub removed: BTreeMap<SegmentKey, Segment>,
     pub writers: BTreeMap<WriterName, Writer>,
     pub writer_names: BTreeMap<WriterId, WriterName>,
 }
@@ -68,12 +69,6 @@ pub struct Segment {
     pub successors: Vec<SegmentKey>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Removed {
-    pub range: KeyRange,
-    pub container: ContainerId,
-}
-
 /// A writer that keeps its identity across process restarts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Writer {
@@ -92,6 +87,17 @@ impl Stream {
 
     pub fn segment(&self, key: SegmentKey) -> Option<&Segment> {
         self.segments.get(&key)
+    }
+
+    /// The segment, truncated away or not.
+    pub fn known_segment(&self, key: SegmentKey) -> Option<&Segment> {
+        self.segments.get(&key).or_else(|| self.removed.get(&key))
+    }
+
+    /// The segments of the first epoch, truncated away or not.
+    pub fn first(&self) -> impl Iterator<Item = SegmentKey> + '_ {
+        let known = self.removed.keys().chain(self.segments.keys());
+        known.filter(|key| key.0 == StreamEpoch(0)).copied()
     }
 
     pub fn epoch(&self) -> StreamEpoch {
@@ -119,11 +125,12 @@ impl Stream {
         current.sort_unstable();
         self.current = current.into_iter().map(|(_, key)| key).collect();
 
-        let edges = self.segments.iter().flat_map(|(key, s)| {
+        let edges = self.removed.iter().chain(&self.segments).flat_map(|(key, s)| {
             s.predecessors.iter().map(|predecessor| (*predecessor, *key)).collect::<Vec<_>>()
         });
         for (predecessor, successor) in edges.collect::<Vec<_>>() {
-            if let Some(segment) = self.segments.get_mut(&predecessor) {
+            let live = self.segments.get_mut(&predecessor);
+            if let Some(segment) = live.or_else(|| self.removed.get_mut(&predecessor)) {
                 segment.successors.push(successor);
             }
         }

@@ -58,9 +58,7 @@ impl ControllerMachine {
             let segment = stream.segments.remove(&key).expect("it was found in the stream");
             let segment_id = stream.segment_id(key);
             let container = segment.container;
-            stream
-                .removed
-                .insert(key, crate::machine::stream::Removed { range: segment.range, container });
+            stream.removed.insert(key, segment);
             self.count_segment(container, -1);
             self.dirty.insert(Key::Segment(segment_id));
             self.dirty.insert(Key::Removed(segment_id));

@@ -29,7 +29,8 @@ impl ControllerService {
         if set == v1::SegmentSet::Unspecified {
             let given = request.set;
             return Err(invalid(format!(
-                "field `set` is {given}; ask for ACTIVE_SEGMENTS, HEAD_SEGMENTS or TAIL_SEGMENTS"
+                "field `set` is {given}; ask for ACTIVE_SEGMENTS, HEAD_SEGMENTS, \
+                 TAIL_SEGMENTS or FIRST_SEGMENTS"
             )));
         }
         let question = Question {
@@ -71,11 +72,15 @@ fn answer(
     }
     let kind = segments_kind(stream.id, question.set);
     let from = question.page.start_key(&kind)?;
-    let head;
+    let listed;
     let keys = match question.set {
         v1::SegmentSet::HeadSegments => {
-            head = by_range(stream, stream.head_offsets().into_iter().map(|(key, _)| key));
-            &head[..]
+            listed = by_range(stream, stream.head_offsets().into_iter().map(|(key, _)| key));
+            &listed[..]
+        }
+        v1::SegmentSet::FirstSegments => {
+            listed = by_range(stream, stream.first());
+            &listed[..]
         }
         v1::SegmentSet::ActiveSegments => stream.active(),
         _ => &stream.current[..],
@@ -93,7 +98,7 @@ fn answer(
 
 /// Segments in the order of the key space.
 pub(super) fn by_range(stream: &Stream, keys: impl Iterator<Item = SegmentKey>) -> Vec<SegmentKey> {
-    let range = |key: &SegmentKey| stream.segment(*key).map(|segment| segment.range);
+    let range = |key: &SegmentKey| stream.known_segment(*key).map(|segment| segment.range);
     let mut placed: Vec<(Option<KeyRange>, SegmentKey)> =
         keys.map(|key| (range(&key), key)).collect();
     placed.sort_unstable();
@@ -109,7 +114,7 @@ pub(super) fn places(
     from: Option<u64>,
     page: &PageRequest,
 ) -> Result<Vec<SegmentPlace>, ServiceError> {
-    let low = |key: &SegmentKey| stream.segment(*key).map(|segment| segment.range.low());
+    let low = |key: &SegmentKey| stream.known_segment(*key).map(|segment| segment.range.low());
     let keys = match from {
         // A list that has become empty is answered as such: the stream was sealed.
         Some(from) if !keys.is_empty() => {
@@ -125,8 +130,13 @@ pub(super) fn places(
     Ok(keys.iter().take(page.size + 1).filter_map(|key| place(machine, stream, *key)).collect())
 }
 
-fn place(machine: &ControllerMachine, stream: &Stream, key: SegmentKey) -> Option<SegmentPlace> {
-    let segment = stream.segment(key)?;
+/// Where a segment is, truncated away or not.
+pub(super) fn place(
+    machine: &ControllerMachine,
+    stream: &Stream,
+    key: SegmentKey,
+) -> Option<SegmentPlace> {
+    let segment = stream.known_segment(key)?;
     let predecessors = segment.predecessors.iter().map(|key| stream.segment_id(*key));
     Some(SegmentPlace {
         segment: stream.segment_id(key),

@@ -1,4 +1,5 @@
-//! What follows a segment: nothing while it is not sealed, nor where its stream ended with it.
+//! What follows a segment, truncated away or not: nothing while it is not sealed, nor where its
+//! stream ended with it.
 
 use common::SegmentId;
 use proto::v1;
@@ -29,7 +30,7 @@ fn answer(
     if stream.state == StreamState::Deleting {
         return Err(Refusal::StreamIdNotFound(id.stream).into());
     }
-    let segment = stream.segment(Stream::key_of(id)).ok_or(Refusal::SegmentNotFound(id))?;
+    let segment = stream.known_segment(Stream::key_of(id)).ok_or(Refusal::SegmentNotFound(id))?;
     let kind = successors_kind(id);
     let from = page.start_key(&kind)?;
     let keys = by_range(stream, segment.successors.iter().copied());

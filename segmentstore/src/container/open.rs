@@ -3,6 +3,10 @@
 //! Every `Open` uses a new attempt, so that a session as high as the current one is fenced, too. A
 //! writer that says it has sent to a segment before, and whose entry is gone, is told so: what it
 //! has in flight there may be stored or not.
+//!
+//! The tombstone of a segment that was sealed with successors opens, too: its stream goes on, and
+//! only here a writer learns what of it is stored, and where to go on. Nothing will ever be stored
+//! there, so a writer that it does not know leaves no trace.
 
 use common::limits::WRITERS_PER_SEGMENT_MAX;
 
@@ -20,7 +24,8 @@ impl ContainerMachine {
     fn open_segment(&mut self, open: &Open, asked: OpenSegment) -> Result<Opened, Refusal> {
         let not_found = Refusal::SegmentNotFound { segment: asked.segment };
         let segment = self.segments.get_mut(&asked.segment).ok_or_else(|| not_found.clone())?;
-        if segment.record.deleted {
+        let goes_on = segment.record.successors.as_ref().is_some_and(|s| !s.is_empty());
+        if segment.record.deleted && !goes_on {
             return Err(not_found);
         }
         let known = segment.writers.get(open.writer).copied();
@@ -32,6 +37,10 @@ impl ContainerMachine {
         let remembered = known.filter(|known| !known.is_expired());
         if remembered.is_none() && asked.resuming {
             return Err(Refusal::WriterExpired);
+        }
+        if segment.record.deleted && known.is_none() {
+            let nothing = Writer::new(open.session, open.named, self.up_micros);
+            return Ok(opened(segment, &nothing));
         }
         let count = segment.writers.len();
         if known.is_none() && count >= WRITERS_PER_SEGMENT_MAX {

@@ -37,6 +37,8 @@ pub(crate) struct ModelSegment {
     pub(crate) bytes: Vec<u8>,
     /// The first readable byte.
     pub(crate) start: u64,
+    /// Truncated away: a tombstone, which can be opened, but takes and gives nothing.
+    pub(crate) truncated: bool,
     /// When all of it was stored, as far as the model has times.
     pub(crate) newest: WallTime,
     /// Set when it is sealed; no successors: the stream is sealed.
@@ -95,6 +97,7 @@ impl ModelStore {
             events: Vec::new(),
             bytes: Vec::new(),
             start: 0,
+            truncated: false,
             newest: WallTime(0),
             successors: None,
             writers: BTreeMap::new(),
@@ -110,9 +113,28 @@ impl ModelStore {
         places
     }
 
-    pub(crate) fn head(&self) -> Vec<SegmentPlace> {
+    /// The segments of the first epoch.
+    pub(crate) fn first(&self) -> Vec<SegmentPlace> {
         let first = |place: &&SegmentPlace| place.segment.epoch == StreamEpoch(0);
         self.segments.values().map(|segment| &segment.place).filter(first).cloned().collect()
+    }
+
+    /// The oldest segments that are not truncated away.
+    pub(crate) fn head(&self) -> Vec<SegmentPlace> {
+        let kept: Vec<_> = self.segments.values().filter(|segment| !segment.truncated).collect();
+        let follows_one = |segment: &&&ModelSegment| {
+            let predecessors = &segment.place.predecessors;
+            kept.iter().any(|kept| predecessors.contains(&kept.place.segment))
+        };
+        let head = kept.iter().filter(|segment| !follows_one(segment));
+        head.map(|segment| segment.place.clone()).collect()
+    }
+
+    /// Truncates the stream to the segments that take appends.
+    pub(crate) fn truncate_to_active(&mut self) {
+        for segment in self.segments.values_mut() {
+            segment.truncated = segment.successors.as_ref().is_some_and(|s| !s.is_empty());
+        }
     }
 
     pub(crate) fn seal(&mut self, segment: SegmentId, successors: Vec<SegmentPlace>) {
@@ -193,22 +215,18 @@ impl ModelStore {
             response.failures.push(failure(open.slot, Reason::WriterExpired, None));
             return;
         }
+        if segment.truncated && !segment.writers.contains_key(&writer) {
+            response.opened.push(segment.opened(open.slot, 0));
+            return;
+        }
         let entry = segment.writers.entry(writer).or_default();
         if session <= entry.session {
             response.failures.push(failure(open.slot, Reason::WriterFenced, Some(entry.session)));
             return;
         }
         entry.session = session;
-        let successors = segment.successors.iter().flatten().cloned().map(Into::into);
-        let total = successors.clone().count();
-        response.opened.push(v1::SessionOpened {
-            slot: open.slot,
-            last_number: entry.last,
-            length: segment.bytes.len() as u64,
-            sealed: segment.successors.is_some(),
-            successors: successors.take(SUCCESSORS_TOLD).collect(),
-            has_more_successors: total > SUCCESSORS_TOLD,
-        });
+        let last = entry.last;
+        response.opened.push(segment.opened(open.slot, last));
     }
 
     fn append(
@@ -219,7 +237,7 @@ impl ModelStore {
         block: v1::AppendBlock,
         response: &mut v1::AppendResponse,
     ) {
-        let Some(segment) = self.segments.get_mut(&id) else {
+        let Some(segment) = self.segments.get_mut(&id).filter(|segment| !segment.truncated) else {
             response.failures.push(failure(block.slot, Reason::SegmentNotFound, None));
             return;
         };
@@ -251,6 +269,21 @@ impl ModelStore {
                 last_number: block.last_number,
                 length: segment.bytes.len() as u64,
             }),
+        }
+    }
+}
+
+impl ModelSegment {
+    fn opened(&self, slot: u32, last_number: u64) -> v1::SessionOpened {
+        let successors = self.successors.iter().flatten().cloned().map(Into::into);
+        let total = successors.clone().count();
+        v1::SessionOpened {
+            slot,
+            last_number,
+            length: self.bytes.len() as u64,
+            sealed: self.successors.is_some(),
+            successors: successors.take(SUCCESSORS_TOLD).collect(),
+            has_more_successors: total > SUCCESSORS_TOLD,
         }
     }
 }

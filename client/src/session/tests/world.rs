@@ -45,6 +45,10 @@ pub(super) enum Step {
     DeliverTwice { link: u8 },
     /// The connection ends; what is on it may still arrive at the store.
     Disconnect { link: u8 },
+    /// The store is gone for good; another one leads its containers.
+    Die { link: u8 },
+    /// The store that was gone is there again.
+    Revive,
     /// A request of a connection that ended arrives at the store.
     HandleLate { which: u8 },
     /// An answer of a connection that ended arrives at the writer.
@@ -55,6 +59,8 @@ pub(super) enum Step {
     Merge { which: u8 },
     /// The second of a merge is sealed.
     FinishMerge,
+    /// The stream is truncated to the segments that take appends.
+    Truncate,
     /// Time passes.
     Wait { millis: u8 },
     /// A named writer's process is killed and started again.
@@ -72,6 +78,8 @@ pub(super) struct World {
     now: MonotonicTime,
     epoch: u64,
     named: bool,
+    /// The endpoint that nobody answers at.
+    dead: Option<String>,
     /// What was appended: number of the event, key, atomic batch.
     pub(super) appended: BTreeMap<u64, (Option<String>, Option<u64>)>,
     /// What a restarted writer has to append again before anything new.
@@ -87,7 +95,7 @@ fn core_of(store: &ModelStore, named: bool, epoch: u64) -> WriterCore {
             routing: "loader".into(),
             named: true,
         };
-        (identity, store.head())
+        (identity, store.first())
     } else {
         (WriterIdentity::anonymous(43), store.active())
     };
@@ -111,6 +119,7 @@ impl World {
             now: MonotonicTime::default(),
             epoch: 1,
             named,
+            dead: None,
             appended: BTreeMap::new(),
             again: VecDeque::new(),
             watermark: EventNumber::NONE,
@@ -129,11 +138,14 @@ impl World {
             Step::Deliver { link } => self.deliver(link, 1),
             Step::DeliverTwice { link } => self.deliver(link, 2),
             Step::Disconnect { link } => self.disconnect(link),
+            Step::Die { link } => self.die(link),
+            Step::Revive => self.dead = None,
             Step::HandleLate { which } => self.handle_late(which),
             Step::DeliverLate { which } => self.deliver_late(which),
             Step::Split { which, parts } => self.split(which, parts),
             Step::Merge { which } => self.merge(which),
             Step::FinishMerge => self.finish_merge(),
+            Step::Truncate => self.store.truncate_to_active(),
             Step::Wait { millis } => self.wait(Duration::from_millis(millis.into())),
             Step::Restart => self.restart(),
         }
@@ -250,6 +262,10 @@ impl World {
             if link.0 >= self.core.links.len() {
                 continue;
             }
+            if self.dead.as_deref() == Some(self.core.endpoint(link)) {
+                self.core.on_disconnect(link, "connection refused", self.now);
+                continue;
+            }
             let slots = self.slots.entry(link).or_default();
             if let Some(request) = self.core.poll_send(link, slots) {
                 let connection = self.connections.entry(link).or_default();
@@ -273,9 +289,29 @@ impl World {
     }
 
     fn relocate(&mut self, link: u8) {
-        let moved = self.store.active();
-        moved.iter().for_each(|place| self.store.relocate(place.segment));
+        if self.dead.is_none() {
+            let moved: Vec<_> = self.store.segments.keys().copied().collect();
+            moved.into_iter().for_each(|segment| self.store.relocate(segment));
+        }
         self.handle(link, Some(Reason::NotLeader));
+    }
+
+    fn die(&mut self, link: u8) {
+        let link_id = LinkId(link.into());
+        if self.dead.is_some() || link_id.0 >= self.core.links.len() {
+            return;
+        }
+        self.dead = Some(self.core.endpoint(link_id).to_owned());
+        self.evacuate();
+        self.disconnect(link);
+    }
+
+    /// Nothing stays, and nothing is made, where nobody answers.
+    fn evacuate(&mut self) {
+        let Some(dead) = &self.dead else { return };
+        let held = self.store.segments.iter().filter(|(_, s)| s.place.endpoint == *dead);
+        let held: Vec<_> = held.map(|(segment, _)| *segment).collect();
+        held.into_iter().for_each(|segment| self.store.relocate(segment));
     }
 
     /// Answers what the writer asks the controller.
@@ -285,7 +321,10 @@ impl World {
             self.core.on_successors(segment, successors, self.now);
         }
         if self.core.take_relocate() {
-            self.core.on_places(&self.store.active());
+            let places = self.core.unsettled().into_iter();
+            let places: Vec<_> =
+                places.map(|segment| self.store.segments[&segment].place.clone()).collect();
+            self.core.on_places(&places);
         }
     }
 
@@ -338,6 +377,7 @@ impl World {
         let old = active[usize::from(which) % active.len()].clone();
         let parts = u32::from(parts % 2 + 2);
         let successors = self.store.successors(std::slice::from_ref(&old), parts);
+        self.evacuate();
         self.store.seal(old.segment, successors);
     }
 
@@ -349,6 +389,7 @@ impl World {
             return;
         }
         let successors = self.store.successors(&[left.clone(), right.clone()], 1);
+        self.evacuate();
         self.store.seal(left.segment, successors.clone());
         self.merges.push_back((right.clone(), successors));
     }

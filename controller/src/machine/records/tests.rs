@@ -6,7 +6,7 @@ use super::*;
 use crate::machine::cluster::{Cluster, Container, Store};
 use crate::machine::scopes::Scope;
 use crate::machine::steps::{Job, JobKind};
-use crate::machine::stream::{Epoch, Removed, Segment, Stream, StreamState, Writer};
+use crate::machine::stream::{Epoch, Segment, Stream, StreamState, Writer};
 
 const STREAM: StreamId = StreamId(7);
 
@@ -44,7 +44,7 @@ fn example() -> State {
         segments: [(key(1, 1), segment(vec![key(0, 0)], Some(Offset(8))))].into(),
         current: Vec::new(),
         head: [(key(1, 1), Offset(4))].into(),
-        removed: [(key(0, 0), Removed { range: KeyRange::ALL, container: ContainerId(2) })].into(),
+        removed: [(key(0, 0), segment(Vec::new(), Some(Offset(6))))].into(),
         writers: [("w".parse().unwrap(), writer)].into(),
         writer_names: BTreeMap::new(),
     };
@@ -85,7 +85,14 @@ fn golden() -> Vec<(Key, &'static str, &'static str)> {
         "01",
         "0800000000000000"
     );
-    const REMOVED: &str = concat!("01", "0000000000000000ffffffffffffffff", "0200000000000000");
+    const REMOVED: &str = concat!(
+        "01",
+        "0000000000000000ffffffffffffffff",
+        "0200000000000000",
+        "00000000",
+        "01",
+        "0600000000000000"
+    );
     assert!(SEGMENT.contains(ALL) && REMOVED.contains(ALL));
     vec![
         (

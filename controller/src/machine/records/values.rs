@@ -14,7 +14,7 @@ use crate::machine::cluster::{Cluster, Container, Store};
 use crate::machine::records::Key;
 use crate::machine::scopes::Scope;
 use crate::machine::steps::{Job, JobKind};
-use crate::machine::stream::{Epoch, Removed, Segment, SegmentKey, Stream, StreamState, Writer};
+use crate::machine::stream::{Epoch, Segment, SegmentKey, Stream, StreamState, Writer};
 use crate::operation::StoreId;
 use crate::stores::JobId;
 
@@ -45,8 +45,7 @@ impl State {
             }
             Key::Removed(id) => {
                 let removed = &self.streams.get(&id.stream)?.removed;
-                let removed = removed.get(&Stream::key_of(*id))?;
-                out.range(removed.range).u64(removed.container.0);
+                encode_segment(removed.get(&Stream::key_of(*id))?, &mut out);
             }
             Key::Writer(id, name) => {
                 encode_writer(self.streams.get(id)?.writers.get(name)?, &mut out);
@@ -90,8 +89,7 @@ impl State {
                 self.holder(id).ok_or(orphan)?.head.insert(Stream::key_of(id), offset);
             }
             Key::Removed(id) => {
-                let (range, container) = (input.range()?, ContainerId(input.u64()?));
-                let removed = Removed { range, container };
+                let removed = decode_segment(&mut input)?;
                 self.holder(id).ok_or(orphan)?.removed.insert(Stream::key_of(id), removed);
             }
             Key::Writer(id, name) => {

@@ -13,7 +13,7 @@ use crate::machine::ControllerMachine;
 use crate::operation::Operation;
 use crate::testing::{create, name, scale};
 
-use v1::SegmentSet::{ActiveSegments, HeadSegments, TailSegments};
+use v1::SegmentSet::{ActiveSegments, FirstSegments, HeadSegments, TailSegments};
 
 macro_rules! call {
     ($served:expr, $rpc:ident, $request:expr) => {
@@ -182,8 +182,55 @@ async fn the_head_of_a_truncated_stream_and_successors_are_right_across_a_scale(
     let head = served.segments("demo/hello", HeadSegments).await.unwrap();
     assert_eq!(head.segments.len(), 1);
     assert_eq!(head.segments[0].segment, Some(segment(new[0]).into()));
-    let gone = call!(served, get_successors, successors(old[0])).unwrap_err();
-    assert_eq!((gone.code(), reason_of(&gone)), (Code::NotFound, Reason::SegmentNotFound));
+    let never = (common::StreamEpoch(9), common::SegmentNumber(9));
+    let unknown = call!(served, get_successors, successors(never)).unwrap_err();
+    assert_eq!((unknown.code(), reason_of(&unknown)), (Code::NotFound, Reason::SegmentNotFound));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_truncated_away_is_still_located_and_succeeded_for_writers_of_old() {
+    let served = Served::new();
+    let id = common::StreamId(served.create("demo/hello", 2).await.stream_id);
+    let old = served.group.machine().stream_by_id(id).unwrap().current.clone();
+    let tiles = KeyRange::tile(3);
+    let new = {
+        let mut machine = served.group.machine();
+        let middle = scale(&mut machine, Some(&served.stores), id, &old, &[KeyRange::ALL], 2);
+        scale(&mut machine, Some(&served.stores), id, &middle, &tiles, 3)
+    };
+    served.truncate("demo/hello", 0).await.unwrap();
+    let segment = |(epoch, number)| Some(SegmentId { stream: id, epoch, number }.into());
+    let of = |places: &[v1::SegmentPlace]| {
+        places.iter().map(|place| place.segment).collect::<Vec<Option<v1::SegmentId>>>()
+    };
+
+    let first = served.segments("demo/hello", FirstSegments).await.unwrap();
+    assert_eq!(of(&first.segments), [segment(old[0]), segment(old[1])]);
+    let ask = |segments| v1::LocateSegmentsRequest { segments, ..Default::default() };
+    let never = v1::SegmentId { stream: id.0, epoch: 9, number: 9 };
+    let asked = vec![segment(new[1]).unwrap(), segment(old[1]).unwrap(), never];
+    let located = call!(served, locate_segments, ask(asked)).unwrap();
+    assert_eq!(of(&located.segments), [segment(new[1])]);
+    assert_eq!(of(&located.truncated), [segment(old[1])]);
+
+    let successors = v1::GetSuccessorsRequest { segment: segment(old[0]), page: None };
+    let found = call!(served, get_successors, successors).unwrap();
+    let successors = v1::GetSuccessorsRequest { segment: found.successors[0].segment, page: None };
+    let found = call!(served, get_successors, successors).unwrap();
+    assert_eq!(of(&found.successors), new.iter().map(|key| segment(*key)).collect::<Vec<_>>());
+
+    let two_streams = vec![segment(new[0]).unwrap(), v1::SegmentId { stream: 1, ..never }];
+    for (asked, problem) in [(vec![], "is empty"), (two_streams, "two streams")] {
+        let status = call!(served, locate_segments, ask(asked)).unwrap_err();
+        assert_eq!(reason_of(&status), Reason::InvalidArgument, "{status}");
+        assert!(status.message().contains(problem), "{status}");
+    }
+    let many = vec![never; common::limits::PAGE_ITEMS_MAX + 1];
+    let status = call!(served, locate_segments, ask(many)).unwrap_err();
+    assert!(status.message().contains("at most 1000"), "{status}");
+    served.delete("demo/hello").await;
+    let status = call!(served, locate_segments, ask(vec![never])).unwrap_err();
+    assert_eq!(reason_of(&status), Reason::StreamNotFound);
 }
 
 #[tokio::test(start_paused = true)]
@@ -279,7 +326,15 @@ async fn a_named_writer_is_registered_and_its_older_process_finds_no_segments_an
     let fenced = served.get_segments(ask(&first)).await.unwrap_err();
     assert_eq!((fenced.code(), reason_of(&fenced)), (Code::Aborted, Reason::WriterFenced));
     assert_eq!(fact_of(&fenced, "current_epoch"), Some(second.epoch.to_string()));
+    let locate = |answer: &v1::RegisterWriterResponse| v1::LocateSegmentsRequest {
+        segments: vec![v1::SegmentId { stream: stream_id, epoch: 0, number: 0 }],
+        writer: answer.writer.clone(),
+        writer_epoch: answer.epoch,
+    };
+    let fenced = call!(served, locate_segments, locate(&first)).unwrap_err();
+    assert_eq!(reason_of(&fenced), Reason::WriterFenced);
     assert!(served.get_segments(ask(&second)).await.is_ok());
+    assert_eq!(call!(served, locate_segments, locate(&second)).unwrap().segments.len(), 1);
     let mut stranger = ask(&second);
     stranger.writer = vec![7; 16].into();
     let unknown = served.get_segments(stranger).await.unwrap_err();

@@ -10,7 +10,9 @@ use replica::StateMachine;
 use crate::limits::{ANONYMOUS_WRITER_TTL, EXPIRED_SESSION_TTL, NAMED_WRITER_TTL};
 use crate::operation::{Append, Command, Operation};
 use crate::outcome::{Expired, Opened, Outcome, Refusal};
-use crate::testing::{Driver, HOUR, append, command, identity, open, segment, session, writer};
+use crate::testing::{
+    Driver, HOUR, append, command, identity, open, segment, session, successor, writer,
+};
 
 #[derive(Debug, Clone, Default)]
 struct Reference {
@@ -23,6 +25,8 @@ struct Segment {
     start: u64,
     bytes: Vec<u8>,
     sealed: bool,
+    /// It was sealed with successors.
+    goes_on: bool,
     deleted: bool,
     writers: BTreeMap<WriterId, Writer>,
 }
@@ -79,7 +83,8 @@ impl Reference {
         resuming: bool,
     ) -> Result<u64, &'static str> {
         let up = self.up;
-        let segment = self.segments.get_mut(&id).filter(|s| !s.deleted).ok_or("not found")?;
+        let opens = |segment: &&mut Segment| !segment.deleted || segment.goes_on;
+        let segment = self.segments.get_mut(&id).filter(opens).ok_or("not found")?;
         let known = segment.writers.get(&who);
         if known.is_some_and(|known| as_of <= known.session) {
             return Err("fenced");
@@ -89,6 +94,9 @@ impl Reference {
             return Err("expired");
         }
         let last = last.unwrap_or(0);
+        if segment.deleted && known.is_none() {
+            return Ok(0);
+        }
         let entry = Writer { session: as_of, last: Some(last), broken: false, named, used: up };
         segment.writers.insert(who, entry);
         Ok(last)
@@ -232,9 +240,13 @@ impl Pair {
             }
             Step::Seal(number) => {
                 let segment = segment(number);
-                self.give(Command::Seal { segment, successors: vec![] });
-                if let Some(segment) = self.reference.segments.get_mut(&segment) {
-                    segment.sealed |= !segment.deleted;
+                let goes_on = number % 2 == 0;
+                let successors = if goes_on { vec![successor(99)] } else { vec![] };
+                self.give(Command::Seal { segment, successors });
+                if let Some(segment) = self.reference.segments.get_mut(&segment)
+                    && !segment.deleted
+                {
+                    (segment.sealed, segment.goes_on) = (true, goes_on);
                 }
             }
             Step::Truncate(number, offset) => {

@@ -60,12 +60,35 @@ fn one_entry_opens_many_segments_and_answers_for_each() {
 }
 
 #[test]
-fn a_deleted_segment_opens_for_nobody() {
+fn a_deleted_segment_without_successors_opens_for_nobody() {
     let mut driver = Driver::with_segment();
     driver.open(open(1, 1, session(1, 1), false)).unwrap();
     driver.give(command(1, 2, 1), Command::Delete { segment: segment(1) }).unwrap();
     let refused = driver.open(open(1, 1, session(1, 2), true)).unwrap_err();
     assert_eq!(refused, Refusal::SegmentNotFound { segment: segment(1) });
+}
+
+#[test]
+fn the_tombstone_of_a_scaled_segment_tells_what_it_stored_and_what_follows_it() {
+    let mut driver = Driver::with_segment();
+    driver.open(open(1, 1, session(1, 1), false)).unwrap();
+    driver.append(append(1, 1, session(1, 1), (0, 7)), b"seven");
+    let successors = vec![successor(3)];
+    driver.give(command(1, 2, 1), Command::Seal { segment: segment(1), successors }).unwrap();
+    driver.give(command(1, 3, 1), Command::Delete { segment: segment(1) }).unwrap();
+
+    let known = driver.open(open(1, 1, session(2, 1), false)).unwrap();
+    assert_eq!(known.last_number, EventNumber(7));
+    assert_eq!(known.successors.as_deref(), Some(&[successor(3)][..]));
+    // Successors are told to the current session only.
+    let fenced = driver.open(open(1, 1, session(1, 9), false)).unwrap_err();
+    assert_eq!(fenced, Refusal::WriterFenced { current: session(2, 1) });
+
+    let stranger = driver.open(open(1, 2, session(1, 1), false)).unwrap();
+    assert_eq!((stranger.last_number, stranger.successors.is_some()), (EventNumber(0), true));
+    assert_eq!(driver.machine.segments[&segment(1)].writers.len(), 1, "a stranger leaves no trace");
+    let forgotten = driver.open(open(1, 2, session(1, 2), true)).unwrap_err();
+    assert_eq!(forgotten, Refusal::WriterExpired);
 }
 
 #[test]

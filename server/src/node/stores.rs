@@ -5,6 +5,7 @@
 //! an answer comes from an applied, durable entry, and a command whose parts partly failed is
 //! repeated as a whole.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 
 use common::{ContainerId, Offset, SegmentId};
@@ -12,7 +13,7 @@ use controller::{
     NewSegment, SegmentLength, SegmentSeal, SegmentStores, StoreAction, StoreAnswer, StoreCommand,
     StoreError,
 };
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, try_join_all};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use proto::convert::SegmentPlace;
 use segmentstore::{
@@ -42,17 +43,31 @@ impl SegmentStores for LocalStores {
         segments: Vec<(SegmentId, ContainerId)>,
     ) -> BoxFuture<'_, Result<Vec<SegmentLength>, StoreError>> {
         Box::pin(async move {
-            let answers = stream::iter(segments).map(|(segment, container)| async move {
-                let found = self.0.info(container, vec![segment]).await;
-                let found = found.map_err(|error| store_error(container, error))?;
-                let status = found.first().copied().flatten().ok_or_else(|| {
+            let mut by_container = BTreeMap::<ContainerId, Vec<usize>>::new();
+            for (at, (_, container)) in segments.iter().enumerate() {
+                by_container.entry(*container).or_default().push(at);
+            }
+            let asked = by_container.into_iter().map(|(container, places)| {
+                let wanted = places.iter().map(|at| segments[*at].0).collect();
+                async move {
+                    let found = self.0.info(container, wanted).await;
+                    let found = found.map_err(|error| store_error(container, error))?;
+                    Ok::<_, StoreError>(places.into_iter().zip(found))
+                }
+            });
+            let mut lengths = vec![None; segments.len()];
+            for (at, status) in try_join_all(asked).await?.into_iter().flatten() {
+                lengths[at] = status.map(|status| status.length);
+            }
+            let known = |((segment, container), length): (_, Option<Offset>)| {
+                let length = length.ok_or_else(|| {
                     StoreError::Refused(format!(
                         "segment `{segment}` is not in container {container}"
                     ))
                 })?;
-                Ok(SegmentLength { segment, length: status.length })
-            });
-            answers.buffered(COMMANDS_IN_FLIGHT).try_collect().await
+                Ok(SegmentLength { segment, length })
+            };
+            segments.into_iter().zip(lengths).map(known).collect()
         })
     }
 }
@@ -135,5 +150,62 @@ fn store_error(container: ContainerId, error: CommandError) -> StoreError {
         }
         error if error.is_transient() => StoreError::Unavailable(error.to_string()),
         error => StoreError::Refused(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use common::{SegmentNumber, StreamEpoch, StreamId};
+    use replica::{Proposal, ProposeError, Refused};
+    use segmentstore::handle::Query;
+    use segmentstore::{ContainerHandle, ContainerMachine, Containers, Memory, Outcome, Settings};
+
+    use super::*;
+
+    /// A container without segments that counts how often it is asked.
+    struct Empty {
+        machine: Mutex<ContainerMachine>,
+        asked: Arc<AtomicUsize>,
+    }
+
+    impl ContainerHandle for Empty {
+        fn propose(&self, proposal: Proposal<Outcome>) -> Result<(), Box<Refused<Outcome>>> {
+            Err(Box::new(Refused { proposal, error: ProposeError::Stopping }))
+        }
+
+        fn query(&self, ask: Query) -> BoxFuture<'static, Result<(), ProposeError>> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            ask(&self.machine.lock().unwrap());
+            Box::pin(std::future::ready(Ok(())))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_lengths_of_many_segments_cost_one_question_a_container() {
+        let memory = Memory::new(&Settings::default());
+        let asked = Arc::new(AtomicUsize::default());
+        let container = |number| {
+            let id = ContainerId(number);
+            let machine = Mutex::new(ContainerMachine::new(id, memory.clone()));
+            let empty = Empty { machine, asked: asked.clone() };
+            (id, Arc::new(empty) as Arc<dyn ContainerHandle>)
+        };
+        let stores = LocalStores(StoreCommands::new(Containers::new([2, 3].map(container))));
+        let segment = |number| SegmentId {
+            stream: StreamId(7),
+            epoch: StreamEpoch(0),
+            number: SegmentNumber(number),
+        };
+        let segments =
+            (0..1_000).map(|number| (segment(number), ContainerId(2 + u64::from(number % 2))));
+        let unknown = stores.lengths(segments.collect()).await.unwrap_err();
+        assert!(
+            matches!(&unknown, StoreError::Refused(why) if why.contains("is not in container 2")),
+            "{unknown}"
+        );
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
     }
 }

@@ -1,7 +1,10 @@
 //! `braid dev` and `braid server`: a server in this process.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use common::tasks::spawn_thread;
+use rustix::process::{Signal, getpid, kill_process};
 use server::{ErrorKind, Origin, Resolved, ServerError, Stop, TracingFormat};
 use tracing_subscriber::EnvFilter;
 
@@ -16,8 +19,8 @@ Examples:
   braid dev
   braid dev --data /var/tmp/braid --listen 127.0.0.1:7071
 
-It says where it is reached and what to try next, and stops on SIGINT and SIGTERM. Scopes and
-streams are created by the first append to them.")]
+It says where it is reached and what to try next, and stops on SIGINT and SIGTERM; a second one
+does not wait for clients. Scopes and streams are created by the first append to them.")]
 pub(crate) struct DevArgs {
     /// A settings file
     #[arg(long, value_name = "FILE")]
@@ -92,8 +95,30 @@ pub(crate) fn start_log(filter: &str, format: TracingFormat) -> Result<()> {
     Ok(())
 }
 
+/// How long the end of a process may take that has nothing left to save.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// A call that hangs in a disk keeps threads of the state store from ending, and with them the
+/// process: it then ends as it stands. The log has all that was acknowledged.
+fn end_for_sure() {
+    let ending = spawn_thread("last-resort", || {
+        let (_held, never) = std::sync::mpsc::channel::<()>();
+        let waited = never.recv_timeout(END_LIMIT);
+        tracing::error!(?waited, "the process does not end by itself; it is killed");
+        if let Err(error) = kill_process(getpid(), Signal::KILL) {
+            tracing::error!(%error, "it cannot be killed; use SIGKILL");
+        }
+    });
+    if let Err(error) = ending {
+        tracing::warn!(%error, "nobody looks after the end of the process");
+    }
+}
+
 impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Self {
+        if matches!(error, ServerError::Fatal { .. } | ServerError::Interrupted) {
+            end_for_sure();
+        }
         let exit = match error.kind() {
             ErrorKind::Usage => Exit::Usage,
             ErrorKind::Conflict => Exit::Conflict,

@@ -18,6 +18,7 @@ pub mod rng;
 pub mod routing;
 pub mod size;
 pub mod tasks;
+pub mod threads;
 
 pub use clock::{Clock, MonotonicTime, SystemClock, WallTime};
 pub use cut::StreamCut;
@@ -32,3 +33,4 @@ pub use pool::ThreadPool;
 pub use rng::Rng;
 pub use size::ByteSize;
 pub use tasks::Tasks;
+pub use threads::Threads;

@@ -2,15 +2,18 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::tasks::spawn_thread;
+use crate::Threads;
 
 /// Jobs that may wait: deep enough to keep a disk busy, short enough that nobody waits for long
 /// behind what others read ahead.
 const QUEUE_JOBS_MAX: usize = 64;
+
+/// How long the end of the pool waits for a job whose disk does not answer.
+const END_WAIT_MAX: Duration = Duration::from_secs(5);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -19,7 +22,7 @@ type Job = Box<dyn FnOnce() + Send>;
 pub struct ThreadPool {
     room: Arc<Semaphore>,
     queue: Option<Arc<Queue>>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Threads,
 }
 
 #[derive(Default)]
@@ -44,18 +47,19 @@ impl ThreadPool {
     /// Starts `threads` threads called `name-0`, `name-1` and so on.
     pub fn start(name: &str, threads: usize) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::default());
-        let thread = |i| {
+        let mut pool = Self::inline();
+        pool.queue = Some(queue.clone());
+        for i in 0..threads {
             let queue = queue.clone();
-            spawn_thread(&format!("{name}-{i}"), move || queue.run())
-        };
-        let threads = (0..threads).map(thread).collect::<Result<_, _>>()?;
-        Ok(Self { room: Arc::new(Semaphore::new(QUEUE_JOBS_MAX)), queue: Some(queue), threads })
+            pool.threads.spawn(&format!("{name}-{i}"), move || queue.run())?;
+        }
+        Ok(pool)
     }
 
     /// No threads: jobs run where they are submitted.
     pub fn inline() -> Self {
         let room = Arc::new(Semaphore::new(QUEUE_JOBS_MAX));
-        Self { room, queue: None, threads: Vec::new() }
+        Self { room, queue: None, threads: Threads::default() }
     }
 
     /// Waits for room for one job.
@@ -119,10 +123,9 @@ impl Drop for ThreadPool {
         };
         drop(waiting);
         queue.changed.notify_all();
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a job of a thread pool panicked");
-            }
+        if !self.threads.wait(END_WAIT_MAX) {
+            let left = self.threads.abandon().join(", ");
+            tracing::error!(threads = left, "jobs hang and are left behind");
         }
     }
 }

@@ -77,6 +77,7 @@ pub(crate) struct Limits {
 pub(crate) struct Gate {
     log_full: AtomicBool,
     stalled: AtomicBool,
+    shut: AtomicBool,
 }
 
 struct Inbox<M: StateMachine> {
@@ -219,8 +220,8 @@ impl<M: StateMachine> Shared<M> {
     }
 
     fn refusal(&self, inbox: &Inbox<M>, bytes: usize, exempt: bool) -> Option<ProposeError> {
-        if let Some(error) = &inbox.refuse {
-            return Some(error.clone());
+        if let Some(error) = self.closed(inbox) {
+            return Some(error);
         }
         if bytes + HEAD_BYTES > ENTRY_BYTES_MAX {
             return Some(ProposeError::TooLarge { bytes, max: ENTRY_BYTES_MAX - HEAD_BYTES });
@@ -238,11 +239,17 @@ impl<M: StateMachine> Shared<M> {
         None
     }
 
+    /// Why nothing at all is taken.
+    fn closed(&self, inbox: &Inbox<M>) -> Option<ProposeError> {
+        let shut = self.gate.shut.load(Ordering::Relaxed);
+        inbox.refuse.clone().or_else(|| shut.then_some(ProposeError::Stopping))
+    }
+
     fn ask(&self, query: Query<M>) -> Result<(), ProposeError> {
         let wake = {
             let mut inbox = lock(&self.inbox);
-            if let Some(error) = &inbox.refuse {
-                return Err(error.clone());
+            if let Some(error) = self.closed(&inbox) {
+                return Err(error);
             }
             let wake = inbox.is_empty();
             inbox.queries.push(query);
@@ -303,6 +310,11 @@ impl Gate {
 
     pub(crate) fn set_stalled(&self, stalled: bool) {
         self.stalled.store(stalled, Ordering::Relaxed);
+    }
+
+    /// The node has failed: nobody answers any more.
+    pub(crate) fn shut(&self) {
+        self.shut.store(true, Ordering::Relaxed);
     }
 }
 

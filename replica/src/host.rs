@@ -5,26 +5,26 @@
 //!   never idle while the worker copies the next block.
 //! - *files*: makes and recycles log files ahead of their use.
 //! - *checkpoint*: writes frozen state to the store.
+//! - *watch*: notices a write that does not come back, whoever of the others hangs in it.
 //!
 //! A failed write, a failed store or a panic outside a group ends them all: [`Host::failed`] says
-//! why, and the process has to be restarted.
+//! why, and the process has to be restarted. A thread that hangs in its I/O cannot be ended: a stop
+//! leaves it behind, for the end of the process to take along.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use common::tasks::spawn_thread;
-use common::{Clock, GroupId, Rng};
+use common::{Clock, GroupId, Rng, Threads};
 use tokio::sync::watch;
 use wal::{BlockWrite, Disk, Log, Prepared, Recovered, Stall};
 
 use crate::bell::Bell;
 use crate::error::{HostFailure, StartError};
 use crate::group::{CheckpointJob, FetchJob, Fetched, GroupSpec};
-use crate::handle::GroupHandle;
+use crate::handle::{Gate, GroupHandle};
 use crate::kv::{Kv, KvError};
 use crate::machine::StateMachine;
 use crate::settings::HostSettings;
@@ -35,8 +35,6 @@ mod tests;
 
 /// Bytes written after which the files thread looks whether it has to make more.
 const FILES_LOOK_BYTES: u64 = 8 << 20;
-/// How often the log thread looks after a write of the worker that does not come back.
-const STALL_LOOK: Duration = Duration::from_millis(500);
 /// How often a full disk is tried again: nobody rings when an operator makes space on it.
 const FULL_LOOK: Duration = Duration::from_secs(1);
 
@@ -48,17 +46,46 @@ pub struct Host {
     clock: Arc<dyn Clock>,
     worker: Option<Worker>,
     center: Arc<Center>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Threads,
+    /// Ends last: the others may hang while they end.
+    watch: Threads,
+    patience: Patience,
+}
+
+/// How long a host waits for what may never come.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// How often the watch thread looks for a write that hangs.
+    pub look: Duration,
+    /// What a clean stop may take: then the groups not yet saved are replayed at the next start.
+    pub stop: Duration,
+    /// What the other threads may take to end once the node has failed.
+    pub failed: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            look: Duration::from_millis(500),
+            stop: Duration::from_mins(2),
+            failed: Duration::from_secs(2),
+        }
+    }
 }
 
 /// What the threads share.
 struct Center {
     log: Log,
+    gate: Arc<Gate>,
     bell: Arc<Bell>,
     mailbox: Mutex<Mailbox>,
     files: Bell,
     written: AtomicU64,
     stop_files: AtomicBool,
+    watch: Bell,
+    stop_watch: AtomicBool,
+    /// The worker has ended as it should: what it left in the log may be sealed.
+    ended_well: AtomicBool,
     failed: watch::Sender<Option<HostFailure>>,
 }
 
@@ -85,20 +112,25 @@ impl Host {
         clock: Arc<dyn Clock>,
         mut rng: Rng,
     ) -> Result<Host, StartError> {
-        let log_rng = rng.fork("log");
+        let (patience, log_rng) = (settings.patience, rng.fork("log"));
         let (log, recovered) = Log::open(disk, settings.log.clone(), clock.clone(), log_rng)?;
         let worker =
             Worker::new(settings, log.clone(), kv.clone(), clock.clone(), rng.fork("worker"));
         let center = Arc::new(Center {
             log: log.clone(),
+            gate: worker.gate(),
             bell: worker.bell(),
             mailbox: Mutex::default(),
             files: Bell::default(),
             written: AtomicU64::new(0),
             stop_files: AtomicBool::new(false),
+            watch: Bell::default(),
+            stop_watch: AtomicBool::new(false),
+            ended_well: AtomicBool::new(false),
             failed: watch::Sender::default(),
         });
-        Ok(Host { log, recovered, kv, clock, worker: Some(worker), center, threads: Vec::new() })
+        let (worker, threads, watch) = (Some(worker), Threads::default(), Threads::default());
+        Ok(Host { log, recovered, kv, clock, worker, center, threads, watch, patience })
     }
 
     /// Restores a group of which this node is the only member. Only before [`Host::run`].
@@ -116,6 +148,10 @@ impl Host {
         let worker = self.worker.take().expect("a host runs once");
         let (blocks, blocks_in) = sync_channel(1);
         let (jobs, jobs_in) = sync_channel(64);
+        let (center, look) = (self.center.clone(), self.patience.look);
+        let watch = move || watch_writes(&center, look);
+        let watching = self.watch.spawn("braid-watch", watch);
+        watching.map_err(|source| StartError::Thread { thread: "braid-watch", source })?;
         let center = self.center.clone();
         self.spawn("braid-log", move || write_blocks(&center, &blocks_in))?;
         let center = self.center.clone();
@@ -135,13 +171,12 @@ impl Host {
         run: impl FnOnce() + Send + 'static,
     ) -> Result<(), StartError> {
         let center = self.center.clone();
-        let thread = spawn_thread(name, move || {
+        let spawned = self.threads.spawn(name, move || {
             if catch_unwind(AssertUnwindSafe(run)).is_err() {
                 center.fail(HostFailure::Thread(name));
             }
         });
-        self.threads.push(thread.map_err(|source| StartError::Thread { thread: name, source })?);
-        Ok(())
+        spawned.map_err(|source| StartError::Thread { thread: name, source })
     }
 
     pub fn log(&self) -> Log {
@@ -159,24 +194,31 @@ impl Host {
     }
 
     /// Refuses new work, finishes what was taken, saves the state, seals the log, ends the threads.
+    /// Comes back even where the disk does not: then the node has failed, or the stop took too
+    /// long, and what hangs is left behind.
     pub fn stop(&mut self) {
         self.center.mailbox().stop = true;
         self.center.bell.ring();
-        let ran = !self.threads.is_empty();
-        for thread in self.threads.drain(..) {
-            // A panic in it has been reported as the failure.
-            let _ = thread.join();
-        }
-        if ran {
-            self.seal();
-        }
+        self.end_threads();
+        self.center.stop_watch.store(true, Ordering::Release);
+        self.center.watch.ring();
+        // It waits for nothing but its bell.
+        self.watch.wait(Duration::MAX);
     }
 
-    /// A clean stop leaves nothing unproven behind: the open block, then a sealing one.
-    fn seal(&self) {
-        while !self.center.has_failed() {
-            let Some(write) = self.log.begin_seal() else { return };
-            self.center.write_block(write);
+    fn end_threads(&mut self) {
+        let mut waited = Duration::ZERO;
+        while !self.threads.wait(self.patience.look) {
+            waited += self.patience.look;
+            let failed = self.center.has_failed();
+            if failed && self.threads.wait(self.patience.failed) {
+                return;
+            }
+            if failed || waited >= self.patience.stop {
+                let left = self.threads.abandon().join(", ");
+                tracing::error!(threads = left, "they hang and are left behind");
+                return;
+            }
         }
     }
 }
@@ -202,6 +244,8 @@ impl Center {
             }
             first
         });
+        // The worker may be what hangs: it does not refuse what comes.
+        self.gate.shut();
         self.stop_files.store(true, Ordering::Release);
         self.files.ring();
         self.bell.ring();
@@ -236,21 +280,34 @@ impl Center {
 }
 
 fn write_blocks(center: &Center, blocks: &Receiver<BlockWrite>) {
-    loop {
-        match blocks.recv_timeout(STALL_LOOK) {
-            Ok(write) => {
-                let mut next = Some(write);
-                while let Some(write) = next {
-                    next = if center.write_block(write) { center.log.begin_write() } else { None };
-                }
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                if center.log.stall() >= Stall::Stop {
-                    center.fail(HostFailure::Log(stop_stalled(&center.log)));
-                }
-            }
-            Err(RecvTimeoutError::Disconnected) => return,
+    for write in blocks {
+        let mut next = Some(write);
+        while let Some(write) = next {
+            next = if center.write_block(write) { center.log.begin_write() } else { None };
         }
+    }
+    if center.ended_well.load(Ordering::Acquire) {
+        seal(center);
+    }
+}
+
+/// A clean stop leaves nothing unproven behind: the open block, then a sealing one.
+fn seal(center: &Center) {
+    while !center.has_failed() {
+        let Some(write) = center.log.begin_seal() else { return };
+        center.write_block(write);
+    }
+}
+
+/// Sheds load while a write hangs, and at last gives it up: whoever performs it cannot.
+fn watch_writes(center: &Center, look: Duration) {
+    while !center.stop_watch.load(Ordering::Acquire) {
+        let stall = center.log.stall();
+        center.gate.set_stalled(stall >= Stall::Shed);
+        if stall >= Stall::Stop {
+            return center.fail(HostFailure::Log(stop_stalled(&center.log)));
+        }
+        center.watch.wait(Some(look));
     }
 }
 
@@ -295,8 +352,9 @@ struct WorkerShell<'a> {
 
 impl WorkerShell<'_> {
     fn run(self, mut worker: Worker) {
-        if let Err(failure) = self.steps(&mut worker) {
-            self.center.fail(failure);
+        match self.steps(&mut worker) {
+            Ok(()) => self.center.ended_well.store(true, Ordering::Release),
+            Err(failure) => self.center.fail(failure),
         }
         worker.end();
         self.center.stop_files.store(true, Ordering::Release);

@@ -33,7 +33,7 @@ pub use entry::{Entry, Operation, Stamp};
 pub use error::{HostFailure, StartError};
 pub use group::{CheckpointJob, FetchJob, Fetched, GroupSpec};
 pub use handle::{GroupHandle, GroupStatus, Leadership};
-pub use host::Host;
+pub use host::{Host, Patience};
 pub use kv::{Applied, Kv, KvError, MemKv, RocksKv};
 pub use machine::{Change, RestoreError, StateMachine, UnknownOperation};
 pub use propose::{OutcomeSink, Proposal, ProposeError, Refused, Reply};

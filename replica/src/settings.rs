@@ -5,6 +5,8 @@ use std::time::Duration;
 use common::ByteSize;
 use wal::LogSettings;
 
+use crate::host::Patience;
+
 /// How a node runs its groups.
 #[derive(Debug, Clone)]
 pub struct HostSettings {
@@ -28,6 +30,8 @@ pub struct HostSettings {
     pub log_full_permille: u64,
     /// Bytes of applied or not yet applied entries a group keeps in memory for followers.
     pub recent_bytes_max: ByteSize,
+    /// How long to wait for what may never come.
+    pub patience: Patience,
     /// The write-ahead log that all groups share.
     pub log: LogSettings,
 }
@@ -45,6 +49,7 @@ impl Default for HostSettings {
             inline_write_max: ByteSize::kib(32),
             log_full_permille: 900,
             recent_bytes_max: ByteSize::mib(8),
+            patience: Patience::default(),
             log: LogSettings::default(),
         }
     }

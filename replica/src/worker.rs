@@ -147,6 +147,10 @@ impl Worker {
         self.bell.clone()
     }
 
+    pub(crate) fn gate(&self) -> Arc<Gate> {
+        self.gate.clone()
+    }
+
     /// Goes as far as possible. An error is final for the node.
     pub fn step(&mut self, now: MonotonicTime) -> Result<Step, HostFailure> {
         let mut step = Step::default();

@@ -68,6 +68,10 @@ pub enum ServerError {
     Start { component: &'static str, message: String, data_damaged: bool },
     #[error("the node stopped by itself: {message}")]
     Fatal { message: String },
+    #[error(
+        "stopped before the state was saved, as was asked for; nothing acknowledged is lost, the next start replays more of the log"
+    )]
+    Interrupted,
 }
 
 impl ServerError {
@@ -87,7 +91,7 @@ impl ServerError {
                 _ => ErrorKind::Failure,
             },
             Self::Start { data_damaged: true, .. } => ErrorKind::Data,
-            Self::Start { .. } | Self::Fatal { .. } => ErrorKind::Failure,
+            Self::Start { .. } | Self::Fatal { .. } | Self::Interrupted => ErrorKind::Failure,
         }
     }
 }

@@ -7,10 +7,11 @@
 mod readiness;
 mod stores;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use common::ids::{ContainerId, GroupId};
-use common::tasks::Tasks;
+use common::tasks::{Tasks, spawn_thread};
 use common::{ByteSize, Clock, Rng};
 use controller::{
     Bootstrap, ControllerGroup, ControllerMachine, ControllerService, ControllerSettings, Runner,
@@ -19,8 +20,8 @@ use controller::{
 use prometheus_client::registry::Registry;
 use replica::{GroupHandle, GroupStatus, Host, HostFailure, HostSettings, RocksKv, StartError};
 use segmentstore::{ContainerMachine, Memory, Metrics, SegmentStore, SegmentStoreService};
-use tokio::sync::watch;
-use wal::{Log, LogSettings, LogUsage, OpenError, RealDisk};
+use tokio::sync::{oneshot, watch};
+use wal::{Disk, Log, LogSettings, LogUsage, OpenError};
 
 use crate::error::ServerError;
 use crate::http::Readiness;
@@ -34,9 +35,12 @@ pub use stores::LocalStores;
 /// start only.
 const STATE_MEMORY: ByteSize = ByteSize::mib(16);
 
+/// Opens the log's folder; the flag allows a volatile file system.
+pub(crate) type OpenDisk = Box<dyn Fn(&Path, bool) -> std::io::Result<Arc<dyn Disk>> + Send>;
+
 /// A running node.
 pub(crate) struct Node {
-    host: Mutex<Host>,
+    host: Arc<Mutex<Host>>,
     failure: watch::Receiver<Option<HostFailure>>,
     groups: Groups,
     log: Log,
@@ -87,9 +91,10 @@ impl Node {
         data: &DataDir,
         clock: Arc<dyn Clock>,
         mut rng: Rng,
+        open_disk: OpenDisk,
         dev: bool,
     ) -> Result<Node, ServerError> {
-        let mut host = open_host(settings, data, clock.clone(), rng.fork("host"))?;
+        let mut host = open_host(settings, data, clock.clone(), rng.fork("host"), &open_disk)?;
         let (failure, log) = (host.failed(), host.log());
         let store_settings = store_settings(settings);
         let memory = Memory::new(&store_settings);
@@ -135,7 +140,7 @@ impl Node {
         .start(&jobs);
         let status = Arc::new(Status { log: log.clone(), dev });
         let controller = ControllerService::new(controller_settings, group, runner, stores, status);
-        let host = Mutex::new(host);
+        let host = Arc::new(Mutex::new(host));
         let node = Node { host, failure, groups, log, metrics, store, controller, services, jobs };
         node.introduced().await?;
         Ok(node)
@@ -185,11 +190,35 @@ impl Node {
     pub(crate) async fn stop(&self) -> Result<(), ServerError> {
         self.services.stop().await;
         self.jobs.stop().await;
-        let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
-        host.stop();
+        self.stop_host().await;
         match self.failure.borrow().as_ref() {
             Some(failure) => Err(ServerError::Fatal { message: chain(failure) }),
             None => Ok(()),
+        }
+    }
+
+    /// On a thread of its own, so that whoever waits may lose patience.
+    async fn stop_host(&self) {
+        let host = self.host.clone();
+        let stop = move || host.lock().unwrap_or_else(PoisonError::into_inner).stop();
+        let (done, stopped) = oneshot::channel();
+        let thread = spawn_thread("stop", {
+            let stop = stop.clone();
+            move || {
+                stop();
+                // Nobody may wait any more.
+                let _ = done.send(());
+            }
+        });
+        match thread {
+            Ok(_) => {
+                // An error is a panic in it, which has been reported.
+                let _ = stopped.await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no thread to stop the node on");
+                stop();
+            }
         }
     }
 
@@ -236,12 +265,13 @@ fn open_host(
     data: &DataDir,
     clock: Arc<dyn Clock>,
     rng: Rng,
+    open_disk: &OpenDisk,
 ) -> Result<Host, ServerError> {
     let access = |action| {
         let dir = data.path().to_owned();
         move |source| ServerError::DataAccess { dir, action, source }
     };
-    let disk = RealDisk::open(&data.wal(), settings.data.allow_volatile)
+    let disk = open_disk(&data.wal(), settings.data.allow_volatile)
         .map_err(access("open the log's folder"))?;
     let kv = RocksKv::open(&data.state(), STATE_MEMORY).map_err(|error| ServerError::Start {
         component: "state store",
@@ -263,7 +293,7 @@ fn open_host(
         },
         ..HostSettings::default()
     };
-    Host::start(host_settings, Arc::new(disk), Arc::new(kv), clock, rng).map_err(start_error)
+    Host::start(host_settings, disk, Arc::new(kv), clock, rng).map_err(start_error)
 }
 
 fn add_groups(

@@ -7,29 +7,41 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::tasks::{Tasks, spawn_thread};
-use common::{Rng, SystemClock};
+use common::{Clock, Rng, SystemClock};
 use prometheus_client::registry::Registry;
 use tokio::runtime::{Handle, Runtime};
 use tokio_util::sync::CancellationToken;
+use wal::RealDisk;
 
-use crate::accept::{self, AcceptMetrics, Acceptor};
+use crate::accept::{self, AcceptMetrics, Acceptor, Connections};
 use crate::error::ServerError;
 use crate::http::{self, Watched};
 use crate::identity::DataDir;
-use crate::node::Node;
+use crate::node::{Node, OpenDisk};
 use crate::settings::Settings;
+pub use stop::Stop;
+use stop::Stopping;
 
-/// What ends a server other than an error.
-#[derive(Debug, Clone)]
-pub enum Stop {
-    /// SIGINT or SIGTERM.
-    OnSignal,
-    /// The token, for servers inside another process.
-    When(CancellationToken),
+mod stop;
+
+/// What a server takes from the machine; tests put others in their places.
+struct Surroundings {
+    clock: Arc<dyn Clock>,
+    rng: Rng,
+    open_disk: OpenDisk,
+}
+
+impl Surroundings {
+    fn of_machine() -> Self {
+        let open_disk: OpenDisk = Box::new(|folder, volatile| {
+            RealDisk::open(folder, volatile).map(|disk| Arc::new(disk) as Arc<dyn wal::Disk>)
+        });
+        Self { clock: SystemClock::shared(), rng: Rng::from_entropy(), open_disk }
+    }
 }
 
 /// A server that takes requests.
@@ -48,13 +60,13 @@ pub fn run(
     stop: Stop,
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), ServerError> {
-    serve(settings, stop, false, on_ready)
+    serve(settings, Surroundings::of_machine(), stop, false, on_ready)
 }
 
 /// Runs all roles for one person's machine: says on `out` where it is reached and what to try
 /// next, and tells clients that scopes and streams may be created by their first append.
 pub fn dev(settings: &Settings, stop: Stop, out: &mut dyn Write) -> Result<(), ServerError> {
-    serve(settings, stop, true, |ready| {
+    serve(settings, Surroundings::of_machine(), stop, true, |ready| {
         // A closed pipe is no reason not to serve.
         let _ = write_welcome(ready, out).and_then(|()| out.flush());
     })
@@ -74,23 +86,30 @@ fn write_welcome(ready: &Ready, out: &mut dyn Write) -> std::io::Result<()> {
 
 fn serve(
     settings: &Settings,
+    mut surroundings: Surroundings,
     stop: Stop,
     dev: bool,
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), ServerError> {
     raise_descriptor_limit();
-    let clock = SystemClock::shared();
-    let mut rng = Rng::from_entropy();
     let control = runtime("control")?;
     // Bound first: a port in use is known before anything is recovered, but nothing is accepted
     // until all of it is.
     let listener = control.block_on(accept::bind(settings.server.listen))?;
-    let data = DataDir::open(&settings.data.dir, settings.data.allow_volatile, &mut rng)?;
+    let volatile = settings.data.allow_volatile;
+    let data = DataDir::open(&settings.data.dir, volatile, &mut surroundings.rng)?;
     let net = NetThreads::start(settings.net_threads(cores()))?;
     let result = control.block_on(async {
-        let node = Node::start(settings, &data, clock, rng, dev).await?;
-        let result = run_node(settings, &node, &data, listener, &net, stop, on_ready).await;
-        let stopped = node.stop().await;
+        let Surroundings { clock, rng, open_disk } = surroundings;
+        let node = Node::start(settings, &data, clock, rng, open_disk, dev).await?;
+        let mut stopping = Stopping::new(stop);
+        let result =
+            run_node(settings, &node, &data, listener, &net, &mut stopping, on_ready).await;
+        let stopped = tokio::select! {
+            biased;
+            stopped = node.stop() => stopped,
+            () = stopping.asked() => Err(ServerError::Interrupted),
+        };
         result.and(stopped)
     });
     net.join();
@@ -104,7 +123,7 @@ async fn run_node(
     data: &DataDir,
     listener: tokio::net::TcpListener,
     net: &NetThreads,
-    stop: Stop,
+    stopping: &mut Stopping,
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), ServerError> {
     let accept_metrics = AcceptMetrics::default();
@@ -125,7 +144,6 @@ async fn run_node(
     let connections = acceptor.connections();
     let (accepting, stop_accepting) = (Tasks::new(), CancellationToken::new());
     accepting.spawn("accept", acceptor.run(router, stop_accepting.clone()));
-    let stopping = stopping(stop);
     tracing::info!(address = %ready.address, data = %ready.data.display(), "ready");
     on_ready(&ready);
     let result = tokio::select! {
@@ -134,41 +152,35 @@ async fn run_node(
         () = accepting_failed(&accepting) => Err(ServerError::Fatal {
             message: "the accept loop panicked; this is a defect".to_owned(),
         }),
-        () = stopping => Ok(()),
+        () = stopping.asked() => Ok(()),
     };
     tracing::info!("stopping");
     stop_accepting.cancel();
     accepting.stop().await;
     node.begin_drain();
-    if !connections.drain(settings.server.drain.0).await {
-        tracing::info!("connections that did not end in `server.drain` were cut");
-    }
+    drain(&connections, settings.server.drain.0, stopping).await;
     result
+}
+
+/// Lets requests under way end, but no longer than the limit or the patience of whoever stops.
+async fn drain(connections: &Connections, limit: Duration, stopping: &mut Stopping) {
+    tokio::select! {
+        biased;
+        drained = connections.drain(limit) => {
+            if !drained {
+                tracing::info!("connections that did not end in `server.drain` were cut");
+            }
+        }
+        () = stopping.asked() => {
+            tracing::warn!("told to stop again: connections are cut, the state is saved");
+            connections.drain(Duration::ZERO).await;
+        }
+    }
 }
 
 /// The accept loop only ends before it is told to when it panics.
 async fn accepting_failed(accepting: &Tasks) {
     accepting.token().cancelled().await;
-}
-
-/// What to wait for before stopping. Signals are listened to from the call on: one that comes
-/// right behind the announcement of readiness must not end the process as it stands.
-fn stopping(stop: Stop) -> Pin<Box<dyn Future<Output = ()>>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let signals = match stop {
-        Stop::When(token) => return Box::pin(async move { token.cancelled().await }),
-        Stop::OnSignal => (signal(SignalKind::interrupt()), signal(SignalKind::terminate())),
-    };
-    let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
-        tracing::warn!("signals cannot be listened to; stop the process with SIGKILL");
-        return Box::pin(std::future::pending());
-    };
-    Box::pin(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
 }
 
 /// Connections, log files and RocksDB need more descriptors than the usual soft limit of 1 024.

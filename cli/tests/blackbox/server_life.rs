@@ -1,8 +1,11 @@
 //! How a server starts, is refused, and stops.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use rustix::process::Signal;
 
-use crate::harness::{Braid, Running, Server, binary, free_address, temp_dir};
+use crate::harness::{Braid, Running, Server, binary, free_address, temp_dir, wait_until};
 
 #[test]
 fn it_says_where_it_is_and_stops_cleanly_on_both_signals() {
@@ -17,6 +20,32 @@ fn it_says_where_it_is_and_stops_cleanly_on_both_signals() {
         server.restart();
     }
     assert_eq!(server.read_all("demo/a").len(), 2);
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_clients_and_the_state_is_saved_all_the_same() {
+    let dir = temp_dir();
+    let (data, address) = (dir.path().join("data"), free_address().to_string());
+    let mut dev = std::process::Command::new(binary());
+    dev.args(["dev", "--listen", &address, "--data", data.to_str().unwrap()]);
+    dev.env("BRAID__SERVER__DRAIN", "1h");
+    let running = Running::spawn(&mut dev);
+    assert!(running.line().unwrap().contains("ready"));
+    // A request whose body does not come.
+    let mut request = TcpStream::connect(&address).unwrap();
+    let head = "POST /braid.v1.Controller/ListScopes HTTP/1.1\r\nhost: x\r\n\
+                content-type: application/grpc\r\ncontent-length: 100\r\n\
+                expect: 100-continue\r\n\r\n";
+    request.write_all(head.as_bytes()).unwrap();
+    let mut goes_on = [0; 12];
+    request.read_exact(&mut goes_on).unwrap();
+    assert_eq!(&goes_on, b"HTTP/1.1 100", "the service waits for the body");
+    running.signal(Signal::INT);
+    wait_until("the listener's end", || TcpStream::connect(&address).is_err());
+    running.signal(Signal::INT);
+    let stopped = running.finish();
+    assert_eq!(stopped.code, Some(0), "{stopped:?}");
+    assert!(stopped.stderr.contains("told to stop again"), "{stopped:?}");
 }
 
 #[test]
@@ -98,7 +127,7 @@ fn a_server_runs_from_a_settings_file() {
         format!("[server]\nlisten = \"{address}\"\n[data]\ndir = \"{}\"\n", data.display());
     std::fs::write(&file, settings).unwrap();
     let server = Braid::new(["server", "--config", file.to_str().unwrap()]).start();
-    crate::harness::wait_until("the server's readiness", || {
+    wait_until("the server's readiness", || {
         let list = Braid::new(["scope", "list"]).env("BRAID_ENDPOINT", &address.to_string()).run();
         list.code == Some(0)
     });

@@ -1,11 +1,13 @@
 use std::path::Path;
 
-use common::{ByteSize, LogIndex, SystemClock};
+use common::clock::ManualClock;
+use common::{ByteSize, LogIndex, SystemClock, WallTime};
 use wal::{DiskOperation, Fault, Faults, FaultyDisk, LogSettings, RealDisk};
 
 use super::*;
+use crate::kv::Pairs;
 use crate::testing::*;
-use crate::{GroupHandle, ProposeError, RocksKv};
+use crate::{Applied, Change, GroupHandle, MemKv, ProposeError, RocksKv};
 
 const OTHER: GroupId = GroupId(3);
 
@@ -16,22 +18,54 @@ struct Running {
     faults: Arc<Faults>,
 }
 
+/// A store whose flush waits until the sender has gone.
+#[derive(Debug)]
+struct HangingKv {
+    inner: MemKv,
+    hung: Mutex<Receiver<()>>,
+}
+
+impl Kv for HangingKv {
+    fn write(&self, group: GroupId, applied: Applied, changes: &[Change]) -> Result<(), KvError> {
+        self.inner.write(group, applied, changes)
+    }
+
+    fn flush(&self) -> Result<(), KvError> {
+        let gone = self.hung.lock().unwrap().recv();
+        assert!(gone.is_err(), "nothing is sent");
+        self.inner.flush()
+    }
+
+    fn applied(&self, group: GroupId) -> Result<Option<Applied>, KvError> {
+        self.inner.applied(group)
+    }
+
+    fn scan(&self, group: GroupId) -> Result<Pairs<'_>, KvError> {
+        self.inner.scan(group)
+    }
+}
+
 fn settings() -> HostSettings {
     HostSettings {
         inline_write_max: ByteSize::kib(8),
         log: LogSettings { budget: ByteSize::mib(32), ..small_settings().log },
         checkpoint_log_bytes: ByteSize::kib(256),
+        patience: Patience { look: Duration::from_millis(1), ..Patience::default() },
         ..HostSettings::default()
     }
 }
 
 fn start(dir: &Path) -> Running {
+    start_at(dir, SystemClock::shared(), settings())
+}
+
+fn start_at(dir: &Path, clock: Arc<dyn Clock>, settings: HostSettings) -> Running {
     let disk = Arc::new(RealDisk::open(&dir.join("wal"), true).unwrap());
     let disk = FaultyDisk::new(disk, |_| {});
     let faults = disk.faults();
     let kv = Arc::new(RocksKv::open(&dir.join("state"), ByteSize::mib(4)).unwrap());
     let rng = Rng::from_seed(1);
-    let mut host = Host::start(settings(), Arc::new(disk), kv, SystemClock::shared(), rng).unwrap();
+    let mut host = Host::start(settings, Arc::new(disk), kv, clock, rng).unwrap();
     let journal = Arc::<Journal>::default();
     let first = host.add_group(GROUP, Numbers::new(&journal)).unwrap();
     let other = host.add_group(OTHER, Numbers::new(&Arc::default())).unwrap();
@@ -120,6 +154,86 @@ async fn a_failed_write_ends_everything_and_nothing_is_acknowledged_after_it() {
     let running = start(dir.path());
     running.first.serving().await.unwrap();
     assert_eq!(running.first.query(|numbers| numbers.stored.get(&0).copied()).await, Ok(Some(0)));
+}
+
+/// Yields until `done`; the limit only ends a test that would go on for ever.
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let wait = async {
+        while !done() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;
+    waited.unwrap_or_else(|_| panic!("waited for {what} in vain"));
+}
+
+/// A node whose next write hangs, with a proposal of `bytes` that waits for it.
+async fn hang(running: &Running, bytes: usize) -> Answer {
+    running.first.serving().await.unwrap();
+    running.first.submit(number(0), payload(0, 10)).await.unwrap();
+    // No file is being made, so the next write is one of the log.
+    while running.host.log().prepare_files().unwrap() == Prepared::More {}
+    running.faults.plan_fault(DiskOperation::Write, "", 0, Fault::Stall);
+    let hung = propose(&running.first, 1, bytes).unwrap();
+    until("a write that hangs", || running.faults.struck() == 1).await;
+    hung
+}
+
+#[tokio::test]
+async fn a_write_that_hangs_sheds_load_whoever_performs_it_and_goes_on_when_it_comes_back() {
+    // Small blocks go inline, large ones through the log thread.
+    for bytes in [10, 30_000] {
+        let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new(WallTime(1))));
+        let running = start_at(dir.path(), clock.clone(), settings());
+        let hung = hang(&running, bytes).await;
+        clock.advance(Duration::from_secs(3));
+        let shed = || matches!(propose(&running.other, 1, 10), Err(ProposeError::Full { .. }));
+        until("load that is shed", shed).await;
+        running.faults.release();
+        assert_eq!(hung.await.unwrap().unwrap().place, 1);
+        until("load that is taken", || !shed()).await;
+        assert!(running.host.failed().borrow().is_none(), "a stall is not a failure");
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_hangs_for_too_long_ends_the_node_and_is_left_behind() {
+    for bytes in [10, 30_000] {
+        let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new(WallTime(1))));
+        let mut settings = settings();
+        settings.patience.failed = Duration::from_millis(1);
+        let mut running = start_at(dir.path(), clock.clone(), settings);
+        let _hung = hang(&running, bytes).await;
+        clock.advance(Duration::from_secs(60));
+        let mut failed = running.host.failed();
+        let why = tokio::time::timeout(Duration::from_secs(60), failed.wait_for(Option::is_some));
+        let why = why.await.expect("the node fails").unwrap().clone().unwrap();
+        assert!(why.to_string().contains("60 s"), "{why}");
+        running.host.stop();
+        assert_eq!(propose(&running.first, 2, 10).unwrap_err(), ProposeError::Stopping);
+        let asked = running.first.query(|numbers| numbers.stored.len()).await;
+        assert_eq!(asked, Err(ProposeError::Stopping));
+        running.faults.release();
+    }
+}
+
+#[tokio::test]
+async fn a_stop_gives_up_a_checkpoint_that_hangs_and_the_log_has_it_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(RealDisk::open(&dir.path().join("wal"), true).unwrap());
+    let (release, hung) = std::sync::mpsc::channel();
+    let kv = Arc::new(HangingKv { inner: MemKv::default(), hung: Mutex::new(hung) });
+    let mut settings = settings();
+    settings.patience.stop = Duration::from_millis(1);
+    let (clock, rng) = (SystemClock::shared(), Rng::from_seed(1));
+    let mut host = Host::start(settings, disk, kv, clock, rng).unwrap();
+    let numbers = host.add_group(GROUP, Numbers::new(&Arc::default())).unwrap();
+    host.run().unwrap();
+    numbers.serving().await.unwrap();
+    numbers.submit(number(0), payload(0, 10)).await.unwrap();
+    host.stop();
+    assert!(host.failed().borrow().is_none(), "the log is whole");
+    drop(release);
 }
 
 #[tokio::test]

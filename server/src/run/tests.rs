@@ -6,10 +6,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use client::{Client, ClientConfig, Event, ReadFrom, ReadUntil, StreamConfig};
+use common::clock::ManualClock;
 use common::{ByteSize, ScopedStream};
+use wal::{DiskOperation, Fault, FaultyDisk};
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::settings::Period;
 
 /// A server on a thread of its own.
 struct Served {
@@ -30,11 +33,16 @@ fn settings(dir: &Path) -> Settings {
 
 impl Served {
     fn start(settings: Settings) -> Self {
+        Self::start_in(settings, Surroundings::of_machine())
+    }
+
+    fn start_in(settings: Settings, surroundings: Surroundings) -> Self {
         let stop = CancellationToken::new();
         let (send, receive) = mpsc::channel();
         let token = stop.clone();
         let thread = spawn_thread("server", move || {
-            run(&settings, Stop::When(token), |ready| send.send(ready.clone()).unwrap())
+            let ready = |ready: &Ready| send.send(ready.clone()).unwrap();
+            serve(&settings, surroundings, Stop::When(token), false, ready)
         })
         .unwrap();
         match receive.recv_timeout(Duration::from_secs(30)) {
@@ -114,6 +122,48 @@ fn what_is_acknowledged_is_read_back_and_survives_a_restart() {
         assert_eq!(read_all(&client, &stream).await, (0..1_010).collect::<Vec<_>>());
     });
     served.stop();
+}
+
+#[test]
+fn a_disk_that_does_not_answer_ends_the_server_with_its_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = settings(dir.path());
+    settings.server.drain = Period(Duration::from_millis(1));
+    let clock = Arc::new(ManualClock::default());
+    let (send, faults) = mpsc::channel();
+    let open_disk: OpenDisk = Box::new(move |folder, volatile| {
+        let disk = FaultyDisk::new(Arc::new(RealDisk::open(folder, volatile)?), |_| {});
+        send.send(disk.faults()).unwrap();
+        Ok(Arc::new(disk))
+    });
+    let surroundings = Surroundings { clock: clock.clone(), rng: Rng::from_seed(1), open_disk };
+    let served = Served::start_in(settings, surroundings);
+    let faults = faults.recv().unwrap();
+    let stream: ScopedStream = "demo/hello".parse().unwrap();
+    with_client(async {
+        let client = served.client().await;
+        let config = StreamConfig { segments: 1, create_scope: true };
+        client.streams().create_stream(&stream, config).await.unwrap();
+        append(&client, &stream, 0..10).await;
+        // From here on no write comes back.
+        for _ in 0..100 {
+            faults.plan_fault(DiskOperation::Write, "", 0, Fault::Stall);
+        }
+        let mut writer = client.event_writer(&stream).open().await.unwrap();
+        let event = Event { key: Some("k"), time_micros: None, payload: b"hung" };
+        writer.append(event).await.unwrap();
+    });
+    while !served.thread.is_finished() {
+        clock.advance(Duration::from_secs(60));
+        std::thread::yield_now();
+    }
+    let error = served.thread.join().unwrap().unwrap_err();
+    assert!(
+        matches!(&error, ServerError::Fatal { message } if message.contains("60 s")),
+        "{error}"
+    );
+    assert_eq!(error.kind(), ErrorKind::Failure);
+    faults.release();
 }
 
 #[test]

@@ -1,7 +1,25 @@
 //! Long-term storage: immutable objects that are created once under a unique name.
 //!
-//! What is here today is the part that other formats refer to for ever: how an object is named.
+//! A [`Bucket`] is the part of a store that one cluster owns: a local folder, a bucket and prefix
+//! of S3, GCS or Azure, or memory. Its laws are written on the trait and checked by one suite on
+//! every implementation (`contract.rs`). Nothing here knows what the bytes of an object mean.
 
+pub mod bucket;
+#[cfg(test)]
+mod contract;
+pub mod error;
+pub mod folder;
+pub mod memory;
 pub mod object_name;
+pub mod path;
+pub mod payload;
+#[cfg(test)]
+mod test_support;
 
+pub use bucket::{Bucket, Leftover, Listed, OBJECT_BYTES_MAX, Page};
+pub use error::{Error, ErrorKind, Operation};
+pub use folder::Folder;
+pub use memory::Memory;
 pub use object_name::{ObjectName, ObjectNameError};
+pub use path::{ObjectPath, PathError};
+pub use payload::Payload;

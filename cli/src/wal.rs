@@ -5,9 +5,9 @@ mod rows;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{Rng, SystemClock};
+use common::{GroupId, Rng, SystemClock};
 use server::DataDir;
-use wal::{Inspection, LogSettings, OpenError, RealDisk};
+use wal::{Inspection, LogSettings, OpenError, RealDisk, SavedStates};
 
 use self::rows::InspectionRow;
 use crate::failure::{Exit, Failure, Result};
@@ -41,7 +41,7 @@ enum Verb {
     Repair {
         /// The data folder
         dir: PathBuf,
-        /// Cut every damaged group at its hole, for good
+        /// Give up what is lost, for good
         #[arg(long)]
         accept_loss: bool,
         /// The settings file of the server
@@ -61,7 +61,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Exit code 1 says that acknowledged data is damaged.
 fn inspect(dir: &Path, args: &Args) -> Result<()> {
-    let found = wal::inspect(&*open_disk(&log_dir(dir)?)?)?;
+    let disk = open_disk(&log_dir(dir)?)?;
+    let mut found = wal::inspect(&*disk, &SavedStates::new())?;
+    if !found.losses.is_empty() {
+        match server::saved_states(dir, groups(&found)) {
+            Ok(saved) => found = wal::inspect(&*disk, &saved)?,
+            Err(error) => {
+                note(format_args!("what is lost is told without the saved state: {error}"))
+            }
+        }
+    }
     InspectionRow::new(&found).print(args.output.output)?;
     if found.damage.is_empty() {
         return Ok(());
@@ -92,7 +101,7 @@ fn repair(dir: &Path, accept_loss: bool, config: Option<PathBuf>, args: &Args) -
         }
         accept_loss
     };
-    let found = wal::inspect(&*disk)?;
+    let found = wal::inspect(&*disk, &SavedStates::new())?;
     if found.losses.is_empty() {
         return output::print_done(
             args.output.output,
@@ -101,7 +110,8 @@ fn repair(dir: &Path, accept_loss: bool, config: Option<PathBuf>, args: &Args) -
         );
     }
     let clock = SystemClock::shared();
-    let lost = wal::repair(disk, log_settings, clock, Rng::from_entropy(), show)?;
+    let saved = server::saved_states(dir, groups(&found))?;
+    let lost = wal::repair(disk, log_settings, clock, Rng::from_entropy(), &saved, show)?;
     if !accept_loss {
         return Err(Failure::general(
             "nothing was changed; --accept-loss gives up what stands above, for good",
@@ -109,10 +119,14 @@ fn repair(dir: &Path, accept_loss: bool, config: Option<PathBuf>, args: &Args) -
     }
     let rows: Vec<_> = lost.iter().map(rows::LossRow::new).collect();
     let done = format!(
-        "repaired: {} cut; start the server, then compare with what the writers have",
-        output::counted(rows.len() as u64, "group")
+        "repaired, {} given up; start the server, then compare with what the writers have",
+        output::counted(rows.len() as u64, "range")
     );
     output::print_done(args.output.output, &done, &rows)
+}
+
+fn groups(found: &Inspection) -> impl Iterator<Item = GroupId> {
+    found.groups.iter().map(|state| state.group)
 }
 
 /// The log's folder inside a data folder, or the folder itself where it is the log's.

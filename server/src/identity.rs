@@ -112,8 +112,12 @@ impl DataDir {
 
     /// Where the checkpointed state lives.
     pub fn state(&self) -> PathBuf {
-        self.path.join("state")
+        state_dir(&self.path)
     }
+}
+
+pub(crate) fn state_dir(data: &Path) -> PathBuf {
+    data.join("state")
 }
 
 impl Identity {

@@ -11,12 +11,14 @@ mod identity;
 mod metrics;
 mod node;
 mod run;
+mod saved;
 mod settings;
 
 pub use error::{ErrorKind, ServerError};
 pub use identity::{DataDir, FORMAT, Identity, Uuid};
 pub use node::LocalStores;
 pub use run::{Ready, Stop, dev, run};
+pub use saved::saved_states;
 pub use settings::{
     Cache, Checkpoint, Containers, Data, Entry, Limits, Log, Origin, Period, Resolved, Server,
     Settings, SettingsError, Sources, Tracing, TracingFormat, resolve,

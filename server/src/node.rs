@@ -33,7 +33,7 @@ pub use stores::LocalStores;
 
 /// Memory of RocksDB, buffers and cache together: it is written in large batches and read at
 /// start only.
-const STATE_MEMORY: ByteSize = ByteSize::mib(16);
+pub(crate) const STATE_MEMORY: ByteSize = ByteSize::mib(16);
 
 /// Opens the log's folder; the flag allows a volatile file system.
 pub(crate) type OpenDisk = Box<dyn Fn(&Path, bool) -> std::io::Result<Arc<dyn Disk>> + Send>;

@@ -29,6 +29,23 @@ pub struct Truncated {
     pub term: Term,
 }
 
+/// Up to where a group has saved its state outside the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Saved {
+    pub index: LogIndex,
+    pub term: Term,
+}
+
+/// Entries that a repair gave up while the group's log went on behind them: its saved state
+/// includes what they did, their bytes are gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LostEntries {
+    pub first: LogIndex,
+    pub last: LogIndex,
+    /// At least the term of each. They are committed, so that nobody compares it.
+    pub term: Term,
+}
+
 /// An entry to append. `context` and `data` are stored side by side and come back apart.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryRef<'a> {
@@ -99,6 +116,8 @@ pub struct GroupState {
     pub first: LogIndex,
     pub last: LogIndex,
     pub last_term: Term,
+    /// Entries from `first` to `last` that cannot be read any more, in order.
+    pub lost: Vec<LostEntries>,
     /// Why the group's log must not be trusted beyond `last`: acknowledged records are gone.
     pub quarantined: Option<String>,
 }

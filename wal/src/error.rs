@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use common::{GroupId, LogIndex};
+use common::{GroupId, LogIndex, Term};
 
 /// Acknowledged data that cannot be read any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +65,12 @@ pub enum OpenError {
         list(.damage)
     )]
     Damaged { damage: Vec<Damage> },
+    #[error(
+        "the saved state of group {group} at entry {index} is of term {saved}, its log has term \
+         {logged} there: they do not belong together, and nothing was repaired; restore both from \
+         one backup"
+    )]
+    Unrelated { group: GroupId, index: LogIndex, saved: Term, logged: Term },
 }
 
 /// Why the log is full.
@@ -118,6 +124,8 @@ pub enum ReadError {
     Truncated { index: LogIndex, first: LogIndex },
     #[error("index {index} is beyond the last one, {last}")]
     BeyondEnd { index: LogIndex, last: LogIndex },
+    #[error("log entry {index} of group {group} was lost: a repair of the log gave it up")]
+    Lost { group: GroupId, index: LogIndex },
     #[error("the log knows no group {0}")]
     UnknownGroup(GroupId),
     #[error("log entry {index} of group {group} is damaged: {damage}; replace the peer")]

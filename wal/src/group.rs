@@ -9,7 +9,7 @@ use bytes::Bytes;
 use common::{GroupId, LogIndex, Term};
 
 use crate::format::{GroupRow, record_bytes};
-use crate::{BlockSeq, Conf, GroupState, HardState, Truncated};
+use crate::{BlockSeq, Conf, GroupState, HardState, LostEntries, Truncated};
 
 /// Where an entry's record is. File sequences and offsets fit 32 bits: a directory would have to
 /// write 2^32 files first, and a file has at most 1 GiB.
@@ -24,8 +24,17 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// The place of an entry that was given up. Files are counted from 1.
+    pub(crate) fn lost(term: Term) -> Place {
+        Place { term, file: 0, offset: 0, length: 0 }
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.file == 0
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
-        record_bytes(self.length as usize) as u64
+        if self.is_lost() { 0 } else { record_bytes(self.length as usize) as u64 }
     }
 }
 
@@ -44,8 +53,10 @@ pub(crate) struct Group {
     pub(crate) quarantined: Option<String>,
     pub(crate) last: LogIndex,
     pub(crate) last_term: Term,
-    /// Consecutive, ending at `last`.
+    /// Consecutive, ending at `last`, those given up in their places.
     entries: VecDeque<Place>,
+    /// Entries given up behind the truncated one, in order.
+    pub(crate) lost: Vec<LostEntries>,
     /// Bytes of their records.
     pub(crate) bytes: u64,
     /// The newest commit index that was told, durable or not.
@@ -65,8 +76,25 @@ impl Group {
         self.entries.get(usize::try_from(at).ok()?).copied()
     }
 
+    /// Where its entries are, without those given up.
     pub(crate) fn places(&self) -> impl Iterator<Item = &Place> {
-        self.entries.iter()
+        self.entries.iter().filter(|place| !place.is_lost())
+    }
+
+    pub(crate) fn has_entries(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
+    /// Every entry with its index.
+    pub(crate) fn indexed(&self) -> impl Iterator<Item = (LogIndex, Place)> {
+        (self.first().0..).map(LogIndex).zip(self.entries.iter().copied())
+    }
+
+    /// A group that has these entries, ending at `last`.
+    pub(crate) fn with_entries(last: LogIndex, entries: VecDeque<Place>) -> Group {
+        let bytes = entries.iter().map(Place::bytes).sum();
+        let last_term = entries.back().map_or(Term(0), |place| place.term);
+        Group { last, last_term, entries, bytes, ..Group::default() }
     }
 
     /// Whether every entry behind the truncated one is here.
@@ -96,10 +124,14 @@ impl Group {
     pub(crate) fn drop_from(&mut self, index: LogIndex, dropped: &mut dyn FnMut(Place)) {
         while self.last >= index {
             let Some(place) = self.entries.pop_back() else { break };
-            self.bytes -= place.bytes();
-            dropped(place);
+            self.leave(place, dropped);
             self.last.0 -= 1;
         }
+        let last = self.last;
+        self.lost.retain_mut(|lost| {
+            lost.last = lost.last.min(last);
+            lost.first <= lost.last
+        });
         if let Some(place) = self.entries.back() {
             self.last_term = place.term;
         } else if self.last == self.truncated.index {
@@ -117,10 +149,13 @@ impl Group {
         }
         while self.first() <= to.index {
             let Some(place) = self.entries.pop_front() else { break };
-            self.bytes -= place.bytes();
-            dropped(place);
+            self.leave(place, dropped);
         }
         self.truncated = to;
+        self.lost.retain_mut(|lost| {
+            lost.first = lost.first.max(LogIndex(to.index.0 + 1));
+            lost.first <= lost.last
+        });
     }
 
     /// Drops every entry; the log goes on behind `to`.
@@ -143,14 +178,39 @@ impl Group {
     }
 
     fn drop_entries(&mut self, dropped: &mut dyn FnMut(Place)) {
-        self.entries.drain(..).for_each(dropped);
-        self.bytes = 0;
+        while let Some(place) = self.entries.pop_front() {
+            self.leave(place, dropped);
+        }
+        self.lost.clear();
+    }
+
+    fn leave(&mut self, place: Place, dropped: &mut dyn FnMut(Place)) {
+        self.bytes -= place.bytes();
+        if !place.is_lost() {
+            dropped(place);
+        }
+    }
+
+    /// Puts the entries given up just before the first one in their places. Behind files that are
+    /// gone this has to wait until it is known which entry is the first.
+    pub(crate) fn bridge_front(&mut self) {
+        let before =
+            |lost: &LostEntries, first: LogIndex| lost.first < first && first.0 <= lost.last.0 + 1;
+        while self.first().0 > self.truncated.index.0 + 1
+            && let Some(lost) = self.lost.iter().find(|lost| before(lost, self.first())).copied()
+        {
+            let low = lost.first.0.max(self.truncated.index.0 + 1);
+            for _ in low..self.first().0 {
+                self.entries.push_front(Place::lost(lost.term));
+            }
+        }
     }
 
     pub(crate) fn row(&self, group: GroupId) -> GroupRow {
         GroupRow {
             group,
             cut: false,
+            bridged: false,
             quarantined: self.quarantined.is_some(),
             sequence: self.sequence,
             entry_sequence: self.entry_sequence,
@@ -161,6 +221,7 @@ impl Group {
             conf: self.conf.clone(),
             mark: self.mark.clone(),
             tombstone: self.tombstone.clone(),
+            lost: self.lost.clone(),
         }
     }
 
@@ -177,6 +238,8 @@ impl Group {
             self.drop_entries(&mut |_| ());
             (self.last, self.last_term) = (row.last, row.last_term);
         }
+        self.lost.clone_from(&row.lost);
+        self.bridge_front();
     }
 
     /// The group as a table tells it, without entries.
@@ -205,6 +268,7 @@ impl Group {
             first: self.first(),
             last: self.last,
             last_term: self.last_term,
+            lost: self.lost.clone(),
             quarantined: self.quarantined.clone(),
         }
     }

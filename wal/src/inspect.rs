@@ -1,13 +1,19 @@
 //! What a log directory holds, as data, and giving up what it has lost: the library behind
 //! `braid wal inspect` and `braid wal repair`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use common::{Clock, GroupId, LogIndex, Rng};
 
 use crate::files::file_name;
+use crate::recovery::bridge::{Accepted, accept};
+use crate::recovery::replay::Loss;
 use crate::recovery::{Scan, scan};
-use crate::{BlockSeq, Damage, DamagePolicy, Disk, GroupState, Log, LogSettings, OpenError};
+use crate::{BlockSeq, Damage, DamagePolicy, Disk, GroupState, Log, LogSettings, OpenError, Saved};
+
+/// The saved state of groups outside the log, as far as there is any.
+pub type SavedStates = BTreeMap<GroupId, Saved>;
 
 /// A log directory at rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,22 +56,30 @@ pub struct FileReport {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostRange {
     pub group: GroupId,
-    /// The last index that stays.
-    pub kept: LogIndex,
-    /// The last index known to have been there: those from `kept + 1` on are lost, and all
-    /// behind it that nothing tells of.
-    pub seen: LogIndex,
+    /// The entries before it stay.
+    pub first: LogIndex,
+    /// One below `first` where records are missing but no entry is known to be.
+    pub last: LogIndex,
+    pub behind: Behind,
     pub reason: String,
 }
 
-/// Reads a log directory without changing it. While a process writes to it, the block under way
-/// shows as torn.
-pub fn inspect(disk: &dyn Disk) -> Result<Inspection, OpenError> {
-    let scan = scan(disk, None)?;
-    Ok(report(scan))
+/// What becomes of what lies behind a lost range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behind {
+    /// It is lost as well, also what nothing tells of: nothing is replayed across a hole.
+    Lost,
+    /// It stays: the group's saved state includes what the lost entries did.
+    Kept,
 }
 
-fn report(scan: Scan) -> Inspection {
+/// Reads a log directory without changing it. While a process writes to it, the block under way
+/// shows as torn. `saved` tells which losses a saved state covers.
+pub fn inspect(disk: &dyn Disk, saved: &SavedStates) -> Result<Inspection, OpenError> {
+    report(scan(disk, None)?, saved)
+}
+
+fn report(scan: Scan, saved: &SavedStates) -> Result<Inspection, OpenError> {
     let files = scan.files.iter().map(|file| FileReport {
         name: file_name(file.header.sequence),
         sequence: file.header.sequence,
@@ -77,14 +91,13 @@ fn report(scan: Scan) -> Inspection {
         last_block: file.last_block,
         header_damaged: file.header_damaged,
     });
-    let losses = scan.verdict.losses.iter().map(|loss| LostRange {
-        group: loss.group,
-        kept: loss.kept,
-        seen: loss.seen,
-        reason: loss.reason.clone(),
-    });
     let groups = &scan.verdict.groups;
-    Inspection {
+    let mut losses = Vec::new();
+    for loss in &scan.verdict.losses {
+        let accepted = accept(loss, &groups[&loss.group], saved.get(&loss.group).copied())?;
+        losses.extend(lost_ranges(loss, &accepted));
+    }
+    Ok(Inspection {
         store_id: scan.store_id,
         files: files.collect(),
         spares: scan.spares.clone(),
@@ -92,30 +105,60 @@ fn report(scan: Scan) -> Inspection {
         last_block: scan.last_block,
         torn_bytes: scan.torn_bytes,
         groups: groups.iter().map(|(group, known)| known.state(*group)).collect(),
-        losses: losses.collect(),
+        losses,
         damage: scan.verdict.damage,
         harmless: scan.verdict.healed,
-    }
+    })
 }
 
-/// Cuts every damaged group at its hole, for good: nothing behind it is replayed. `accept` is shown
-/// the exact ranges first; `false` leaves everything as it is. Returns what was given up.
+/// The ranges of a loss in order; at least one.
+fn lost_ranges(loss: &Loss, accepted: &Accepted) -> Vec<LostRange> {
+    let range = |first, last, behind| LostRange {
+        group: loss.group,
+        first,
+        last,
+        behind,
+        reason: loss.reason.clone(),
+    };
+    let next = LogIndex(loss.kept.0 + 1);
+    let Accepted::Bridged(bridged) = accepted else {
+        return vec![range(next, loss.seen, Behind::Lost)];
+    };
+    let ranges = bridged.group.lost.iter().map(|lost| range(lost.first, lost.last, Behind::Kept));
+    let mut ranges: Vec<LostRange> = ranges.collect();
+    if ranges.is_empty() {
+        ranges.push(range(next, loss.kept, Behind::Kept));
+    }
+    if let Some(newest) = ranges.last_mut()
+        && !bridged.goes_on
+    {
+        newest.behind = Behind::Lost;
+    }
+    ranges
+}
+
+/// Gives up what damaged groups have lost, for good. `accept` is shown the exact ranges first;
+/// `false` leaves everything as it is. Returns what was given up.
 ///
-/// The groups go on at the index they keep; their commit index is held down to it, their promises
-/// are kept. Whoever runs the groups must begin a new term and tell writers of the loss.
+/// A group whose state is saved beyond its hole (`saved`) keeps all of its log but the holes:
+/// nothing below its saved state is replayed. Any other is cut at its hole: nothing behind it is
+/// replayed. Either way the log reaches as far as the saved state does. The groups go on at the
+/// index they keep; their commit index is held down to it, their promises are kept. Whoever runs
+/// the groups must begin a new term and tell writers of the loss.
 pub fn repair(
     disk: Arc<dyn Disk>,
     settings: LogSettings,
     clock: Arc<dyn Clock>,
     rng: Rng,
+    saved: &SavedStates,
     accept: impl FnOnce(&Inspection) -> bool,
 ) -> Result<Vec<LostRange>, OpenError> {
-    let found = inspect(&*disk)?;
+    let found = inspect(&*disk, saved)?;
     if found.losses.is_empty() || !accept(&found) {
         return Ok(Vec::new());
     }
     let settings = LogSettings { damage: DamagePolicy::AcceptLoss, ..settings };
-    // Opening writes the cut into the table of a fresh file and makes it durable.
-    Log::open(disk, settings, clock, rng)?;
+    // Opening writes what is accepted into the table of a fresh file and makes it durable.
+    Log::recover(disk, settings, clock, rng, saved)?;
     Ok(found.losses)
 }

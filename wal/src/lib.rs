@@ -35,11 +35,12 @@ pub use disk::{
     FaultyDisk, RealDisk, SECTOR_BYTES, SimDisk,
 };
 pub use entry::{
-    Batch, BlockSeq, Conf, ConfRef, EntryRef, GroupState, HardState, LogEntry, Recovered, Truncated,
+    Batch, BlockSeq, Conf, ConfRef, EntryRef, GroupState, HardState, LogEntry, LostEntries,
+    Recovered, Saved, Truncated,
 };
 pub use error::{AppendError, Damage, FullReason, OpenError, ReadError, Stopped};
 pub use files::Pin;
-pub use inspect::{FileReport, Inspection, LostRange, inspect, repair};
+pub use inspect::{Behind, FileReport, Inspection, LostRange, SavedStates, inspect, repair};
 pub use log::{Log, Prepared};
 pub use settings::{DamagePolicy, LogSettings};
 pub use usage::{GroupUsage, LogUsage, Stall};

@@ -10,6 +10,7 @@
 //! Nothing is written here. The same scan serves opening, inspection and repair.
 
 pub(crate) mod blocks;
+pub(crate) mod bridge;
 pub(crate) mod replay;
 
 use std::io;
@@ -359,18 +360,19 @@ impl Reading {
         file.blocks += 1;
         for (record, payload, offset) in block.records() {
             file.records += 1;
-            file.changes_entries |= record.kind.changes_entries() || tells_a_cut(&record, payload);
+            file.changes_entries |=
+                record.kind.changes_entries() || tells_a_repair(&record, payload);
             self.replay.record(&record, payload, file.header.sequence, offset);
         }
     }
 }
 
-/// Whether a record says that a repair cut a group. Nothing else says so, so its file stays for
+/// Whether a record says that a repair accepted a loss. Nothing else says so, so its file stays for
 /// as long as the file with the hole: without it the hole would look like fresh damage, and what
 /// was acknowledged after the repair would be cut with the rest.
-fn tells_a_cut(record: &RecordHeader, payload: &[u8]) -> bool {
-    record.kind == RecordKind::Table
-        && Table::decode(payload).is_some_and(|table| table.rows.iter().any(|row| row.cut))
+fn tells_a_repair(record: &RecordHeader, payload: &[u8]) -> bool {
+    let accepts = |table: Table| table.rows.iter().any(|row| row.cut || row.bridged);
+    record.kind == RecordKind::Table && Table::decode(payload).is_some_and(accepts)
 }
 
 impl ScannedFile {

@@ -1,7 +1,7 @@
 //! What `braid wal` prints.
 
 use serde::Serialize;
-use wal::{Damage, FileReport, GroupState, Inspection, LostRange};
+use wal::{Behind, Damage, FileReport, GroupState, Inspection, LostRange};
 
 use crate::failure::Result;
 use crate::output::{self, Format, Row, bytes_text};
@@ -43,6 +43,8 @@ struct GroupRow {
     truncated: u64,
     first: u64,
     last: u64,
+    /// Entries that a repair gave up.
+    lost: u64,
     quarantined: Option<String>,
 }
 
@@ -59,26 +61,42 @@ struct DamageRow {
 #[derive(Debug, Serialize)]
 pub(super) struct LossRow {
     group: u64,
-    kept: u64,
-    seen: u64,
+    /// The first entry lost.
+    first: u64,
+    /// The last entry known to be lost, one below `first` where none is.
+    last: u64,
+    /// Whether whatever came behind is lost as well.
+    behind_lost: bool,
     reason: String,
 }
 
 impl LossRow {
     pub(super) fn new(loss: &LostRange) -> Self {
-        let LostRange { group, kept, seen, reason } = loss;
-        Self { group: group.0, kept: kept.0, seen: seen.0, reason: reason.clone() }
+        let LostRange { group, first, last, behind, reason } = loss;
+        let behind_lost = *behind == Behind::Lost;
+        let reason = reason.clone();
+        Self { group: group.0, first: first.0, last: last.0, behind_lost, reason }
     }
 }
 
 /// A sentence for people.
 pub(super) fn loss_text(loss: &LostRange) -> String {
-    let LostRange { group, kept, seen, reason } = loss;
-    format!(
-        "group {group} keeps entries up to {kept} and loses {} to {seen} and whatever came behind \
-         ({reason})",
-        kept.0 + 1
-    )
+    let LostRange { group, first, last, behind, reason } = loss;
+    let entries = match last.0.checked_sub(first.0) {
+        None => "no entry that is known of".to_owned(),
+        Some(0) => format!("entry {first}"),
+        Some(_) => format!("entries {first} to {last}"),
+    };
+    match behind {
+        Behind::Lost => format!(
+            "group {group} keeps what came before entry {first}, and loses {entries} and whatever \
+             came behind ({reason})"
+        ),
+        Behind::Kept => format!(
+            "group {group} loses {entries}: the events in it cannot be read any more; what came \
+             before and behind stays ({reason})"
+        ),
+    }
 }
 
 impl InspectionRow {
@@ -172,6 +190,7 @@ impl GroupRow {
             truncated: group.truncated.index.0,
             first: group.first.0,
             last: group.last.0,
+            lost: group.lost.iter().map(|lost| lost.last.0 + 1 - lost.first.0).sum(),
             quarantined: group.quarantined.clone(),
         }
     }
@@ -179,10 +198,11 @@ impl GroupRow {
 
 impl Row for GroupRow {
     const COLUMNS: &'static [&'static str] =
-        &["group", "term", "commit", "truncated", "first", "last", "state"];
+        &["group", "term", "commit", "truncated", "first", "last", "lost", "state"];
 
     fn cells(&self) -> Vec<String> {
-        let numbers = [self.group, self.term, self.commit, self.truncated, self.first, self.last];
+        let Self { group, term, commit, truncated, first, last, lost, .. } = self;
+        let numbers = [group, term, commit, truncated, first, last, lost];
         let mut cells: Vec<_> = numbers.iter().map(ToString::to_string).collect();
         cells.push(self.quarantined.clone().unwrap_or_else(|| "whole".to_owned()));
         cells

@@ -11,4 +11,5 @@ mod exactly_once;
 mod harness;
 mod interruptions;
 mod readme;
+mod repair;
 mod server_life;

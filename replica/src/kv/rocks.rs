@@ -36,6 +36,17 @@ impl RocksKv {
         let db = DB::open(&options(memory), path).map_err(|error| KvError::new("open", error))?;
         Ok(Self { db })
     }
+
+    /// Opens the store in `path` to read it as it is, without taking it; `None` where there is
+    /// none.
+    pub fn open_read_only(path: &Path, memory: ByteSize) -> Result<Option<Self>, KvError> {
+        let failed = |error: &dyn fmt::Display| KvError::new("open", error);
+        if !path.join("CURRENT").try_exists().map_err(|error| failed(&error))? {
+            return Ok(None);
+        }
+        let db = DB::open_for_read_only(&options(memory), path, false);
+        Ok(Some(Self { db: db.map_err(|error| failed(&error))? }))
+    }
 }
 
 fn options(memory: ByteSize) -> Options {

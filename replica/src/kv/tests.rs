@@ -132,6 +132,21 @@ fn a_second_open_of_the_same_folder_is_refused() {
 }
 
 #[test]
+fn a_store_is_read_as_it_is_and_never_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let none = dir.path().join("none");
+    assert!(RocksKv::open_read_only(&none, ByteSize::mib(4)).unwrap().is_none());
+    assert!(!none.try_exists().unwrap());
+    let kv = RocksKv::open(dir.path(), ByteSize::mib(4)).unwrap();
+    kv.write(GroupId(1), applied(5), &[put("a", "1")]).unwrap();
+    kv.flush().unwrap();
+    drop(kv);
+    let kv = RocksKv::open_read_only(dir.path(), ByteSize::mib(4)).unwrap().unwrap();
+    assert_eq!(kv.applied(GroupId(1)), Ok(Some(applied(5))));
+    kv.write(GroupId(1), applied(6), &[]).unwrap_err();
+}
+
+#[test]
 fn an_applied_record_of_another_version_is_refused() {
     let mut bytes = applied(5).encode();
     assert_eq!(Applied::decode(&bytes), Ok(applied(5)));

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use common::{GroupId, LogIndex, Term};
 
 use super::Reader;
-use crate::{BlockSeq, Conf, HardState, Truncated};
+use crate::{BlockSeq, Conf, HardState, LostEntries, Truncated};
 
 const TABLE_VERSION: u32 = 1;
 const CUT: u32 = 1;
@@ -13,6 +13,11 @@ const QUARANTINED: u32 = 2;
 const HAS_CONF: u32 = 4;
 const HAS_MARK: u32 = 8;
 const HAS_TOMBSTONE: u32 = 16;
+const BRIDGED: u32 = 32;
+const HAS_LOST: u32 = 64;
+
+/// Bytes of one range of lost entries.
+const LOST_BYTES: usize = 24;
 
 /// Where the file before this one ended. Bytes behind that end were never acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,6 +34,9 @@ pub(crate) struct GroupRow {
     pub(crate) group: GroupId,
     /// What the group lost was accepted: it ends at `last`, whatever older files say.
     pub(crate) cut: bool,
+    /// What the group lost was accepted: of the entries that older files do not have, those in
+    /// `lost` are given up.
+    pub(crate) bridged: bool,
     /// The group has lost acknowledged records and waits for its peer to be replaced.
     pub(crate) quarantined: bool,
     /// The group's last record before this table.
@@ -42,6 +50,8 @@ pub(crate) struct GroupRow {
     pub(crate) conf: Option<Conf>,
     pub(crate) mark: Option<Bytes>,
     pub(crate) tombstone: Option<Bytes>,
+    /// Entries given up that are not truncated yet.
+    pub(crate) lost: Vec<LostEntries>,
 }
 
 /// `version u32 | previous file u64, end u64, block u64 | count u32 | row*`.
@@ -58,18 +68,21 @@ impl GroupRow {
         84 + self.conf.as_ref().map_or(0, |conf| 12 + conf.bytes.len())
             + string(self.mark.as_ref())
             + string(self.tombstone.as_ref())
+            + if self.lost.is_empty() { 0 } else { 4 + LOST_BYTES * self.lost.len() }
     }
 
     /// `group u64 | flags u32 | sequence u64 | entry sequence u64 | term, vote, commit u64 |
     /// truncated index, term u64 | last index, term u64 | [conf index u64, string] | [mark
-    /// string] | [tombstone string]`.
+    /// string] | [tombstone string] | [count u32, (first, last, term u64)*]`.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let flag = |set: bool, bit: u32| if set { bit } else { 0 };
         let flags = flag(self.cut, CUT)
             | flag(self.quarantined, QUARANTINED)
             | flag(self.conf.is_some(), HAS_CONF)
             | flag(self.mark.is_some(), HAS_MARK)
-            | flag(self.tombstone.is_some(), HAS_TOMBSTONE);
+            | flag(self.tombstone.is_some(), HAS_TOMBSTONE)
+            | flag(self.bridged, BRIDGED)
+            | flag(!self.lost.is_empty(), HAS_LOST);
         out.extend_from_slice(&self.group.0.to_le_bytes());
         out.extend_from_slice(&flags.to_le_bytes());
         for number in [
@@ -92,6 +105,12 @@ impl GroupRow {
         for string in [&self.mark, &self.tombstone].into_iter().flatten() {
             put_string(out, string);
         }
+        if !self.lost.is_empty() {
+            out.extend_from_slice(&(self.lost.len() as u32).to_le_bytes());
+        }
+        for number in self.lost.iter().flat_map(|lost| [lost.first.0, lost.last.0, lost.term.0]) {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
     }
 
     fn decode(fields: &mut Reader<'_>) -> Option<GroupRow> {
@@ -99,6 +118,7 @@ impl GroupRow {
         let mut row = GroupRow {
             group,
             cut: flags & CUT != 0,
+            bridged: flags & BRIDGED != 0,
             quarantined: flags & QUARANTINED != 0,
             sequence: fields.u64()?,
             entry_sequence: fields.u64()?,
@@ -122,8 +142,17 @@ impl GroupRow {
         if flags & HAS_TOMBSTONE != 0 {
             row.tombstone = Some(Bytes::copy_from_slice(fields.string()?));
         }
+        if flags & HAS_LOST != 0 {
+            let count = fields.u32()?;
+            row.lost = (0..count).map(|_| decode_lost(fields)).collect::<Option<_>>()?;
+        }
         Some(row)
     }
+}
+
+fn decode_lost(fields: &mut Reader<'_>) -> Option<LostEntries> {
+    let (first, last) = (LogIndex(fields.u64()?), LogIndex(fields.u64()?));
+    Some(LostEntries { first, last, term: Term(fields.u64()?) })
 }
 
 fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {

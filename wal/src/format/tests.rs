@@ -5,15 +5,17 @@ use common::{GroupId, LogIndex, Term};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{BlockSeq, Conf, HardState, SECTOR_BYTES, Truncated};
+use crate::{BlockSeq, Conf, HardState, LostEntries, SECTOR_BYTES, Truncated};
 
 fn any_row() -> impl Strategy<Value = GroupRow> {
     let bytes = || prop::option::of(prop::collection::vec(any::<u8>(), 0..40));
     let numbers = prop::array::uniform10(any::<u64>());
-    (numbers, any::<[bool; 2]>(), bytes(), bytes(), bytes()).prop_map(
-        |(n, [cut, quarantined], conf, mark, tombstone)| GroupRow {
+    let lost = prop::collection::vec(any::<[u64; 3]>(), 0..4);
+    (numbers, any::<[bool; 3]>(), bytes(), bytes(), bytes(), lost).prop_map(
+        |(n, [cut, quarantined, bridged], conf, mark, tombstone, lost)| GroupRow {
             group: GroupId(n[0]),
             cut,
+            bridged,
             quarantined,
             sequence: n[1],
             entry_sequence: n[2],
@@ -24,8 +26,13 @@ fn any_row() -> impl Strategy<Value = GroupRow> {
             conf: conf.map(|bytes| Conf { index: LogIndex(n[0] ^ 1), bytes: Bytes::from(bytes) }),
             mark: mark.map(Bytes::from),
             tombstone: tombstone.map(Bytes::from),
+            lost: lost.into_iter().map(lost_entries).collect(),
         },
     )
+}
+
+fn lost_entries([first, last, term]: [u64; 3]) -> LostEntries {
+    LostEntries { first: LogIndex(first), last: LogIndex(last), term: Term(term) }
 }
 
 fn any_block() -> impl Strategy<Value = BlockHeader> {
@@ -182,6 +189,7 @@ fn version_1_is_as_it_was_written_down() {
     let row = GroupRow {
         group: GroupId(3),
         cut: true,
+        bridged: false,
         quarantined: true,
         sequence: 12,
         entry_sequence: 11,
@@ -192,9 +200,17 @@ fn version_1_is_as_it_was_written_down() {
         conf: Some(Conf { index: LogIndex(9), bytes: Bytes::from_static(b"conf") }),
         mark: Some(Bytes::from_static(b"mark")),
         tombstone: Some(Bytes::from_static(b"tomb")),
+        lost: Vec::new(),
+    };
+    let repaired = GroupRow {
+        bridged: true,
+        lost: vec![lost_entries([5, 7, 2]), lost_entries([9, 9, 3])],
+        ..GroupRow::default()
     };
     let previous = PreviousFile { file: 6, end: 4096 * 9, block: BlockSeq(90) };
     golden += &format!("table\n{}\n", hex(&Table { previous, rows: vec![row] }.encode()));
+    let bytes = Table { previous, rows: vec![repaired] }.encode();
+    golden += &format!("table after a repair\n{}\n", hex(&bytes));
     let kept = include_str!("../../tests/data/format-1.txt");
     assert_eq!(golden, kept, "the bytes of a format that is in use have changed:\n{golden}");
 }

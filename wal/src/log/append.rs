@@ -9,7 +9,7 @@ use super::plan::{Move, entry_bytes, meta_bytes, together};
 use super::{Log, State};
 use crate::block::OpenBlock;
 use crate::files::{FIRST_BLOCK, LogFile, Spare};
-use crate::format::{PreviousFile, RecordHeader, RecordKind, Table};
+use crate::format::{GroupRow, PreviousFile, RecordHeader, RecordKind, Table};
 use crate::group::{Group, Place};
 use crate::{AlignedBuf, AppendError, Batch, BlockSeq, Conf, EntryRef, FullReason, LogSettings};
 
@@ -253,7 +253,7 @@ impl State {
                 let previous = self.previous();
                 self.roll(log.shared.store_id);
                 self.open_block(settings);
-                self.put_table(previous, |_| false);
+                self.put_table(previous, |_| ());
             }
         }
     }
@@ -311,12 +311,12 @@ impl State {
         LogFile::from_spare(spare, store_id, sequence, self.rng.u64())
     }
 
-    /// Puts the group table into the open block, the first of its file. `cut` tells the groups
-    /// whose losses were accepted.
-    pub(super) fn put_table(&mut self, previous: PreviousFile, cut: impl Fn(GroupId) -> bool) {
+    /// Puts the group table into the open block, the first of its file. `mark` marks the rows of
+    /// groups whose losses were accepted.
+    pub(super) fn put_table(&mut self, previous: PreviousFile, mark: impl Fn(&mut GroupRow)) {
         let rows = self.groups.iter().map(|(group, known)| {
             let mut row = known.row(*group);
-            row.cut = cut(*group);
+            mark(&mut row);
             row
         });
         let table = Table { previous, rows: rows.collect() };

@@ -90,7 +90,8 @@ impl Making {
         if free >= size.saturating_sub(written).saturating_add(room) {
             return Ok(());
         }
-        let text = format!("the disk has {free} bytes left, and {room} of them are for checkpoints");
+        let text =
+            format!("the disk has {free} bytes left, and {room} of them are for checkpoints");
         Err(io::Error::new(io::ErrorKind::StorageFull, text))
     }
 

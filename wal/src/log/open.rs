@@ -16,9 +16,12 @@ use crate::files::{
 };
 use crate::format::{PreviousFile, encode_store_id};
 use crate::group::Group;
+use crate::recovery::bridge::{Accepted, accept};
+use crate::recovery::replay::Verdict;
 use crate::recovery::{Scan, ScannedFile, io_error, scan};
 use crate::{
     AlignedBuf, DamagePolicy, Disk, DiskLock, LogSettings, OpenError, Recovered, SECTOR_BYTES,
+    SavedStates,
 };
 
 impl Log {
@@ -27,12 +30,23 @@ impl Log {
         disk: Arc<dyn Disk>,
         settings: LogSettings,
         clock: Arc<dyn Clock>,
+        rng: Rng,
+    ) -> Result<(Log, Recovered), OpenError> {
+        Self::recover(disk, settings, clock, rng, &SavedStates::new())
+    }
+
+    /// [`Log::open`] that knows up to where groups are saved, for when their losses are accepted.
+    pub(crate) fn recover(
+        disk: Arc<dyn Disk>,
+        settings: LogSettings,
+        clock: Arc<dyn Clock>,
         mut rng: Rng,
+        saved: &SavedStates,
     ) -> Result<(Log, Recovered), OpenError> {
         settings.check()?;
         let lock = disk.lock().map_err(io_error("lock"))?;
         let mut scan = scan(&*disk, settings.store_id)?;
-        let cut = judge(&mut scan, settings.damage)?;
+        let repaired = judge(&mut scan, settings.damage, saved)?;
         sync_what_was_read(&*disk, &scan)?;
         let store_id = scan.store_id.or(settings.store_id).unwrap_or_else(|| rng.u128());
         let mut opening = Opening { disk, settings, store_id, making: Making::default() };
@@ -41,7 +55,7 @@ impl Log {
         let recovered = recovered(&scan, store_id);
         let identified = scan.has_identity_file && scan.store_id.is_some();
         let (disk, had_file) = (opening.disk.clone(), scan.has_identity_file);
-        let log = opening.start(scan, spares, clock, rng, lock, &cut)?;
+        let log = opening.start(scan, spares, clock, rng, lock, &repaired)?;
         if !identified {
             write_store_id(&*disk, store_id, had_file).map_err(io_error("write the identity"))?;
         }
@@ -49,13 +63,24 @@ impl Log {
     }
 }
 
-/// Applies the policy to what is damaged; returns the groups whose loss is accepted.
-fn judge(scan: &mut Scan, policy: DamagePolicy) -> Result<BTreeSet<GroupId>, OpenError> {
+/// The groups whose loss was accepted.
+#[derive(Debug, Default)]
+struct Repaired {
+    cut: BTreeSet<GroupId>,
+    bridged: BTreeSet<GroupId>,
+}
+
+/// Applies the policy to what is damaged.
+fn judge(
+    scan: &mut Scan,
+    policy: DamagePolicy,
+    saved: &SavedStates,
+) -> Result<Repaired, OpenError> {
     for healed in &scan.verdict.healed {
         tracing::warn!(%healed, "a damaged part of the log holds nothing that is still needed");
     }
     if scan.verdict.losses.is_empty() {
-        return Ok(BTreeSet::new());
+        return Ok(Repaired::default());
     }
     match policy {
         DamagePolicy::Refuse => Err(OpenError::Damaged { damage: scan.verdict.damage.clone() }),
@@ -63,19 +88,28 @@ fn judge(scan: &mut Scan, policy: DamagePolicy) -> Result<BTreeSet<GroupId>, Ope
             for damage in &scan.verdict.damage {
                 tracing::error!(%damage, "acknowledged data is damaged; its groups are quarantined");
             }
-            Ok(BTreeSet::new())
+            Ok(Repaired::default())
         }
-        DamagePolicy::AcceptLoss => {
-            let cut: BTreeSet<GroupId> =
-                scan.verdict.losses.iter().map(|loss| loss.group).collect();
-            for group in &cut {
-                if let Some(known) = scan.verdict.groups.get_mut(group) {
-                    known.quarantined = None;
-                }
+        DamagePolicy::AcceptLoss => accept_losses(&mut scan.verdict, saved),
+    }
+}
+
+fn accept_losses(verdict: &mut Verdict, saved: &SavedStates) -> Result<Repaired, OpenError> {
+    let mut repaired = Repaired::default();
+    for loss in &verdict.losses {
+        let Some(kept) = verdict.groups.get_mut(&loss.group) else { continue };
+        match accept(loss, kept, saved.get(&loss.group).copied())? {
+            Accepted::Cut => {
+                kept.quarantined = None;
+                repaired.cut.insert(loss.group);
             }
-            Ok(cut)
+            Accepted::Bridged(bridged) => {
+                *kept = bridged.group;
+                repaired.bridged.insert(loss.group);
+            }
         }
     }
+    Ok(repaired)
 }
 
 /// What was read may be in a cache only: it must not vanish after somebody was told of it.
@@ -164,7 +198,7 @@ impl Opening {
         clock: Arc<dyn Clock>,
         mut rng: Rng,
         lock: DiskLock,
-        cut: &BTreeSet<GroupId>,
+        repaired: &Repaired,
     ) -> Result<Log, OpenError> {
         let spare = match spares.pop_front() {
             Some(spare) => spare,
@@ -213,7 +247,7 @@ impl Opening {
                 _lock: lock,
             }),
         };
-        log.write_first_table(previous, cut)?;
+        log.write_first_table(previous, repaired)?;
         log.state().freed = superseded;
         Ok(log)
     }
@@ -223,12 +257,15 @@ impl Log {
     fn write_first_table(
         &self,
         previous: PreviousFile,
-        cut: &BTreeSet<GroupId>,
+        repaired: &Repaired,
     ) -> Result<(), OpenError> {
         {
             let mut state = self.state();
             state.open_block(&self.shared.settings);
-            state.put_table(previous, |group| cut.contains(&group));
+            state.put_table(previous, |row| {
+                row.cut = repaired.cut.contains(&row.group);
+                row.bridged = repaired.bridged.contains(&row.group);
+            });
         }
         let mut write = self.begin_write().expect("a table was just put into a block");
         let result = write.perform();

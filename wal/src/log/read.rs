@@ -70,6 +70,12 @@ impl Log {
         let (mut wanted, mut bytes) = (Vec::new(), 0);
         for index in low.0..high.0 {
             let Some(place) = known.place(LogIndex(index)) else { break };
+            if place.is_lost() {
+                if wanted.is_empty() {
+                    return Err(ReadError::Lost { group, index: LogIndex(index) });
+                }
+                break;
+            }
             bytes += place.length as usize;
             if bytes > max_bytes && !wanted.is_empty() {
                 break;

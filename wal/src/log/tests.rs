@@ -1,6 +1,7 @@
 //! The log on a simulated disk, against a model of what it was told and what it reported durable.
 
 mod basics;
+mod bridge;
 mod crash;
 mod damage;
 mod files;

@@ -120,7 +120,7 @@ impl State {
         }
         self.open_block(settings);
         if rolls {
-            self.put_table(previous, |_| false);
+            self.put_table(previous, |_| ());
         }
         let mut sequences = Vec::with_capacity(16 * self.groups.len());
         for (group, known) in &self.groups {

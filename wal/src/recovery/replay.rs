@@ -5,13 +5,15 @@
 //! of which nothing is read behind a damaged region cannot be proven complete. Behind a hole a
 //! group is built anew beside what it was before. If in the end a table has told its state and all
 //! entries that it has not truncated were read behind the hole, the hole does not matter. Else
-//! the group counts as it was before the hole: never is anything replayed across one.
+//! the group counts as it was before the hole: never is anything replayed across one. The pieces
+//! between holes are kept for a repair ([`super::bridge`]).
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use common::{GroupId, LogIndex};
 
+use super::bridge;
 use crate::format::{GroupRow, Reader, RecordHeader, RecordKind, Table};
 use crate::group::{Group, Place};
 use crate::{BlockSeq, Conf, Damage, HardState, Truncated};
@@ -28,7 +30,7 @@ pub(crate) struct Region {
 }
 
 /// What a group has lost.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Loss {
     pub(crate) group: GroupId,
     /// The last index that is sound.
@@ -36,6 +38,8 @@ pub(crate) struct Loss {
     /// The last index that was seen behind the hole, or said to be there.
     pub(crate) seen: LogIndex,
     pub(crate) reason: String,
+    /// The group between its holes, oldest first.
+    pub(crate) pieces: Vec<Group>,
 }
 
 /// What the records add up to.
@@ -62,6 +66,8 @@ struct Replayed {
 #[derive(Debug)]
 struct Hole {
     before: Group,
+    /// Between this hole and later ones.
+    islands: Vec<Group>,
     /// The region it comes from, if any.
     region: Option<usize>,
     /// Whether a table behind it told the group's state.
@@ -93,15 +99,26 @@ impl Replayed {
     fn open_hole(&mut self, region: Option<usize>, reason: String) {
         let before = std::mem::take(&mut self.group);
         match &mut self.hole {
-            Some(hole) => hole.told = false,
+            Some(hole) => {
+                hole.told = false;
+                hole.islands.push(before);
+            }
             None => {
-                self.hole = Some(Hole { before, region, told: false, permanent: false, reason });
+                let (islands, told, permanent) = (Vec::new(), false, false);
+                self.hole = Some(Hole { before, islands, region, told, permanent, reason });
             }
         }
     }
 
     fn proven(&mut self) {
         self.unproven = None;
+    }
+
+    /// The group in pieces, oldest first.
+    fn pieces(&self) -> Vec<&Group> {
+        let old =
+            self.hole.iter().flat_map(|hole| std::iter::once(&hole.before).chain(&hole.islands));
+        old.chain([&self.group]).collect()
     }
 
     fn row(&mut self, row: &GroupRow, region: Option<usize>) {
@@ -112,6 +129,11 @@ impl Replayed {
             };
             group.drop_from(LogIndex(row.last.0 + 1), &mut ignore);
             group.adopt(row);
+            self.group = group;
+        } else if row.bridged
+            && let Some(group) = bridge::as_accepted(&self.pieces(), row)
+        {
+            self.hole = None;
             self.group = group;
         } else if let Some(hole) = self.hole.take_if(|hole| hole.only_metadata(row)) {
             self.group = hole.before;
@@ -264,17 +286,20 @@ impl Replay {
 
 impl Replayed {
     /// The group as it counts, and what it has lost.
-    fn finish(self, id: GroupId) -> (Group, Option<Loss>) {
-        let mut group = self.group;
-        let truncated = group.truncated;
+    fn finish(mut self, id: GroupId) -> (Group, Option<Loss>) {
+        self.group.bridge_front();
+        let truncated = self.group.truncated;
+        let group = &self.group;
         let sound = match &self.hole {
             None => self.unproven.is_none() && group.complete(),
             Some(hole) => hole.told && !hole.permanent && group.complete(),
         };
         if sound {
-            group.truncate(truncated, &mut ignore);
-            return (group, None);
+            self.group.truncate(truncated, &mut ignore);
+            return (self.group, None);
         }
+        let pieces: Vec<Group> = self.pieces().into_iter().cloned().collect();
+        let group = self.group;
         let missing = format!(
             "entries {} to {} are missing",
             truncated.index.0 + 1,
@@ -289,7 +314,7 @@ impl Replayed {
         };
         let seen = group.last.max(kept.last);
         kept.cut_to_sound(&group);
-        let loss = Loss { group: id, kept: kept.last, seen, reason: reason.clone() };
+        let loss = Loss { group: id, kept: kept.last, seen, reason: reason.clone(), pieces };
         kept.quarantined = Some(reason);
         (kept, Some(loss))
     }

@@ -146,7 +146,7 @@ fn a_batch_larger_than_a_block_is_split_and_its_commit_never_runs_ahead() {
     while let Some(mut write) = world.log().begin_write() {
         let result = write.perform();
         world.log().finish_write(write, result).unwrap();
-        let found = inspect(&world.disk).unwrap();
+        let found = inspect(&world.disk, &SavedStates::new()).unwrap();
         let state = &found.groups[0];
         assert!(state.hard_state.commit <= state.last, "{state:?}");
         assert_eq!(state.hard_state.term, Term(1));
@@ -189,7 +189,7 @@ fn an_idle_log_seals_once_and_then_is_idle() {
     assert_eq!(flush(world.log()), before.next());
     world.clock.advance(std::time::Duration::from_secs(3_600));
     assert_eq!((flush(world.log()), world.log().seal_due()), (before.next(), None));
-    let seal = inspect(&world.disk).unwrap();
+    let seal = inspect(&world.disk, &SavedStates::new()).unwrap();
     assert_eq!(seal.last_block, before.next());
 }
 

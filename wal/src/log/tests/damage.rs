@@ -98,18 +98,20 @@ fn repair_shows_the_exact_ranges_first_and_cuts_only_the_groups_hit() {
     world.disk.flip_bit(&file, hit + 200, 3);
     let disk: Arc<dyn Disk> = Arc::new(world.disk.clone());
     let clock = Arc::new(ManualClock::default());
-    let before = inspect(&*disk).unwrap();
+    let none = SavedStates::new();
+    let before = inspect(&*disk, &none).unwrap();
     let expected = LostRange {
         group: GroupId(2),
-        kept: LogIndex(1),
-        seen: LogIndex(3),
+        first: LogIndex(2),
+        last: LogIndex(3),
+        behind: Behind::Lost,
         reason: before.losses[0].reason.clone(),
     };
     assert_eq!(before.losses, [expected]);
-    let refused = repair(disk.clone(), small(), clock.clone(), Rng::from_seed(1), |_| false);
+    let refused = repair(disk.clone(), small(), clock.clone(), Rng::from_seed(1), &none, |_| false);
     assert_eq!(refused.unwrap(), []);
-    assert_eq!(inspect(&*disk).unwrap(), before, "nothing was changed without consent");
-    let lost = repair(disk.clone(), small(), clock.clone(), Rng::from_seed(1), |found| {
+    assert_eq!(inspect(&*disk, &none).unwrap(), before, "nothing was changed without consent");
+    let lost = repair(disk.clone(), small(), clock.clone(), Rng::from_seed(1), &none, |found| {
         found.losses == before.losses
     });
     assert_eq!(lost.unwrap(), before.losses);
@@ -123,7 +125,8 @@ fn repair_shows_the_exact_ranges_first_and_cuts_only_the_groups_hit() {
         // Files are made and recycled between the starts: what tells of the cut must stay.
         world.run(&[Step::Prepare]).unwrap();
     }
-    let again = repair(disk, small(), clock, Rng::from_seed(1), |_| panic!("nothing to repair"));
+    let again =
+        repair(disk, small(), clock, Rng::from_seed(1), &none, |_| panic!("nothing to repair"));
     assert!(matches!(again, Ok(lost) if lost.is_empty()) || world.log.is_some());
     let found = world.log().group(GroupId(2)).unwrap();
     world.model.get_mut(&GroupId(2)).unwrap().entries.retain(|index, _| *index <= 1);
@@ -275,7 +278,7 @@ fn a_hole_that_everything_was_truncated_past_does_not_matter() {
     world.disk.flip_bit(&file, hit + 100, 1);
     let recovered = with(&mut world, DamagePolicy::Refuse).unwrap();
     assert_eq!(world.found(&recovered.groups), world.model);
-    assert_eq!(inspect(&world.disk).unwrap().harmless.len(), 1);
+    assert_eq!(inspect(&world.disk, &SavedStates::new()).unwrap().harmless.len(), 1);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use common::{ByteSize, GroupId, LogIndex, Rng, Term};
 
 use crate::{
     AppendError, Batch, BlockSeq, ConfRef, Disk, EntryRef, GroupState, HardState, Log, LogSettings,
-    OpenError, Prepared, Recovered, SimDisk, Truncated,
+    LostEntries, OpenError, Prepared, ReadError, Recovered, SimDisk, Truncated,
 };
 
 /// One group as it should be.
@@ -174,8 +174,6 @@ impl World {
     }
 
     fn found_group(&self, state: &GroupState) -> GroupModel {
-        let beyond = LogIndex(state.last.0 + 1);
-        let read = self.log().read(state.group, state.first, beyond, usize::MAX).unwrap();
         GroupModel {
             hard_state: state.hard_state,
             truncated: state.truncated,
@@ -183,14 +181,30 @@ impl World {
             tombstone: state.tombstone.as_ref().map(|bytes| bytes.to_vec()),
             last: state.last.0,
             last_term: state.last_term.0,
-            entries: read
-                .into_iter()
-                .map(|entry| {
+            entries: self.found_entries(state),
+        }
+    }
+
+    /// The entries that can be read; those that a repair gave up are left out.
+    fn found_entries(&self, state: &GroupState) -> BTreeMap<u64, (u64, Vec<u8>)> {
+        let (mut low, beyond) = (state.first, LogIndex(state.last.0 + 1));
+        let mut entries = BTreeMap::new();
+        while low < beyond {
+            match self.log().read(state.group, low, beyond, usize::MAX) {
+                Ok(read) => entries.extend(read.into_iter().map(|entry| {
+                    low = LogIndex(entry.index.0 + 1);
                     let bytes = [&entry.context[..], &entry.data[..]].concat();
                     (entry.index.0, (entry.term.0, bytes))
-                })
-                .collect(),
+                })),
+                Err(ReadError::Lost { index, .. }) => {
+                    let given_up = |lost: &LostEntries| lost.first <= index && index <= lost.last;
+                    assert!(state.lost.iter().any(given_up), "{index} is not said to be lost");
+                    low = LogIndex(index.0 + 1);
+                }
+                Err(error) => panic!("{error}"),
+            }
         }
+        entries
     }
 
     pub(super) fn check_live(&self) {

@@ -1,0 +1,37 @@
+//! Up to where groups are saved in a data folder whose server does not run.
+
+use std::path::Path;
+
+use common::GroupId;
+use replica::{Kv, KvError, RocksKv};
+use wal::{Saved, SavedStates};
+
+use crate::error::ServerError;
+use crate::identity::state_dir;
+use crate::node::STATE_MEMORY;
+
+/// The index up to which the state of each of `groups` is saved in the data folder `dir`; groups
+/// without saved state are left out. Changes nothing.
+pub fn saved_states(
+    dir: &Path,
+    groups: impl IntoIterator<Item = GroupId>,
+) -> Result<SavedStates, ServerError> {
+    read(dir, groups).map_err(|error| ServerError::Start {
+        component: "state store",
+        message: error.to_string(),
+        data_damaged: true,
+    })
+}
+
+fn read(dir: &Path, groups: impl IntoIterator<Item = GroupId>) -> Result<SavedStates, KvError> {
+    let mut states = SavedStates::new();
+    let Some(kv) = RocksKv::open_read_only(&state_dir(dir), STATE_MEMORY)? else {
+        return Ok(states);
+    };
+    for group in groups {
+        if let Some(applied) = kv.applied(group)? {
+            states.insert(group, Saved { index: applied.index, term: applied.term });
+        }
+    }
+    Ok(states)
+}

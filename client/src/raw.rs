@@ -8,7 +8,7 @@ use common::Offset;
 use crate::client::Client;
 use crate::error::Result;
 use crate::reader::bytes::{End, SegmentStream};
-use crate::streams::SegmentPlace;
+use crate::streams::{self, SegmentPlace};
 
 pub use writer::SegmentWriter;
 
@@ -29,18 +29,26 @@ pub struct SegmentReader {
     client: Client,
     place: SegmentPlace,
     offset: Offset,
-    end: End,
+    end: Until,
     stream: Option<SegmentStream>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Until {
+    Never,
+    /// The end as it is when the first bytes are asked for.
+    PresentEnd,
+    At(Offset),
 }
 
 impl SegmentReader {
     pub(crate) fn new(client: Client, place: SegmentPlace, offset: Offset) -> Self {
-        Self { client, place, offset, end: End::Never, stream: None }
+        Self { client, place, offset, end: Until::Never, stream: None }
     }
 
     /// Stop before `end`, or, without one, at the segment's present end, instead of following it.
     pub fn until(mut self, end: Option<Offset>) -> Self {
-        self.end = end.map_or(End::Tail, End::At);
+        self.end = end.map_or(Until::PresentEnd, Until::At);
         self.stream = None;
         self
     }
@@ -50,6 +58,7 @@ impl SegmentReader {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             None => {
+                let end = self.find_end().await?;
                 let inner = &self.client.inner;
                 let channel = inner.connections.data(inner.endpoint_of(&self.place))?;
                 let (client, place) = (self.client.clone(), self.place.clone());
@@ -58,7 +67,7 @@ impl SegmentReader {
                     place,
                     channel,
                     self.offset,
-                    self.end,
+                    end,
                 ))
             }
         };
@@ -67,6 +76,23 @@ impl SegmentReader {
             self.offset = bytes.offset.plus(bytes.data.len() as u64);
         }
         Ok(bytes)
+    }
+
+    /// Where to end, fixed from the first call on: who appends faster than this reads would
+    /// otherwise keep it from ever ending.
+    async fn find_end(&mut self) -> Result<End> {
+        match self.end {
+            Until::Never => Ok(End::Never),
+            Until::At(end) => Ok(End::At(end)),
+            Until::PresentEnd => {
+                let place = std::slice::from_ref(&self.place);
+                let infos = streams::infos(&self.client.inner, place).await?;
+                streams::check_within(&infos, |_| Some(self.offset))?;
+                let end = infos[0].length;
+                self.end = Until::At(end);
+                Ok(End::At(end))
+            }
+        }
     }
 
     /// Where the next bytes begin.

@@ -10,7 +10,7 @@ use futures::{Stream, TryStreamExt};
 pub use proto::convert::SegmentPlace;
 use proto::v1;
 
-pub(crate) use cuts::{PlacedCut, at_time, infos, placed_tail};
+pub(crate) use cuts::{PlacedCut, at_time, check_within, infos, placed_tail};
 pub(crate) use lists::{locate, segments, successors};
 
 use crate::client::Inner;

@@ -123,7 +123,12 @@ impl EventReaderBuilder {
                 Ok(PlacedCut { cut, places: found.segments })
             }
             ReadFrom::Tail => streams::placed_tail(client, &self.stream).await,
-            ReadFrom::Cut(cut) => self.place(cut).await,
+            ReadFrom::Cut(cut) => {
+                let placed = self.place(cut).await?;
+                let infos = streams::infos(client, &placed.places).await?;
+                streams::check_within(&infos, |segment| cut.get(segment))?;
+                Ok(placed)
+            }
             ReadFrom::Time(time) => streams::at_time(client, &self.stream, *time).await,
         }
     }

@@ -19,8 +19,6 @@ use crate::streams::SegmentPlace;
 pub(crate) enum End {
     /// Nowhere: it waits for more.
     Never,
-    /// At the tail as it is found.
-    Tail,
     /// Before an offset.
     At(Offset),
 }
@@ -92,7 +90,6 @@ impl SegmentStream {
                         return Ok(Some(bytes));
                     }
                 }
-                Ok(None) if self.end == End::Tail && self.next >= self.length => return Ok(None),
                 // Only an answer says that this is the end: a server that goes away does not.
                 Ok(None) => self.lost(&Status::unavailable("the server ended the stream")).await?,
                 Err(status) => self.lost(&status).await?,
@@ -111,9 +108,9 @@ impl SegmentStream {
             offset: self.next.0,
             end_offset: match self.end {
                 End::At(end) => Some(end.0),
-                End::Never | End::Tail => None,
+                End::Never => None,
             },
-            follow: self.end != End::Tail,
+            follow: true,
         };
         let mut store = store_client(self.channel.clone());
         let timeout = self.client.inner.config.connect_timeout;

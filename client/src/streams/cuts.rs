@@ -81,6 +81,25 @@ pub(crate) async fn infos(client: &Inner, places: &[SegmentPlace]) -> Result<Vec
     Ok(found.into_iter().flatten().collect())
 }
 
+/// Refuses an offset behind a segment's end: nothing is there, and if something ever will be, it is
+/// not what the offset was taken from.
+pub(crate) fn check_within(
+    infos: &[SegmentInfo],
+    offset: impl Fn(SegmentId) -> Option<Offset>,
+) -> Result<()> {
+    let beyond = |info: &&SegmentInfo| offset(info.segment).is_some_and(|o| o > info.length);
+    let Some(info) = infos.iter().find(beyond) else { return Ok(()) };
+    let (segment, length) = (info.segment, info.length);
+    let offset = offset(segment).unwrap_or_default();
+    Err(ClientError::refused(
+        Reason::OutOfRange,
+        format!(
+            "offset {offset} of segment {segment} lies behind its end, {length}; begin at a place \
+             that it has, as `braid stream cut` prints one"
+        ),
+    ))
+}
+
 fn segment_info(segment: SegmentId, info: &v1::SegmentInfo) -> Result<SegmentInfo> {
     if !info.found {
         return Err(ClientError::refused(

@@ -163,6 +163,48 @@ async fn a_position_that_was_truncated_away_says_where_the_segment_starts() {
 }
 
 #[tokio::test]
+async fn a_cut_behind_the_tail_is_refused_wherever_reading_would_end() {
+    let (fake, client) = start(1).await;
+    write(&client, 0, 10).await;
+    let tail = client.streams().tail_cut(&stream()).await.unwrap();
+    let length = fake.with(STREAM, |store| store.segments.values().next().unwrap().bytes.len());
+    let mut beyond = StreamCut::new(tail.stream);
+    tail.segments().for_each(|(segment, offset)| beyond.set(segment, offset.plus(1)));
+    for until in [ReadUntil::Tail, ReadUntil::Never, ReadUntil::Cut(tail.clone())] {
+        let reader = client.event_reader(&stream()).from(ReadFrom::Cut(beyond.clone()));
+        let error = reader.until(until).open().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+        let text = error.to_string();
+        assert!(text.contains(&format!("behind its end, {length}")), "{text}");
+    }
+    let reader = open(&client, ReadFrom::Cut(tail), ReadUntil::Tail).await;
+    assert_eq!(reader.count().await, 0);
+}
+
+#[tokio::test]
+async fn a_raw_reader_ends_where_the_segment_ended_when_it_began() {
+    let (fake, client) = start(1).await;
+    let place = client.streams().segments(&stream(), crate::SegmentSet::Active).await.unwrap();
+    let place = &place.segments[0];
+    fake.with(STREAM, |store| {
+        store.segments.get_mut(&place.segment).unwrap().bytes = vec![7; 2_500];
+    });
+    let mut reader = client.segment_reader(place, Offset::ZERO).until(None);
+    let mut bytes = 0;
+    while let Some(run) = reader.next().await.unwrap() {
+        bytes += run.data.len();
+        // Somebody appends faster than this reads.
+        fake.with(STREAM, |store| {
+            store.segments.get_mut(&place.segment).unwrap().bytes.extend([8; 3_000]);
+        });
+        assert!(bytes <= 2_500, "it follows the end");
+    }
+    assert_eq!(bytes, 2_500);
+    let mut behind = client.segment_reader(place, Offset(1_000_000)).until(None);
+    assert_eq!(behind.next().await.unwrap_err().kind(), ErrorKind::InvalidRequest);
+}
+
+#[tokio::test]
 async fn a_cut_of_another_stream_is_refused() {
     let (_fake, client) = start(1).await;
     let cut: StreamCut = "1-99:0.#0=0".parse().unwrap();

@@ -62,13 +62,7 @@ impl SegmentReader {
                 let inner = &self.client.inner;
                 let channel = inner.connections.data(inner.endpoint_of(&self.place))?;
                 let (client, place) = (self.client.clone(), self.place.clone());
-                self.stream.insert(SegmentStream::new(
-                    client,
-                    place,
-                    channel,
-                    self.offset,
-                    end,
-                ))
+                self.stream.insert(SegmentStream::new(client, place, channel, self.offset, end))
             }
         };
         let bytes = stream.next().await?;

@@ -210,6 +210,14 @@ impl StateMachine for ControllerMachine {
 
 /// Hands for tests.
 #[cfg(test)]
+impl State {
+    pub(crate) fn streams(&self) -> impl Iterator<Item = &Stream> {
+        self.streams.values()
+    }
+}
+
+/// Hands for tests.
+#[cfg(test)]
 impl ControllerMachine {
     pub(crate) fn state(&self) -> &State {
         &self.state

@@ -21,6 +21,8 @@ const MANY: u32 = 520;
 enum Act {
     CreateMany,
     GrowAndTruncate,
+    /// A store refuses, and does it when it is asked again.
+    TruncateRefusedAndAgain,
     Seal,
     TruncateSealed,
     DeleteSealed,
@@ -29,9 +31,10 @@ enum Act {
     DeleteUnsealed,
 }
 
-const PLAY: [Act; 8] = [
+const PLAY: [Act; 9] = [
     Act::CreateMany,
     Act::GrowAndTruncate,
+    Act::TruncateRefusedAndAgain,
     Act::Seal,
     Act::TruncateSealed,
     Act::DeleteSealed,
@@ -141,8 +144,17 @@ impl World {
                 if self.killed(Some(command)) {
                     return;
                 }
-                answers.push(self.stores.carry_out(command).unwrap());
+                let answer = self.stores.carry_out(command);
                 self.deliver_late(command);
+                match answer {
+                    Ok(answer) => answers.push(answer),
+                    Err(StoreError::Refused(problem)) => {
+                        self.propose(&step.failed(problem));
+                        self.killed(None);
+                        return;
+                    }
+                    Err(error) => panic!("{error}"),
+                }
                 // After the store did it, before anything is recorded.
                 if self.killed(None) {
                     return;
@@ -180,6 +192,17 @@ impl World {
                 segments.iter().for_each(|segment| self.stores.grow(*segment, 100));
                 self.truncate(id, &keys, 40);
             }
+            Act::TruncateRefusedAndAgain => {
+                let stream = self.machine.stream(&many).unwrap();
+                let (id, keys) = (stream.id, stream.current.clone());
+                let lost = stream.segment_id(keys[keys.len() / 2]);
+                self.stores.grow(lost, 60);
+                self.truncate(id, &keys, 70);
+                self.killed(None);
+                self.drive();
+                self.stores.grow(lost, 100);
+                self.truncate(id, &keys, 70);
+            }
             Act::Seal => _ = self.propose(&Operation::SealStream { stream: many }),
             Act::TruncateSealed => {
                 let stream = self.machine.stream(&many).unwrap();
@@ -197,6 +220,17 @@ impl World {
         }
         self.killed(None);
         self.drive();
+        self.check_heads();
+    }
+
+    /// Where no job runs, nothing lies before a stream's head.
+    fn check_heads(&self) {
+        for stream in self.machine.state().streams() {
+            for (key, offset) in &stream.head {
+                let segment = self.stores.segment(stream.segment_id(*key)).unwrap();
+                assert!(segment.start >= *offset, "bytes below {offset} are left");
+            }
+        }
     }
 
     fn truncate(&mut self, stream: StreamId, keys: &[SegmentKey], offset: u64) {

@@ -80,6 +80,7 @@ impl ControllerMachine {
             segments: made.collect(),
             current: Vec::new(),
             head: BTreeMap::new(),
+            head_is_ahead: false,
             removed: BTreeMap::new(),
             writers: BTreeMap::new(),
             writer_names: BTreeMap::new(),

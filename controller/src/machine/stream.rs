@@ -44,6 +44,8 @@ pub struct Stream {
     /// Where the stream begins: one offset per segment, covering the key space. Empty: at the
     /// start of its first epoch.
     pub head: BTreeMap<SegmentKey, Offset>,
+    /// The head has moved, and not everything before it is dropped yet.
+    pub head_is_ahead: bool,
     /// Segments that were truncated away and are not forgotten by their containers, since their
     /// writers may ask for what they stored there.
     pub removed: BTreeMap<SegmentKey, Segment>,

@@ -1,5 +1,6 @@
 //! Truncate a stream to a cut. The head moves at once, so that readers begin at the right place
-//! from then on; a job drops the bytes. A sealed stream can be truncated, too.
+//! from then on; a job drops the bytes. Where that job was given up, asking again begins another
+//! one, although the head is there already. A sealed stream can be truncated, too.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +34,7 @@ impl ControllerMachine {
         fits.map_err(|problem| Refusal::CutDoesNotFit { stream: found.name.clone(), problem })?;
         let head = found.head_after(cut);
         let old: BTreeMap<_, _> = found.head_offsets().into_iter().collect();
-        if head == old {
+        if head == old && !found.head_is_ahead {
             return Ok(Accepted::Started { stream, job: None });
         }
         self.set_head(stream, head);
@@ -44,6 +45,7 @@ impl ControllerMachine {
     fn set_head(&mut self, id: StreamId, head: BTreeMap<SegmentKey, Offset>) {
         let stream = self.stream_mut(id);
         let old = std::mem::replace(&mut stream.head, head);
+        stream.head_is_ahead = true;
         let touched: Vec<_> = old.keys().chain(stream.head.keys()).copied().collect();
         let keys = touched
             .into_iter()
@@ -53,6 +55,7 @@ impl ControllerMachine {
 
     /// The job's end: what lies before the head is not the stream's any more.
     pub(super) fn drop_before_head(&mut self, id: StreamId) {
+        self.stream_mut(id).head_is_ahead = false;
         for key in self.state.streams[&id].before_head() {
             let stream = self.stream_mut(id);
             let segment = stream.segments.remove(&key).expect("it was found in the stream");

@@ -28,7 +28,9 @@ pub(super) enum ServiceError {
     #[error(transparent)]
     Wait(#[from] WaitError),
     /// The head has moved, but a store does not have the bytes that the cut says it has.
-    #[error("the head was moved, but a segment could not be truncated: {0}")]
+    #[error(
+        "the head was moved, but a segment could not be truncated: {0}; truncate again once the store is repaired"
+    )]
     Truncation(String),
     #[error("lengths of the cut's segments could not be checked: {0}")]
     Store(#[from] StoreError),

@@ -44,6 +44,7 @@ fn example() -> State {
         segments: [(key(1, 1), segment(vec![key(0, 0)], Some(Offset(8))))].into(),
         current: Vec::new(),
         head: [(key(1, 1), Offset(4))].into(),
+        head_is_ahead: true,
         removed: [(key(0, 0), segment(Vec::new(), Some(Offset(6))))].into(),
         writers: [("w".parse().unwrap(), writer)].into(),
         writer_names: BTreeMap::new(),
@@ -107,7 +108,7 @@ fn golden() -> Vec<(Key, &'static str, &'static str)> {
         (
             Key::Stream(STREAM),
             "73 0000000000000007",
-            "01 010073 010074 02 01000000 0300000000000000 0900000000000000",
+            "01 010073 010074 82 01000000 0300000000000000 0900000000000000",
         ),
         (
             Key::Epoch(STREAM, StreamEpoch(0)),

@@ -21,6 +21,9 @@ use crate::stores::JobId;
 /// The version of every value so far.
 const VERSION: u8 = 1;
 
+/// In the byte of a stream's state: the head has moved, and not everything before it is dropped.
+const HEAD_IS_AHEAD: u8 = 128;
+
 impl State {
     /// What a key's value is now; `None`: there is no such record.
     pub(crate) fn value(&self, key: &Key) -> Option<Bytes> {
@@ -141,22 +144,25 @@ fn decode_cluster(input: &mut Decoder<'_>) -> Result<Cluster, Malformed> {
 
 fn encode_stream(stream: &Stream, out: &mut Encoder) {
     out.text(stream.name.scope.as_str()).text(stream.name.stream.as_str());
-    out.u8(match stream.state {
+    let state = match stream.state {
         StreamState::Creating => 1,
         StreamState::Active => 2,
         StreamState::Sealing => 3,
         StreamState::Sealed => 4,
         StreamState::Deleting => 5,
-    });
+    };
+    out.u8(state | if stream.head_is_ahead { HEAD_IS_AHEAD } else { 0 });
     out.u32(stream.segments_configured).u64(stream.created.0);
     out.u64(stream.job.map_or(0, |job| job.0));
 }
 
 fn decode_stream(id: StreamId, input: &mut Decoder<'_>) -> Result<Stream, Malformed> {
+    let name = ScopedStream { scope: input.name()?, stream: input.name()? };
+    let state = input.u8()?;
     Ok(Stream {
         id,
-        name: ScopedStream { scope: input.name()?, stream: input.name()? },
-        state: match input.u8()? {
+        name,
+        state: match state & !HEAD_IS_AHEAD {
             1 => StreamState::Creating,
             2 => StreamState::Active,
             3 => StreamState::Sealing,
@@ -171,6 +177,7 @@ fn decode_stream(id: StreamId, input: &mut Decoder<'_>) -> Result<Stream, Malfor
         segments: BTreeMap::new(),
         current: Vec::new(),
         head: BTreeMap::new(),
+        head_is_ahead: state & HEAD_IS_AHEAD != 0,
         removed: BTreeMap::new(),
         writers: BTreeMap::new(),
         writer_names: BTreeMap::new(),

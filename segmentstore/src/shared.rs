@@ -34,7 +34,8 @@ pub(crate) struct ReadState {
     pub(crate) sealed: bool,
     pub(crate) deleted: bool,
     pub(crate) extents: Chunked<Extent>,
-    /// The newest bytes, without gaps up to `length`; evicted from the front.
+    /// The newest bytes, without gaps up to `length`; evicted from the front, by the tail cache
+    /// only. Truncated and deleted ones are among them.
     tail: VecDeque<TailPiece>,
 }
 
@@ -100,7 +101,8 @@ impl SegmentShared {
 
     /// Drops the oldest piece of the tail and returns its bytes.
     pub(crate) fn evict_oldest(&self) -> usize {
-        self.lock().tail.pop_front().map_or(0, |piece| piece.bytes.len())
+        let piece = self.lock().tail.pop_front();
+        piece.expect("every piece has one place in the tail cache").bytes.len()
     }
 }
 
@@ -156,36 +158,20 @@ impl ReadState {
         self.tail.push_back(TailPiece { offset, bytes });
     }
 
-    /// Drops what lies wholly below `start`. Returns the bytes and pieces that left the tail.
-    pub(crate) fn truncate(
-        &mut self,
-        start: Offset,
-        removed: impl FnMut(ChunkChange),
-    ) -> (usize, usize) {
+    /// Drops what lies wholly below `start`.
+    pub(crate) fn truncate(&mut self, start: Offset, removed: impl FnMut(ChunkChange)) {
         self.start = start;
         self.extents.drop_front(|extent| extent.end() <= start, removed);
-        let (mut bytes, mut pieces) = (0, 0);
-        while let Some(piece) = self.tail.front()
-            && piece.offset.plus(piece.bytes.len() as u64) <= start
-        {
-            (bytes, pieces) = (bytes + piece.bytes.len(), pieces + 1);
-            self.tail.pop_front();
-        }
-        (bytes, pieces)
     }
 
-    /// Drops all bytes. Returns the bytes and pieces that left the tail.
-    pub(crate) fn delete(&mut self, removed: impl FnMut(ChunkChange)) -> (usize, usize) {
+    /// Drops all bytes.
+    pub(crate) fn delete(&mut self, removed: impl FnMut(ChunkChange)) {
         self.deleted = true;
         self.extents.clear(removed);
-        let bytes = self.tail.iter().map(|piece| piece.bytes.len()).sum();
-        let pieces = self.tail.len();
-        self.tail = VecDeque::new();
-        (bytes, pieces)
     }
 
     /// Finds the bytes at `offset`, which lies between start and length: up to `max_bytes` of them
-    /// in memory, or the log entries that hold the next `ahead_bytes`.
+    /// in memory, or the log entries that hold the next `ahead_bytes`, one at least.
     pub(crate) fn locate(&self, offset: Offset, max_bytes: usize, ahead_bytes: usize) -> Located {
         if offset >= self.length {
             return Located::AtEnd;
@@ -225,12 +211,17 @@ impl ReadState {
         let at = extents.partition_point(|extent| extent.end() <= offset);
         let mut ahead = 0;
         let wanted = |extent: &&Extent| {
-            let more = ahead < ahead_bytes;
+            let more = ahead == 0 || ahead < ahead_bytes;
             ahead += extent.bytes as usize;
             more
         };
         let found = extents.range(at.min(extents.len())..).take_while(wanted);
         found.take(READ_EXTENTS_MAX).copied().collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn tail_pieces(&self) -> usize {
+        self.tail.len()
     }
 
     /// Bytes from start to length that only the log holds: all of them, until there is long-term

@@ -1,9 +1,13 @@
 //! The byte limit over the newest bytes of all segments of the process.
 //!
 //! The bytes themselves lie with their segments ([`crate::shared`]), as slices of the entries they
-//! came in. Here stands only who has how old a piece: the oldest piece of all is evicted first. A
-//! segment's pieces enter and leave in order, so that "evict one of this segment" is always its
-//! oldest. Pieces that truncation dropped leave their place in the queue behind; it is passed over.
+//! came in. Here stands only who has how old a piece: the oldest piece of all is evicted first, and
+//! no piece leaves otherwise. A segment's pieces enter in order, so that "evict one of this
+//! segment" is always its oldest.
+//!
+//! Truncated and deleted bytes stay until their turn comes, too. A piece keeps the memory of its
+//! whole entry, and so do its neighbours in that entry: giving back its bytes alone would free
+//! nothing and count less than there is. The pieces of an entry leave together, oldest first.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,18 +48,20 @@ impl TailCache {
         order.extend(pieces.drain(..));
         while self.used.load(Ordering::Relaxed) > self.limit {
             let Some(oldest) = order.pop_front() else { break };
-            let bytes = oldest.evict_oldest();
-            if bytes > 0 {
-                self.release(bytes, 1);
-            }
+            self.release(oldest.evict_oldest() + PIECE_OVERHEAD_BYTES);
         }
     }
 
-    /// Pieces left the tail otherwise: they were truncated or deleted.
-    pub(crate) fn release(&self, bytes: usize, pieces: usize) {
-        let bytes = bytes + pieces * PIECE_OVERHEAD_BYTES;
+    fn release(&self, bytes: usize) {
         let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
         assert!(before >= bytes, "the tail cache gave back more than it took");
         self.metrics.tail_cache_bytes.subtract(bytes as u64);
+    }
+
+    /// Pieces that are there, and bytes that count for them.
+    #[cfg(test)]
+    pub(crate) fn content(&self) -> (usize, usize) {
+        let order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        (order.len(), self.used.load(Ordering::Relaxed))
     }
 }

@@ -108,14 +108,14 @@ impl ContainerMachine {
         match command {
             Command::Seal { successors, .. } => seal(segment, successors, &mut marks),
             Command::Truncate { offset, .. } => {
-                let dropped = truncate(segment, offset, &mut marks)?;
-                self.dropped(dropped);
+                truncate(segment, offset, &mut marks)?;
+                self.oldest_live.set(Oldest::Stale);
                 let start_offset = self.segments[&target].record.start;
                 Ok(Done::Truncated { start_offset })
             }
             Command::Delete { .. } => {
-                let dropped = delete(segment, &mut marks);
-                self.dropped(dropped);
+                delete(segment, &mut marks);
+                self.oldest_live.set(Oldest::Stale);
                 Ok(Done::Deleted)
             }
             Command::UpdateAttributes { updates, .. } => {
@@ -128,11 +128,6 @@ impl ContainerMachine {
                 unreachable!("create and forget have their own ways")
             }
         }
-    }
-
-    fn dropped(&mut self, (bytes, pieces): (usize, usize)) {
-        self.memory.tail.release(bytes, pieces);
-        self.oldest_live.set(Oldest::Stale);
     }
 
     /// Removes a tombstone. From here on nothing says that the segment ever was.
@@ -168,42 +163,37 @@ fn seal(
     Ok(Done::Sealed { length })
 }
 
-/// Drops the bytes below `offset`; what left the tail cache.
-fn truncate(
-    segment: &mut Segment,
-    offset: Offset,
-    marks: &mut Marks<'_>,
-) -> Result<(usize, usize), Refusal> {
+/// Drops the bytes below `offset`.
+fn truncate(segment: &mut Segment, offset: Offset, marks: &mut Marks<'_>) -> Result<(), Refusal> {
     let (start, length) = (segment.record.start, segment.record.length);
     if offset > length {
         return Err(Refusal::OutOfRange { offset, length });
     }
     if offset <= start {
-        return Ok((0, 0));
+        return Ok(());
     }
     let id = segment.identity.segment;
     segment.record.start = offset;
     let shared = segment.shared.clone();
-    let dropped = shared.lock().truncate(offset, |chunk| marks.chunk(id, save::EXTENTS, chunk));
+    shared.lock().truncate(offset, |chunk| marks.chunk(id, save::EXTENTS, chunk));
     segment.times.truncate(offset, |chunk| marks.chunk(id, save::TIMES, chunk));
     marks.wake(segment);
-    Ok(dropped)
+    Ok(())
 }
 
 /// Leaves a tombstone: the identity, and the writers until they expire.
-fn delete(segment: &mut Segment, marks: &mut Marks<'_>) -> (usize, usize) {
+fn delete(segment: &mut Segment, marks: &mut Marks<'_>) {
     let id = segment.identity.segment;
     if segment.record.deleted {
-        return (0, 0);
+        return;
     }
     segment.record.deleted = true;
     segment.record.start = segment.record.length;
     segment.record.attributes.clear();
     let shared = segment.shared.clone();
-    let dropped = shared.lock().delete(|chunk| marks.chunk(id, save::EXTENTS, chunk));
+    shared.lock().delete(|chunk| marks.chunk(id, save::EXTENTS, chunk));
     segment.times.points.clear(|chunk| marks.chunk(id, save::TIMES, chunk));
     marks.wake(segment);
-    dropped
 }
 
 /// All updates or none.

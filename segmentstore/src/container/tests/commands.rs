@@ -1,12 +1,13 @@
 //! Commands of the controller: fences, idempotence, and what each leaves behind.
 
 use bytes::Bytes;
-use common::{LogIndex, Offset, WallTime};
+use common::{ByteSize, LogIndex, Offset, WallTime};
 use replica::StateMachine;
 
 use crate::identity::{AttributeUpdate, Expected};
 use crate::operation::{Command, Operation};
 use crate::outcome::{Done, Outcome, Refusal};
+use crate::settings::Settings;
 use crate::testing::{
     Driver, SECOND, append, command, identity, open, segment, session, successor, writer,
 };
@@ -110,7 +111,41 @@ fn truncation_and_deletion_let_the_log_go() {
     assert_eq!(driver.machine.oldest_live_index(), Some(LogIndex(driver.index)));
     driver.give(command(1, 2, 4), Command::Delete { segment: segment(1) }).unwrap();
     assert_eq!(driver.machine.oldest_live_index(), None);
-    assert_eq!(driver.machine.memory.metrics.tail_cache_bytes.get(), 0);
+}
+
+#[test]
+fn what_was_truncated_or_deleted_leaves_memory_as_the_oldest_of_all() {
+    let limit = 10_000;
+    let settings = Settings { tail_cache: ByteSize(limit as u64), ..Settings::default() };
+    let mut driver = Driver::with(&settings);
+    for number in [1, 2] {
+        let create = Command::Create(Box::new(identity(number)));
+        driver.give(command(1, 1, number), create).unwrap();
+        driver.open(open(number, 1, session(1, 1), false)).unwrap();
+    }
+    let block = |number, at| {
+        Operation::Append(append(number, 1, session(1, 1), (u64::from(at), u64::from(at) + 1)))
+    };
+    let tail = driver.machine.memory.tail.clone();
+    // Both segments share each entry; the first is truncated at once, over and over.
+    for at in 0..2_000 {
+        driver.entry(&[(block(1, at), &[1; 400]), (block(2, at), &[2; 100])]);
+        let before = tail.content();
+        driver.give(command(1, 2, 1 + at), truncate(400 * (u64::from(at) + 1))).unwrap();
+        assert_eq!(tail.content(), before, "the entry is kept whole by its other piece");
+        let (pieces, bytes) = tail.content();
+        assert!(bytes <= limit && pieces <= limit / 100, "{pieces} pieces of {bytes} bytes");
+    }
+    assert_eq!(driver.bytes_of(1).1, b"");
+    driver.give(command(1, 3, 1), Command::Delete { segment: segment(1) }).unwrap();
+    driver.give(command(1, 3, 2), Command::Forget { segment: segment(1) }).unwrap();
+    assert!(tail.content().1 <= limit);
+    for at in 2_000..2_100 {
+        driver.entry(&[(block(2, at), &[2; 100])]);
+    }
+    let pieces = |shared: &crate::shared::SegmentShared| shared.lock().tail_pieces();
+    let left = pieces(&driver.machine.view(segment(2)).unwrap().shared);
+    assert_eq!(tail.content().0, left, "nothing of the deleted segment is left");
 }
 
 #[test]

@@ -124,8 +124,9 @@ impl SegmentReader {
             (end, true) => end,
             (end, false) => Some(end.map_or(bounds.length, |end| end.min(bounds.length))),
         };
-        let (follow, ahead) = (range.follow, READ_AHEAD_BYTES_MIN);
         metrics.readers.add(1);
+        let follow = range.follow;
+        let ahead = READ_AHEAD_BYTES_MIN.min(cache.share(metrics.readers.get()));
         let offset = range.offset;
         let reader = Self { shared, cache, metrics, offset, end, follow, ahead, finished: false };
         reader.check(bounds)?;
@@ -223,7 +224,7 @@ impl SegmentReader {
         indices.dedup();
         let entry = self.cache.get(group, &indices).await.map_err(|error| error.to_string())?;
         let most = READ_AHEAD_BYTES_MAX.min(self.cache.share(self.metrics.readers.get()));
-        self.ahead = (self.ahead * 2).min(most.max(READ_AHEAD_BYTES_MIN));
+        self.ahead = (2 * self.ahead).clamp(READ_AHEAD_BYTES_MIN.min(most), most);
         let skip = (self.offset.0 - first.offset.0) as usize;
         let data = slice(&entry, first, skip, self.message_bytes())?;
         if data.len() >= READ_GATHER_BELOW || extents.len() == 1 {

@@ -25,7 +25,10 @@ struct Fixture {
 impl Fixture {
     /// Segment 1, with a tail cache of `tail` bytes.
     fn new(tail: u64) -> Self {
-        let settings = Settings { tail_cache: ByteSize(tail), ..Settings::default() };
+        Self::with(Settings { tail_cache: ByteSize(tail), ..Settings::default() })
+    }
+
+    fn with(settings: Settings) -> Self {
         let container = FakeContainer::new(&settings);
         {
             let mut driver = container.driver();
@@ -260,6 +263,22 @@ async fn the_cache_of_log_entries_keeps_its_limit() {
         assert!(metrics.read_cache_bytes.get() <= 1 << 20);
     }
     assert!(cache.ready(CONTAINER.group(), LogIndex(first)).is_none());
+}
+
+#[test]
+fn readers_read_no_further_ahead_than_the_cache_keeps() {
+    for (cache_bytes, block) in [(0, 1_000), (500, 1_000), (300_000, 1_000), (300_000, 90_000)] {
+        let read_cache = ByteSize(cache_bytes);
+        let mut fixture =
+            Fixture::with(Settings { tail_cache: ByteSize(0), read_cache, ..Settings::default() });
+        let mut all = Vec::new();
+        for i in 0..60_u8 {
+            fixture.append(&vec![i; block]);
+            all.extend(vec![i; block]);
+        }
+        assert_eq!(drain(&mut fixture.read(0, None, false)), all);
+        assert_eq!(fixture.log.reads.load(Ordering::SeqCst), 60, "each entry once");
+    }
 }
 
 #[tokio::test]

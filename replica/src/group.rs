@@ -92,6 +92,8 @@ pub(crate) trait Member: Send {
     /// Freezes the state if it is time to save it, or if `force`d and anything changed.
     fn checkpoint(&mut self, now: MonotonicTime, force: bool) -> Option<CheckpointJob>;
     fn checkpointed(&mut self, job: &CheckpointJob) -> Result<(), Failure>;
+    /// The disk has no space for the checkpoint; it comes later.
+    fn checkpoint_waits(&mut self);
     /// Drops what nobody needs of the log. `full_permille` says how much of the budget is used.
     fn truncate(&mut self, full_permille: u64) -> Result<(), Failure>;
     fn checkpoint_due(&self) -> Option<MonotonicTime>;
@@ -208,7 +210,7 @@ impl<M: StateMachine> Group<M> {
         let (role, applied) = (&self.role, self.applier.applied);
         let commit = LogIndex(self.node.raft.raft_log.committed);
         let oldest_live = self.saved.oldest_live;
-        let checkpointed = self.saved.flushed;
+        let (checkpointed, waits) = (self.saved.flushed, self.saved.waits);
         let peer = self.peer;
         self.shared.publish(|status| {
             status.peer = peer;
@@ -220,6 +222,7 @@ impl<M: StateMachine> Group<M> {
             status.first = first;
             status.last = last;
             status.checkpointed = checkpointed;
+            status.checkpoint_waits = waits;
             status.oldest_live = oldest_live;
             status.digest = applied.digest;
         });
@@ -301,6 +304,12 @@ impl<M: StateMachine> Member for Group<M> {
         self.saved(job);
         self.changed = true;
         self.truncate(0)
+    }
+
+    fn checkpoint_waits(&mut self) {
+        self.saved.waits = true;
+        self.changed = true;
+        self.publish();
     }
 
     fn truncate(&mut self, full_permille: u64) -> Result<(), Failure> {

@@ -36,6 +36,8 @@ pub struct GroupStatus {
     pub last: LogIndex,
     /// Up to where the state is saved and flushed.
     pub checkpointed: LogIndex,
+    /// Whether a checkpoint waits for space on the disk.
+    pub checkpoint_waits: bool,
     /// The lowest index whose payload the machine still needs.
     pub oldest_live: Option<LogIndex>,
     /// The rolling hash over (index, outcomes) up to `applied`, saved with the state.

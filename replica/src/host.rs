@@ -384,7 +384,7 @@ impl WorkerShell<'_> {
             worker.stop();
         }
         if let Some((job, result)) = mail.checkpointed {
-            worker.checkpointed(&job, result)?;
+            worker.checkpointed(job, result)?;
         }
         mail.fetched.into_iter().try_for_each(|fetched| worker.fetched(fetched))
     }

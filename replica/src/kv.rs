@@ -40,6 +40,9 @@ pub type Pairs<'a> = Box<dyn Iterator<Item = Result<(Bytes, Bytes), KvError>> + 
 /// - `write` is atomic: after a crash its changes and its `applied` are there together or not at
 ///   all, and a later batch never without an earlier one.
 /// - What was written before a successful `flush` survives every crash. What was not may be lost.
+/// - A `write` or `flush` that finds the disk full says so (`no_space`) and costs nothing that was
+///   flushed before. Once there is space the same batch can be written and flushed again, soon but
+///   perhaps not at once; until then every attempt may fail in the same way.
 /// - Groups do not see each other's keys. `scan` gives keys in order.
 pub trait Kv: Send + Sync + fmt::Debug {
     fn write(&self, group: GroupId, applied: Applied, changes: &[Change]) -> Result<(), KvError>;
@@ -48,17 +51,19 @@ pub trait Kv: Send + Sync + fmt::Debug {
     fn scan(&self, group: GroupId) -> Result<Pairs<'_>, KvError>;
 }
 
-/// The store failed; the node stops, because it could no longer truncate its log.
+/// The store failed. But for a full disk the node stops: it could no longer truncate its log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{action} the state store: {detail}")]
 pub struct KvError {
     pub action: &'static str,
     pub detail: String,
+    /// The disk has no space: the same again succeeds once it has.
+    pub no_space: bool,
 }
 
 impl KvError {
     pub(crate) fn new(action: &'static str, detail: impl fmt::Display) -> Self {
-        Self { action, detail: detail.to_string() }
+        Self { action, detail: detail.to_string(), no_space: false }
     }
 }
 

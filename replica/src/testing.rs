@@ -232,7 +232,7 @@ impl Node {
             self.log.finish_write(write, result)?;
         }
         if let Some(job) = step.checkpoint {
-            self.save(&job)?;
+            self.save(job)?;
         }
         for fetch in step.fetches {
             let fetched = fetch.perform(&self.log);
@@ -242,7 +242,7 @@ impl Node {
         Ok(step.messages.into_iter().map(|(_, message)| message).collect())
     }
 
-    pub(crate) fn save(&mut self, job: &CheckpointJob) -> Result<(), HostFailure> {
+    pub(crate) fn save(&mut self, job: CheckpointJob) -> Result<(), HostFailure> {
         let result = job.run(&self.machine.kv);
         self.worker.checkpointed(job, result)
     }

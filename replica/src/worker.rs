@@ -19,12 +19,15 @@ use crate::bell::Bell;
 use crate::error::{Failure, HostFailure, StartError};
 use crate::group::{CheckpointJob, FetchJob, Fetched, GroupSpec, Member, Opened, Starting};
 use crate::handle::{Gate, GroupHandle, Limits, Shared};
-use crate::kv::{Kv, KvError};
+use crate::kv::Kv;
 use crate::machine::StateMachine;
 use crate::settings::HostSettings;
 
+mod saving;
 #[cfg(test)]
 mod tests;
+
+use saving::Saving;
 
 /// The longest time between two looks at the log's use while it is written to.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -50,7 +53,7 @@ pub struct Worker {
     members: Vec<Slot>,
     next_tick: Option<MonotonicTime>,
     looked: Look,
-    saving: bool,
+    saving: Saving,
     stopping: bool,
 }
 
@@ -110,7 +113,7 @@ impl Worker {
             members: Vec::new(),
             next_tick: None,
             looked: Look::default(),
-            saving: false,
+            saving: Saving::default(),
             stopping: false,
         }
     }
@@ -163,7 +166,7 @@ impl Worker {
         self.save(now, &mut step)?;
         step.wake_at = self.wake_at(now);
         step.wants_files = self.running().any(|member| member.wants_retry());
-        step.stopped = self.stopping && self.is_settled() && !self.saving;
+        step.stopped = self.stopping && self.is_settled() && !self.saving.is_pending();
         Ok(step)
     }
 
@@ -176,22 +179,11 @@ impl Worker {
         self.with(fetched.group, |member| member.fetched(fetched))
     }
 
-    /// Takes the result of a checkpoint. A store that failed ends the node: it could only grow
-    /// its log from then on.
-    pub fn checkpointed(
-        &mut self,
-        job: &CheckpointJob,
-        result: Result<(), KvError>,
-    ) -> Result<(), HostFailure> {
-        self.saving = false;
-        result?;
-        self.with(job.group, |member| member.checkpointed(job))
-    }
-
     /// From now on refuses new work; steps finish what was taken and save the state, until one
     /// returns `stopped`.
     pub fn stop(&mut self) {
         self.stopping = true;
+        self.saving.hurry();
         self.running_mut().for_each(|member| member.stop());
     }
 
@@ -294,30 +286,10 @@ impl Worker {
         self.looked.full || durable != self.looked.durable
     }
 
-    /// One checkpoint at a time: they are background work.
-    fn save(&mut self, now: MonotonicTime, step: &mut Step) -> Result<(), HostFailure> {
-        let force = self.stopping && self.is_settled();
-        for slot in &mut self.members {
-            if self.saving {
-                break;
-            }
-            let frozen = slot.guard(|member| Ok(member.checkpoint(now, force)))?;
-            if let Some(job) = frozen.flatten() {
-                self.saving = true;
-                step.checkpoint = Some(job);
-            }
-        }
-        Ok(())
-    }
-
     fn wake_at(&self, now: MonotonicTime) -> Option<MonotonicTime> {
         let seal = self.log.seal_due();
         let look = self.wants_look(self.log.durable()).then_some(self.looked.next);
-        let save = if self.saving {
-            None
-        } else {
-            self.running().filter_map(Member::checkpoint_due).min()
-        };
+        let save = self.save_at();
         let retry = self.running().any(Member::wants_retry).then(|| now.plus(RETRY_INTERVAL));
         let stall = (!self.is_settled()).then(|| now.plus(STALL_INTERVAL));
         let tick = self.next_tick;

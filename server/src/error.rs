@@ -64,6 +64,11 @@ pub enum ServerError {
     ContainersLowered { count: u16, needed: u64 },
     #[error("data folder `{}`: {action}: {source}", dir.display())]
     DataAccess { dir: PathBuf, action: &'static str, source: std::io::Error },
+    #[error(
+        "the disk of data folder `{}` is full ({message}); nothing acknowledged is lost: make space and start again",
+        dir.display()
+    )]
+    DiskFull { dir: PathBuf, message: String },
     #[error("start the `{component}`: {message}")]
     Start { component: &'static str, message: String, data_damaged: bool },
     #[error("the node stopped by itself: {message}")]
@@ -91,7 +96,9 @@ impl ServerError {
                 _ => ErrorKind::Failure,
             },
             Self::Start { data_damaged: true, .. } => ErrorKind::Data,
-            Self::Start { .. } | Self::Fatal { .. } | Self::Interrupted => ErrorKind::Failure,
+            Self::Start { .. } | Self::DiskFull { .. } | Self::Fatal { .. } | Self::Interrupted => {
+                ErrorKind::Failure
+            }
         }
     }
 }

@@ -165,10 +165,19 @@ fn lock(path: &Path) -> Result<File, ServerError> {
         }
         Err(error) => return Err(access(error.into())),
     }
-    // The holder's id is a help for people; the lock itself is the kernel's.
-    let named = file.set_len(0).and_then(|()| file.rewind());
-    named.and_then(|()| writeln!(file, "{}", std::process::id())).map_err(access)?;
+    name_holder(&mut file).map_err(access)?;
     Ok(file)
+}
+
+/// Writes the holder's id into the lock: a help for people, the lock itself is the kernel's. On a
+/// full disk it has to do without.
+fn name_holder(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    match writeln!(file, "{}", std::process::id()) {
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
+        written => written,
+    }
 }
 
 fn read_identity(dir: &Path, store: &Path) -> Result<Identity, ServerError> {

@@ -159,6 +159,11 @@ fn of_groups(groups: &[(u64, GroupStatus)]) -> Vec<Family> {
         family("braid_group_checkpointed_index", "Up to where state is saved", |status| {
             status.checkpointed.0 as f64
         }),
+        family(
+            "braid_group_checkpoint_waits",
+            "1: a checkpoint waits for space on the disk",
+            |status| f64::from(u8::from(status.checkpoint_waits)),
+        ),
         family("braid_group_quarantined", "1: the group stopped and needs a person", |status| {
             f64::from(u8::from(status.quarantined.is_some()))
         }),
@@ -262,6 +267,7 @@ mod tests {
         fn groups(&self) -> Vec<(u64, GroupStatus)> {
             let status = GroupStatus {
                 serving: true,
+                checkpoint_waits: true,
                 term: Term(3),
                 applied: LogIndex(9),
                 ..GroupStatus::default()
@@ -288,6 +294,7 @@ mod tests {
             "braid_log_group_bytes{group=\"2\"} 77.0",
             "braid_group_serving{group=\"1\"} 1.0",
             "braid_group_term{group=\"1\"} 3.0",
+            "braid_group_checkpoint_waits{group=\"1\"} 1.0",
             "braid_appended_events_total 5.0",
             "braid_refused_total{reason=\"SEGMENT_SEALED\"} 1.0",
             "# TYPE process_cpu_seconds counter",

@@ -101,8 +101,8 @@ impl Node {
         let metrics = memory.metrics();
         let machine = ControllerMachine::new();
         let progress = machine.progress();
-        let groups = add_groups(settings, &mut host, machine, &memory)?;
-        host.run().map_err(start_error)?;
+        let groups = add_groups(settings, data.path(), &mut host, machine, &memory)?;
+        host.run().map_err(start_error(data.path()))?;
         serving_or_failed(&groups, failure.clone()).await?;
 
         let (services, jobs) = (Tasks::new(), Tasks::new());
@@ -273,11 +273,8 @@ fn open_host(
     };
     let disk = open_disk(&data.wal(), settings.data.allow_volatile)
         .map_err(access("open the log's folder"))?;
-    let kv = RocksKv::open(&data.state(), STATE_MEMORY).map_err(|error| ServerError::Start {
-        component: "state store",
-        message: error.to_string(),
-        data_damaged: true,
-    })?;
+    let kv = RocksKv::open(&data.state(), STATE_MEMORY)
+        .map_err(|error| start_error(data.path())(error.into()))?;
     let host_settings = HostSettings {
         checkpoint_log_bytes: settings.checkpoint.log_bytes,
         checkpoint_interval: settings.checkpoint.interval.0,
@@ -293,11 +290,12 @@ fn open_host(
         },
         ..HostSettings::default()
     };
-    Host::start(host_settings, disk, Arc::new(kv), clock, rng).map_err(start_error)
+    Host::start(host_settings, disk, Arc::new(kv), clock, rng).map_err(start_error(data.path()))
 }
 
 fn add_groups(
     settings: &Settings,
+    dir: &Path,
     host: &mut Host,
     controller: ControllerMachine,
     memory: &Memory,
@@ -311,10 +309,10 @@ fn add_groups(
             needed: beyond - GroupId::CONTROLLER.0,
         });
     }
-    let controller = host.add_group(GroupId::CONTROLLER, controller).map_err(start_error)?;
+    let controller = host.add_group(GroupId::CONTROLLER, controller).map_err(start_error(dir))?;
     let containers = (GroupId::CONTROLLER.0 + 1..=last).map(ContainerId).map(|id| {
         let machine = ContainerMachine::new(id, memory.clone());
-        host.add_group(id.group(), machine).map(|handle| (id, handle)).map_err(start_error)
+        host.add_group(id.group(), machine).map(|handle| (id, handle)).map_err(start_error(dir))
     });
     let containers = containers.collect::<Result<_, _>>()?;
     Ok(Groups { controller, containers })
@@ -329,8 +327,15 @@ fn store_settings(settings: &Settings) -> segmentstore::Settings {
     }
 }
 
-fn start_error(error: StartError) -> ServerError {
-    let damaged = match &error {
+fn start_error(dir: &Path) -> impl Fn(StartError) -> ServerError {
+    move |error| match is_disk_full(&error) {
+        true => ServerError::DiskFull { dir: dir.to_owned(), message: chain(&error) },
+        false => not_started(&error),
+    }
+}
+
+fn not_started(error: &StartError) -> ServerError {
+    let damaged = match error {
         StartError::Log(error) => matches!(
             error,
             OpenError::Damaged { .. }
@@ -341,11 +346,25 @@ fn start_error(error: StartError) -> ServerError {
         StartError::Thread { .. } | StartError::Append { .. } => false,
         _ => true,
     };
-    let component = match &error {
+    let component = match error {
         StartError::Log(_) => "log",
+        StartError::Kv(_) => "state store",
         _ => "groups",
     };
-    ServerError::Start { component, message: chain(&error), data_damaged: damaged }
+    ServerError::Start { component, message: chain(error), data_damaged: damaged }
+}
+
+fn is_disk_full(error: &StartError) -> bool {
+    match error {
+        StartError::Kv(error) => error.no_space,
+        StartError::Log(OpenError::Io { source, .. }) => {
+            source.kind() == std::io::ErrorKind::StorageFull
+        }
+        StartError::Append { source, .. } => {
+            matches!(source, wal::AppendError::Full(wal::FullReason::Disk))
+        }
+        _ => false,
+    }
 }
 
 /// An error with all its sources, as one sentence.
@@ -400,5 +419,26 @@ impl Sources for Numbers {
 
     fn store(&self) -> &Metrics {
         &self.metrics
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn a_full_disk_is_not_reported_as_damage() {
+        let no_space = || std::io::Error::new(std::io::ErrorKind::StorageFull, "no space");
+        let kv = replica::KvError { action: "open", detail: "no space".to_owned(), no_space: true };
+        let log = OpenError::Io { operation: "make a log file", source: no_space() };
+        for error in [StartError::Kv(kv.clone()), StartError::Log(log)] {
+            let told = start_error(Path::new("/data"))(error);
+            assert_eq!(told.kind(), ErrorKind::Failure);
+            let text = told.to_string();
+            assert!(text.contains("`/data` is full") && text.contains("no space"), "{text}");
+        }
+        let broken = replica::KvError { no_space: false, ..kv };
+        assert_eq!(start_error(Path::new("/data"))(broken.into()).kind(), ErrorKind::Data);
     }
 }

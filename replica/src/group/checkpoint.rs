@@ -17,7 +17,7 @@ const PRESSED_PERMILLE: u64 = 500;
 const PRESSED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A frozen set of changes on its way to the store. Whoever has the time runs it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct CheckpointJob {
     pub group: GroupId,
     pub applied: Applied,
@@ -40,6 +40,8 @@ pub(super) struct Saved {
     pub(super) oldest_live: Option<LogIndex>,
     frozen_at: MonotonicTime,
     running: bool,
+    /// For space on the disk.
+    pub(super) waits: bool,
     /// Asked for by a full log.
     pressed: bool,
 }
@@ -83,7 +85,7 @@ impl<M: StateMachine> Group<M> {
     }
 
     pub(super) fn saved(&mut self, job: &CheckpointJob) {
-        self.saved.running = false;
+        (self.saved.running, self.saved.waits) = (false, false);
         self.saved.flushed = job.applied.index;
     }
 

@@ -20,6 +20,10 @@ pub struct MemKv {
 struct Content {
     flushed: BTreeMap<GroupId, GroupContent>,
     unflushed: Vec<(GroupId, Applied, Vec<Change>)>,
+    /// The disk has no space for a flush.
+    full: bool,
+    /// A flush failed: nothing is written until one succeeds.
+    stopped: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -69,6 +73,13 @@ impl MemKv {
         let kept = rng.below(content.unflushed.len() as u64 + 1) as usize;
         content.settle(kept);
         content.unflushed.clear();
+        content.stopped = false;
+    }
+
+    /// From now on the disk has no space, or has it again.
+    pub fn set_full(&self, full: bool) {
+        let mut content = self.lock();
+        (content.full, content.stopped) = (full, full && content.stopped);
     }
 
     /// Throws everything away, as a person who deletes the directory does.
@@ -81,14 +92,26 @@ impl MemKv {
     }
 }
 
+fn no_space(action: &'static str) -> KvError {
+    KvError { no_space: true, ..KvError::new(action, "no space left on the simulated disk") }
+}
+
 impl Kv for MemKv {
     fn write(&self, group: GroupId, applied: Applied, changes: &[Change]) -> Result<(), KvError> {
-        self.lock().unflushed.push((group, applied, changes.to_vec()));
+        let mut content = self.lock();
+        if content.stopped {
+            return Err(no_space("write to"));
+        }
+        content.unflushed.push((group, applied, changes.to_vec()));
         Ok(())
     }
 
     fn flush(&self) -> Result<(), KvError> {
         let mut content = self.lock();
+        if content.full {
+            content.stopped = true;
+            return Err(no_space("flush"));
+        }
         let all = content.unflushed.len();
         content.settle(all);
         Ok(())

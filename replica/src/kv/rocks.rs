@@ -33,7 +33,7 @@ impl RocksKv {
     /// Opens the store in `path`, or makes it there. `memory` bounds its buffers and its cache
     /// together. Fails while another process has it open.
     pub fn open(path: &Path, memory: ByteSize) -> Result<Self, KvError> {
-        let db = DB::open(&options(memory), path).map_err(|error| KvError::new("open", error))?;
+        let db = DB::open(&options(memory), path).map_err(failed("open"))?;
         Ok(Self { db })
     }
 
@@ -70,6 +70,19 @@ fn options(memory: ByteSize) -> Options {
     options
 }
 
+/// RocksDB's name of its subcode for `ENOSPC`: its binding passes errors on as text only. After
+/// one it refuses writes, keeps what was not flushed in memory, and looks every five seconds
+/// whether there is space for its largest buffer; then it flushes and takes writes again.
+const NO_SPACE: &str = "No space left on device";
+
+fn failed(action: &'static str) -> impl Fn(rocksdb::Error) -> KvError {
+    move |error| {
+        let no_space =
+            error.kind() == rocksdb::ErrorKind::IOError && error.as_ref().contains(NO_SPACE);
+        KvError { no_space, ..KvError::new(action, error) }
+    }
+}
+
 fn key(group: GroupId, kind: u8, rest: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(PREFIX_BYTES + rest.len());
     key.extend_from_slice(&group.0.to_be_bytes());
@@ -91,18 +104,15 @@ impl Kv for RocksKv {
         batch.put(key(group, APPLIED, &[]), applied.encode());
         let mut without_log = WriteOptions::default();
         without_log.disable_wal(true);
-        self.db.write_opt(batch, &without_log).map_err(|error| KvError::new("write to", error))
+        self.db.write_opt(batch, &without_log).map_err(failed("write to"))
     }
 
     fn flush(&self) -> Result<(), KvError> {
-        self.db.flush().map_err(|error| KvError::new("flush", error))
+        self.db.flush().map_err(failed("flush"))
     }
 
     fn applied(&self, group: GroupId) -> Result<Option<Applied>, KvError> {
-        let record = self
-            .db
-            .get_pinned(key(group, APPLIED, &[]))
-            .map_err(|error| KvError::new("read", error))?;
+        let record = self.db.get_pinned(key(group, APPLIED, &[])).map_err(failed("read"))?;
         record.map(|bytes| Applied::decode(&bytes)).transpose()
     }
 
@@ -114,7 +124,7 @@ impl Kv for RocksKv {
         bounds.fill_cache(false);
         let pairs = self.db.iterator_opt(IteratorMode::From(&start, Direction::Forward), bounds);
         Ok(Box::new(pairs.map(|pair| {
-            let (key, value) = pair.map_err(|error| KvError::new("read", error))?;
+            let (key, value) = pair.map_err(failed("read"))?;
             Ok((Bytes::from(key).slice(PREFIX_BYTES..), Bytes::from(value)))
         })))
     }

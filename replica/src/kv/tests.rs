@@ -11,6 +11,8 @@ use super::*;
 trait Reopen {
     fn open(&mut self) -> Arc<dyn Kv>;
     fn crash(&mut self, kv: Arc<dyn Kv>);
+    /// The disk has no space for the files of a flush, or has it again.
+    fn set_full(&mut self, full: bool);
 }
 
 struct Memory(MemKv);
@@ -22,6 +24,10 @@ impl Reopen for Memory {
 
     fn crash(&mut self, _kv: Arc<dyn Kv>) {
         self.0.crash(&mut Rng::from_seed(3));
+    }
+
+    fn set_full(&mut self, full: bool) {
+        self.0.set_full(full);
     }
 }
 
@@ -48,11 +54,30 @@ impl Reopen for Rocks {
         std::fs::create_dir(self.path()).unwrap();
         for file in std::fs::read_dir(from).unwrap() {
             let file = file.unwrap();
-            if file.file_name() != "LOCK" {
+            if file.file_name() != "LOCK" && file.file_type().unwrap().is_file() {
                 std::fs::copy(file.path(), self.path().join(file.file_name())).unwrap();
             }
         }
         drop(kv);
+    }
+
+    fn set_full(&mut self, full: bool) {
+        fill(&self.path(), |number| format!("{number:06}.sst"), full);
+    }
+}
+
+/// Numbers of files that a store makes in a test.
+const FILE_NUMBERS: std::ops::Range<u32> = 1..300;
+
+/// Writing to the files that a store is going to make fails as on a full disk, on any machine and
+/// for any user: the names are there already and lead to a device that is always full.
+fn fill(dir: &std::path::Path, name: impl Fn(u32) -> String, full: bool) {
+    for path in FILE_NUMBERS.map(|number| dir.join(name(number))) {
+        match path.symlink_metadata() {
+            Ok(found) if found.is_symlink() && !full => std::fs::remove_file(path).unwrap(),
+            Err(_) if full => std::os::unix::fs::symlink("/dev/full", path).unwrap(),
+            _ => {}
+        }
     }
 }
 
@@ -121,6 +146,71 @@ fn what_was_flushed_survives_a_crash_whole(#[case] mut store: Box<dyn Reopen>) {
         Some(at) if at == applied(8) => assert_eq!(pairs(&*kv, 1), owned(&[("a", "2")])),
         other => panic!("{other:?} was never saved"),
     }
+}
+
+/// The same for the files that opening a store makes.
+fn fill_starts(dir: &std::path::Path, full: bool) {
+    fill(dir, |number| format!("MANIFEST-{number:06}"), full);
+    fill(dir, |number| format!("OPTIONS-{number:06}.dbtmp"), full);
+    fill(dir, |number| format!("{number:06}.dbtmp"), full);
+}
+
+#[rstest]
+#[case::memory(memory())]
+#[case::rocks(rocks())]
+fn a_batch_that_met_a_full_disk_goes_in_once_there_is_space(#[case] mut store: Box<dyn Reopen>) {
+    let kv = store.open();
+    let save = |index, value| {
+        kv.write(GroupId(1), applied(index), &[put("a", value)]).and_then(|()| kv.flush())
+    };
+    save(5, "1").unwrap();
+    store.set_full(true);
+    for _ in 0..3 {
+        let full = save(6, "2").unwrap_err();
+        assert!(full.no_space, "{full}");
+    }
+    store.set_full(false);
+    while let Err(full) = save(6, "2") {
+        assert!(full.no_space, "{full}");
+        // RocksDB looks after space every five seconds, by its own clock.
+        std::thread::park_timeout(std::time::Duration::from_millis(100));
+    }
+    save(7, "3").unwrap();
+    store.crash(kv);
+    let kv = store.open();
+    assert_eq!(kv.applied(GroupId(1)), Ok(Some(applied(7))));
+    assert_eq!(pairs(&*kv, 1), owned(&[("a", "3")]));
+}
+
+#[rstest]
+#[case::memory(memory())]
+#[case::rocks(rocks())]
+fn a_full_disk_costs_nothing_that_was_flushed(#[case] mut store: Box<dyn Reopen>) {
+    let kv = store.open();
+    kv.write(GroupId(1), applied(5), &[put("a", "1")]).unwrap();
+    kv.flush().unwrap();
+    store.set_full(true);
+    kv.write(GroupId(1), applied(6), &[put("a", "2")]).unwrap();
+    assert!(kv.flush().unwrap_err().no_space);
+    store.crash(kv);
+    store.set_full(false);
+    let kv = store.open();
+    assert!([applied(5), applied(6)].map(|at| Ok(Some(at))).contains(&kv.applied(GroupId(1))));
+    kv.write(GroupId(1), applied(6), &[put("a", "2")]).unwrap();
+    kv.flush().unwrap();
+    assert_eq!(pairs(&*kv, 1), owned(&[("a", "2")]));
+}
+
+#[test]
+fn a_store_that_cannot_be_opened_for_lack_of_space_says_so_and_opens_later() {
+    let dir = tempfile::tempdir().unwrap();
+    fill_starts(dir.path(), true);
+    let full = RocksKv::open(dir.path(), ByteSize::mib(4)).unwrap_err();
+    assert!(full.no_space, "{full}");
+    fill_starts(dir.path(), false);
+    let kv = RocksKv::open(dir.path(), ByteSize::mib(4)).unwrap();
+    kv.write(GroupId(1), applied(5), &[put("a", "1")]).unwrap();
+    kv.flush().unwrap();
 }
 
 #[test]

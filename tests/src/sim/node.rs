@@ -152,7 +152,7 @@ impl Node {
     pub(super) fn perform_checkpoint(&mut self) -> Result<(), Failure> {
         let Some(job) = self.checkpoint.take() else { return Ok(()) };
         let result = job.run(&self.machine.kv);
-        self.worker.checkpointed(&job, result).map_err(|failure| failure.to_string())
+        self.worker.checkpointed(job, result).map_err(|failure| failure.to_string())
     }
 
     /// Makes or recycles log files, one step; whether there is more to do.

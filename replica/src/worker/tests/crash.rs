@@ -166,7 +166,7 @@ fn state_older_than_the_log_is_refused() {
     let mut step = node.step().unwrap();
     let first = step.checkpoint.take().unwrap();
     node.perform(step).unwrap();
-    node.save(&first).unwrap();
+    node.save(first.clone()).unwrap();
     node.store(2);
     node.wait(machine.settings.checkpoint_interval);
     drop(node);

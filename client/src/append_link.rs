@@ -112,7 +112,7 @@ impl AppendLink {
         let Some(mut backoff) = client.upgrade().map(|client| client.backoff("append")) else {
             return;
         };
-        let Some(token) = client.upgrade().map(|client| client.tasks.token()) else { return };
+        let Some(token) = client.upgrade().map(|client| client.token()) else { return };
         loop {
             let work = async {
                 self.wait_for_members().await;

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use common::{MonotonicTime, Rng, ScopedStream, Tasks};
 use proto::v1;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
@@ -40,6 +42,10 @@ pub struct ServerInfo {
 }
 
 /// A handle to a cluster. Clones share connections; the last one dropped ends them.
+///
+/// Connections and tasks run on the tokio runtime that the client was connected on, whichever
+/// runtime its methods are called from. When that runtime ends, the client is closed: what waits
+/// for it fails with [`ClientError::Closed`].
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(crate) inner: Arc<Inner>,
@@ -50,6 +56,7 @@ pub(crate) struct Inner {
     pub(crate) config: ClientConfig,
     pub(crate) connections: Connections,
     pub(crate) tasks: Tasks,
+    runtime: Handle,
     rng: Mutex<Rng>,
     started: tokio::time::Instant,
     append_links: Mutex<BTreeMap<String, Arc<AppendLink>>>,
@@ -58,6 +65,15 @@ pub(crate) struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.tasks.cancel();
+    }
+}
+
+/// Closes the client when the runtime that its tasks run on drops them.
+struct ClosesWithRuntime(Tasks);
+
+impl Drop for ClosesWithRuntime {
+    fn drop(&mut self) {
+        self.0.cancel();
     }
 }
 
@@ -70,16 +86,23 @@ impl Client {
 
     /// As [`Client::connect`], with chance (writer ids, jitter) drawn from `rng`.
     pub async fn connect_with(config: ClientConfig, rng: Rng) -> Result<Client> {
-        let connections = Connections::new(config.connect_timeout);
+        let runtime = Handle::current();
+        let connections = Connections::new(config.connect_timeout, runtime.clone());
         let inner = Inner {
             config,
             connections,
             tasks: Tasks::new(),
+            runtime,
             rng: Mutex::new(rng),
             started: tokio::time::Instant::now(),
             append_links: Mutex::default(),
         };
         let client = Client { inner: Arc::new(inner) };
+        let (token, end) = (client.inner.token(), ClosesWithRuntime(client.inner.tasks.clone()));
+        client.inner.spawn("life of the runtime", async move {
+            token.cancelled().await;
+            drop(end);
+        });
         let info = client.inner.server_info().await?;
         if *info.protocol.start() > proto::PROTOCOL_MAX
             || *info.protocol.end() < proto::PROTOCOL_MIN
@@ -139,6 +162,20 @@ impl Inner {
         self.rng.lock().unwrap_or_else(PoisonError::into_inner).fork(name)
     }
 
+    /// Runs a task of the client, on its runtime whoever calls; a panic in it closes the client.
+    pub(crate) fn spawn(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.tasks.spawn_on(&self.runtime, name, task);
+    }
+
+    /// Cancelled when the client is closed.
+    pub(crate) fn token(&self) -> CancellationToken {
+        self.tasks.token()
+    }
+
     pub(crate) fn backoff(&self, name: &str) -> Backoff {
         Backoff::new(self.config.backoff_min, self.config.backoff_max, self.fork_rng(name))
     }
@@ -162,8 +199,7 @@ impl Inner {
         }
         let link = AppendLink::new(endpoint.to_owned());
         links.insert(endpoint.to_owned(), link.clone());
-        // A panic in it fails the client's tasks; writers then see their connection end.
-        self.tasks.spawn("append link", link.clone().run(Arc::downgrade(self)));
+        self.spawn("append link", link.clone().run(Arc::downgrade(self)));
         link
     }
 
@@ -194,7 +230,9 @@ impl Inner {
         timeout: Duration,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T> {
-        match tokio::time::timeout(timeout, call).await {
+        let token = self.token();
+        let call = token.run_until_cancelled(tokio::time::timeout(timeout, call));
+        match call.await.ok_or(ClientError::Closed { what: "client" })? {
             Ok(answer) => answer
                 .map(Response::into_inner)
                 .map_err(|status| ClientError::from_status(&status, endpoint)),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use common::limits::{CONTROL_MESSAGE_BYTES_MAX, DATA_MESSAGE_BYTES_MAX, KIB, MIB};
 use proto::v1::controller_client::ControllerClient;
 use proto::v1::segment_store_client::SegmentStoreClient;
+use tokio::runtime::Handle;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error::{ClientError, Result};
@@ -25,12 +26,14 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Connections {
     connect_timeout: Duration,
+    /// Where connections run.
+    runtime: Handle,
     control: Mutex<BTreeMap<String, Channel>>,
 }
 
 impl Connections {
-    pub(crate) fn new(connect_timeout: Duration) -> Self {
-        Self { connect_timeout, control: Mutex::default() }
+    pub(crate) fn new(connect_timeout: Duration, runtime: Handle) -> Self {
+        Self { connect_timeout, runtime, control: Mutex::default() }
     }
 
     /// The shared connection for management calls; made on first use, remade when it breaks.
@@ -39,14 +42,17 @@ impl Connections {
         if let Some(channel) = control.get(endpoint) {
             return Ok(channel.clone());
         }
-        let channel = self.endpoint(endpoint)?.connect_lazy();
+        let channel = self.data(endpoint)?;
         control.insert(endpoint.to_owned(), channel.clone());
         Ok(channel)
     }
 
     /// A connection of its own for bytes, with the windows of the data path.
     pub(crate) fn data(&self, endpoint: &str) -> Result<Channel> {
-        Ok(self.endpoint(endpoint)?.connect_lazy())
+        let endpoint = self.endpoint(endpoint)?;
+        // The task that holds the connection is spawned in here.
+        let _runtime = self.runtime.enter();
+        Ok(endpoint.connect_lazy())
     }
 
     pub(crate) fn controller(&self, endpoint: &str) -> Result<ControllerClient<Channel>> {
@@ -97,9 +103,9 @@ pub(crate) fn store_client(channel: Channel) -> SegmentStoreClient<Channel> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_endpoint_that_cannot_be_used_is_refused_with_the_form_it_should_have() {
-        let connections = Connections::new(Duration::from_secs(1));
+    #[tokio::test]
+    async fn an_endpoint_that_cannot_be_used_is_refused_with_the_form_it_should_have() {
+        let connections = Connections::new(Duration::from_secs(1), Handle::current());
         for endpoint in ["", "here", "https://here:1", "http://", "a b:1", "http://here"] {
             let message = connections.endpoint(endpoint).unwrap_err().to_string();
             assert!(message.contains("HOST:PORT"), "{endpoint}: {message}");

@@ -2,6 +2,7 @@
 
 mod fake;
 mod reading;
+mod runtimes;
 mod writing;
 
 use std::collections::BTreeMap;

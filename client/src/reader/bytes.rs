@@ -69,6 +69,12 @@ impl SegmentStream {
 
     /// The next run of bytes; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<SegmentBytes>> {
+        let token = self.client.inner.token();
+        let next = token.run_until_cancelled(self.next_while_open()).await;
+        next.unwrap_or(Err(ClientError::Closed { what: "client" }))
+    }
+
+    async fn next_while_open(&mut self) -> Result<Option<SegmentBytes>> {
         loop {
             if self.sealed_end || self.has_reached_end() {
                 self.answers = None;

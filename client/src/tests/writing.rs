@@ -1,9 +1,11 @@
 //! Writers: bad luck on the way, resumes, fences, limits.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use common::{ByteSize, EventNumber, Offset, WriterName};
+use futures::poll;
 
 use super::fake::Fake;
 use super::{STREAM, append, check, config, parsed, start, stream};
@@ -288,4 +290,24 @@ async fn raw_appends_are_conditional_and_survive_broken_connections() {
     let bytes = reader.next().await.unwrap().unwrap();
     assert_eq!((bytes.offset, &bytes.data[..]), (Offset(6), &b" bytestwelve bytes"[..]));
     assert_eq!(reader.next().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_raw_append_that_was_given_up_takes_no_answer_of_the_next_one() {
+    let (fake, client) = start(1).await;
+    let place = client.streams().segments(&stream(), crate::SegmentSet::Active).await.unwrap();
+    let place = &place.segments[0];
+    let stored = || fake.with(STREAM, |store| store.segments[&place.segment].bytes.clone());
+    let mut writer = client.segment_writer(place);
+    writer.append(Bytes::from_static(b"one"), None).await.unwrap();
+    {
+        // It is stored, but given up before its answer is looked at.
+        let mut given_up = pin!(writer.append(Bytes::from_static(b" two"), None));
+        while stored().len() == 3 {
+            assert!(poll!(given_up.as_mut()).is_pending());
+            tokio::task::yield_now().await;
+        }
+    }
+    writer.append(Bytes::from_static(b" three"), None).await.unwrap();
+    assert_eq!(stored(), b"one two three");
 }

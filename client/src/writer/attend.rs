@@ -25,6 +25,17 @@ enum Answer {
     Places(Result<Located>),
 }
 
+/// A writer that nobody attends to has ended, also where the task's runtime was dropped.
+struct EndsWriter(Weak<Shared>);
+
+impl Drop for EndsWriter {
+    fn drop(&mut self) {
+        if let Some(writer) = self.0.upgrade() {
+            writer.fail(ClientError::Closed { what: "client" });
+        }
+    }
+}
+
 /// Runs until the writer fails, which is also how it is closed.
 pub(super) async fn attend(
     shared: Weak<Shared>,
@@ -32,16 +43,9 @@ pub(super) async fn attend(
     named: Named,
     token: CancellationToken,
 ) {
+    let _end = EndsWriter(shared.clone());
     let attendant = Attendant { named, questions: FuturesUnordered::new(), locating: false };
-    tokio::select! {
-        biased;
-        () = token.cancelled() => {
-            if let Some(writer) = shared.upgrade() {
-                writer.fail(ClientError::Closed { what: "client" });
-            }
-        }
-        () = attendant.run(&shared, &client) => {}
-    }
+    token.run_until_cancelled(attendant.run(&shared, &client)).await;
 }
 
 struct Attendant {

@@ -98,11 +98,8 @@ impl EventWriterBuilder {
         let (stream, first) = (self.stream.clone(), self.first_number);
         let core = WriterCore::new(stream, identity, limits, first, segments.segments, rng)?;
         let shared = Shared::new(core, memory_bytes, client);
-        let tasks = client.tasks.child();
         let (weak, weak_client) = (Arc::downgrade(&shared), Arc::downgrade(client));
-        // A panic in it leaves the writer without timers; links and acknowledgements go on.
-        let task = attend(weak, weak_client, named, tasks.token());
-        tasks.spawn("writer attendant", task);
+        client.spawn("writer attendant", attend(weak, weak_client, named, client.token()));
         // From here on, dropping the writer ends the attendant.
         let writer = EventWriter { _client: self.client, shared, registration, since_yield: 0 };
         writer.shared.ready().await?;

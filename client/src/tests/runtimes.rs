@@ -1,0 +1,75 @@
+//! Clients that are used from other runtimes than the one they were connected on.
+
+use std::time::Duration;
+
+use common::Rng;
+use tokio::runtime::{Builder, Runtime};
+
+use super::{Fake, STREAM, append, check, config, parsed, stream};
+use crate::{Client, ClientError, ReadFrom, ReadUntil};
+
+fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+/// A server and a client of it, each on a runtime of its own.
+fn start() -> (Runtime, Runtime, Client) {
+    let (servers, home) = (runtime(), runtime());
+    let fake = servers.block_on(Fake::start());
+    fake.create(STREAM, 2);
+    let client = home.block_on(Client::connect_with(config(&fake), Rng::from_seed(1))).unwrap();
+    (servers, home, client)
+}
+
+/// Long enough for whatever should happen; only a test that fails waits for it.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), what).await.expect("it ends at all")
+}
+
+#[test]
+fn a_client_outlives_the_runtimes_that_it_is_used_from() {
+    let (_servers, home, client) = start();
+    for part in 0..3 {
+        let visitor = runtime();
+        visitor.block_on(soon(async {
+            let mut writer = client.event_writer(&stream()).open().await.unwrap();
+            append(&mut writer, part * 100, (part + 1) * 100).await;
+            writer.close().await.unwrap();
+            client.streams().tail_cut(&stream()).await.unwrap();
+        }));
+    }
+    let events = runtime().block_on(soon(async {
+        let reader = client.event_reader(&stream()).from(ReadFrom::Head).until(ReadUntil::Tail);
+        let mut reader = reader.open().await.unwrap();
+        let mut events = Vec::new();
+        while let Some(event) = reader.next().await {
+            events.push(parsed(&event.unwrap()));
+        }
+        events
+    }));
+    check(&events, 0, 300);
+    home.block_on(client.close());
+}
+
+#[test]
+fn a_client_whose_runtime_has_ended_says_that_it_is_closed() {
+    let (_servers, home, client) = start();
+    let visitor = runtime();
+    let opened = visitor.block_on(async {
+        let mut writer = client.event_writer(&stream()).open().await.unwrap();
+        append(&mut writer, 0, 10).await;
+        writer.flush().await.unwrap();
+        (writer, client.event_reader(&stream()).open().await.unwrap())
+    });
+    let (mut writer, mut reader) = opened;
+    drop(home);
+    visitor.block_on(soon(async {
+        let closed = ClientError::Closed { what: "client" };
+        assert_eq!(writer.flush().await.map(drop), Ok(()), "this was durable before");
+        let event = crate::Event { key: None, time_micros: None, payload: b"late" };
+        assert_eq!(writer.append(event).await, Err(closed.clone()));
+        assert_eq!(reader.next().await, Some(Err(closed.clone())));
+        assert_eq!(client.streams().tail_cut(&stream()).await, Err(closed.clone()));
+        assert_eq!(client.event_writer(&stream()).open().await.map(drop), Err(closed));
+    }));
+}

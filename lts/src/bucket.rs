@@ -23,7 +23,7 @@ pub const PAGE_OBJECTS_MAX: usize = 1_000;
 pub struct Listed {
     pub path: ObjectPath,
     pub length: u64,
-    /// When the store says that it was made, by the store's clock.
+    /// When the store says that it was made, by the store's clock; some round it to a second.
     pub modified: WallTime,
 }
 
@@ -49,6 +49,7 @@ pub struct Leftover {
 /// - **Created once.** [`put`](Bucket::put) never replaces an object: of several puts of one path,
 ///   also at the same time and from several machines, at most one stores its bytes. Nothing is ever
 ///   seen of an object before it is there as a whole.
+/// - **Names.** No object's path is the folder of another's: a file system could not hold both.
 /// - **Durable.** After a put has returned `Ok` the object is there until it is deleted, whatever
 ///   crashes. After a delete has returned `Ok` it does not come back.
 /// - **Seen at once.** What a finished put or delete did is seen by every later get, head and list,

@@ -5,6 +5,7 @@
 //! every implementation (`contract.rs`). Nothing here knows what the bytes of an object mean.
 
 pub mod bucket;
+pub mod cloud;
 #[cfg(test)]
 mod contract;
 pub mod error;
@@ -13,13 +14,20 @@ pub mod memory;
 pub mod object_name;
 pub mod path;
 pub mod payload;
+pub mod settings;
+#[cfg(test)]
+mod test_s3;
 #[cfg(test)]
 mod test_support;
+pub mod url;
 
 pub use bucket::{Bucket, Leftover, Listed, OBJECT_BYTES_MAX, Page};
+pub use cloud::{Cloud, Environment};
 pub use error::{Error, ErrorKind, Operation};
 pub use folder::Folder;
 pub use memory::Memory;
 pub use object_name::{ObjectName, ObjectNameError};
 pub use path::{ObjectPath, PathError};
 pub use payload::Payload;
+pub use settings::{SettingError, Settings};
+pub use url::{Provider, RemoteUrl, StoreUrl, UrlError};

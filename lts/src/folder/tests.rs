@@ -25,6 +25,20 @@ async fn objects_are_there_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_folder_on_the_way_is_no_object_and_an_object_no_folder() {
+    let directory = test_directory();
+    let folder = open(directory.path());
+    folder.put(&path("a/b"), payload("b")).await.unwrap();
+    for name in ["a", "a/b/c"].map(path) {
+        let missing = folder.get(&name, 0..1).await.unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::NotFound, "{missing}");
+        assert_eq!(folder.head(&name).await.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+    folder.delete(&[path("a/b/c")]).await.unwrap();
+    assert_eq!(folder.get(&path("a/b"), 0..1).await.unwrap(), "b");
+}
+
+#[tokio::test]
 async fn what_a_crash_left_is_no_object_and_is_found_by_its_age_and_removed() {
     let directory = test_directory();
     let folder = open(directory.path());

@@ -62,7 +62,8 @@ pub struct Leftover {
 ///   when the object ends before.
 /// - **Cancellation.** Dropping a future leaves a put or delete undecided, as `Unavailable` does.
 ///
-/// No implementation retries, limits time or hides an outage.
+/// No store's implementation retries, limits time or hides an outage: [`Guarded`](crate::Guarded)
+/// does, around any of them.
 pub trait Bucket: Send + Sync + fmt::Debug {
     /// What people call it: its URL.
     fn url(&self) -> String;

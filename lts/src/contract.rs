@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::clock::ManualClock;
-use common::{Clock, Rng, SystemClock, WallTime};
+use common::{Rng, SystemClock, WallTime};
 use futures::future::join_all;
 use rstest::rstest;
 
@@ -19,8 +19,15 @@ enum Kind {
     Memory,
     Folder,
     S3,
+    /// Memory behind a fault wrapper that has no faults to strike with.
+    Faulty,
+    /// The same with faults of every kind, and patience around it.
+    Guarded,
 }
-use Kind::{Folder as OnFolder, Memory as InMemory, S3 as OnS3};
+use Kind::{
+    Faulty as WithoutFaults, Folder as OnFolder, Guarded as UnderFaults, Memory as InMemory,
+    S3 as OnS3,
+};
 
 async fn fixture(kind: Kind) -> Fixture {
     match kind {
@@ -31,6 +38,15 @@ async fn fixture(kind: Kind) -> Fixture {
             let folder = Folder::open(&root, false, clock, Rng::from_seed(1)).unwrap();
             Fixture::new(folder).keeping(directory)
         }
+        WithoutFaults => Fixture::new(faulty().1),
+        UnderFaults => {
+            let (clock, faulty) = faulty();
+            faulty.faults().set_rates(FAULTS);
+            let timer = Arc::new(ManualTimer(clock.clone()));
+            let (settings, rng, observer) =
+                (Settings::default(), Rng::from_seed(2), Arc::new(|_: &Observation| ()));
+            Fixture::new(Guarded::new(Arc::new(faulty), &settings, clock, timer, rng, observer))
+        }
         OnS3 => {
             let server = S3Server::start().await;
             let StoreUrl::Remote(url) = "s3://bucket/a/prefix".parse().unwrap() else { panic!() };
@@ -40,9 +56,28 @@ async fn fixture(kind: Kind) -> Fixture {
     }
 }
 
-fn manual_clock() -> Arc<dyn Clock> {
+fn manual_clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::new(WallTime(1_000_000)))
 }
+
+fn faulty() -> (Arc<ManualClock>, Faulty) {
+    let clock = manual_clock();
+    let memory = Arc::new(Memory::new(clock.clone()));
+    let timer = Arc::new(ManualTimer(clock.clone()));
+    (clock, Faulty::new(memory, timer, Rng::from_seed(1)))
+}
+
+const FAULTS: FaultRates = FaultRates {
+    delay: 50,
+    delay_max: Duration::from_secs(5),
+    error: 50,
+    lost_answer: 100,
+    busy: 30,
+    slow_body: 30,
+    short_body: 20,
+    flip_bit: 0,
+    hang: 20,
+};
 
 async fn paths(bucket: &dyn Bucket, prefix: &str) -> Vec<String> {
     let page = bucket.list(prefix, None, 1_000).await.unwrap();
@@ -52,7 +87,9 @@ async fn paths(bucket: &dyn Bucket, prefix: &str) -> Vec<String> {
 
 #[rstest]
 #[tokio::test]
-async fn what_is_put_is_read_looked_up_and_listed(#[values(InMemory, OnFolder, OnS3)] kind: Kind) {
+async fn what_is_put_is_read_looked_up_and_listed(
+    #[values(InMemory, OnFolder, OnS3, WithoutFaults, UnderFaults)] kind: Kind,
+) {
     let bucket = fixture(kind).await;
     let whole = pattern(5 << 20);
     // Many small pieces, and one that is larger than a step of the writer.
@@ -79,12 +116,12 @@ async fn what_is_put_is_read_looked_up_and_listed(#[values(InMemory, OnFolder, O
 #[rstest]
 #[tokio::test]
 async fn an_object_is_created_once_and_never_replaced(
-    #[values(InMemory, OnFolder, OnS3)] kind: Kind,
+    #[values(InMemory, OnFolder, OnS3, WithoutFaults, UnderFaults)] kind: Kind,
 ) {
     let bucket = fixture(kind).await;
     let name = path("a/b");
     bucket.put(&name, payload("first")).await.unwrap();
-    for second in ["other", "first", ""] {
+    for second in ["other", "firsT", ""] {
         let refused = bucket.put(&name, payload(second)).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::AlreadyExists, "{refused}");
         assert!(refused.to_string().contains("`a/b`"), "{refused}");
@@ -97,7 +134,7 @@ async fn an_object_is_created_once_and_never_replaced(
 #[rstest]
 #[tokio::test]
 async fn of_many_puts_at_once_one_wins_with_all_its_bytes(
-    #[values(InMemory, OnFolder)] kind: Kind,
+    #[values(InMemory, OnFolder, WithoutFaults)] kind: Kind,
 ) {
     let bucket = fixture(kind).await;
     let name = path("a/b/c");
@@ -119,7 +156,7 @@ async fn of_many_puts_at_once_one_wins_with_all_its_bytes(
 #[rstest]
 #[tokio::test]
 async fn what_is_not_there_is_not_found_and_what_is_short_is_damaged(
-    #[values(InMemory, OnFolder, OnS3)] kind: Kind,
+    #[values(InMemory, OnFolder, OnS3, WithoutFaults, UnderFaults)] kind: Kind,
 ) {
     let bucket = fixture(kind).await;
     bucket.put(&path("a/b"), payload("12345")).await.unwrap();
@@ -142,11 +179,13 @@ async fn what_is_not_there_is_not_found_and_what_is_short_is_damaged(
 
 #[rstest]
 #[tokio::test]
-async fn an_empty_object_is_an_object(#[values(InMemory, OnFolder, OnS3)] kind: Kind) {
+async fn an_empty_object_is_an_object(
+    #[values(InMemory, OnFolder, OnS3, WithoutFaults, UnderFaults)] kind: Kind,
+) {
     let bucket = fixture(kind).await;
     bucket.put(&path("empty"), Payload::default()).await.unwrap();
     assert_eq!(bucket.head(&path("empty")).await.unwrap().length, 0);
-    let again = bucket.put(&path("empty"), Payload::default()).await.unwrap_err();
+    let again = bucket.put(&path("empty"), payload("x")).await.unwrap_err();
     assert_eq!(again.kind(), ErrorKind::AlreadyExists);
     assert_eq!(paths(&**bucket, "").await, ["empty"]);
 }
@@ -158,7 +197,7 @@ const LISTED: [&str; 9] =
 #[rstest]
 #[tokio::test]
 async fn listings_are_in_order_by_prefix_and_go_on_behind_any_path(
-    #[values(InMemory, OnFolder, OnS3)] kind: Kind,
+    #[values(InMemory, OnFolder, OnS3, WithoutFaults, UnderFaults)] kind: Kind,
 ) {
     let bucket = fixture(kind).await;
     assert_eq!(bucket.list("", None, 5).await.unwrap(), Page::default());
@@ -196,7 +235,7 @@ async fn by_pages(bucket: &dyn Bucket, prefix: &str, limit: usize) -> Vec<String
 #[rstest]
 #[tokio::test]
 async fn deletes_take_many_and_do_not_mind_what_is_gone(
-    #[values(InMemory, OnFolder, OnS3)] kind: Kind,
+    #[values(InMemory, OnFolder, OnS3, WithoutFaults, UnderFaults)] kind: Kind,
 ) {
     let bucket = fixture(kind).await;
     for name in LISTED {
@@ -217,7 +256,7 @@ async fn deletes_take_many_and_do_not_mind_what_is_gone(
 #[rstest]
 #[tokio::test]
 async fn an_object_beyond_the_limit_is_refused_and_the_largest_is_not(
-    #[values(InMemory, OnFolder, OnS3)] kind: Kind,
+    #[values(InMemory, OnFolder, OnS3, WithoutFaults, UnderFaults)] kind: Kind,
 ) {
     let bucket = fixture(kind).await;
     let piece = pattern(1 << 20);
@@ -235,7 +274,9 @@ async fn an_object_beyond_the_limit_is_refused_and_the_largest_is_not(
 
 #[rstest]
 #[tokio::test]
-async fn nothing_is_left_behind_by_what_went_well(#[values(InMemory, OnFolder, OnS3)] kind: Kind) {
+async fn nothing_is_left_behind_by_what_went_well(
+    #[values(InMemory, OnFolder, OnS3, WithoutFaults, UnderFaults)] kind: Kind,
+) {
     let bucket = fixture(kind).await;
     bucket.put(&path("a"), payload("a")).await.unwrap();
     bucket.put(&path("a"), payload("b")).await.unwrap_err();

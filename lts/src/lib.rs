@@ -1,6 +1,5 @@
 //! Long-term storage: immutable objects that are created once under a unique name.
 //!
-//! A [`Bucket`] is the part of a store that one cluster owns: a local folder, a bucket and prefix
 //! of S3, GCS or Azure, or memory. Its laws are written on the trait and checked by one suite on
 //! every implementation (`contract.rs`). Nothing here knows what the bytes of an object mean.
 
@@ -9,7 +8,9 @@ pub mod cloud;
 #[cfg(test)]
 mod contract;
 pub mod error;
+pub mod faulty;
 pub mod folder;
+pub mod guarded;
 pub mod memory;
 pub mod object_name;
 pub mod path;
@@ -19,15 +20,19 @@ pub mod settings;
 mod test_s3;
 #[cfg(test)]
 mod test_support;
+pub mod timer;
 pub mod url;
 
 pub use bucket::{Bucket, Leftover, Listed, OBJECT_BYTES_MAX, Page};
 pub use cloud::{Cloud, Environment};
 pub use error::{Error, ErrorKind, Operation};
+pub use faulty::{Fault, FaultRates, Faults, Faulty};
 pub use folder::Folder;
+pub use guarded::{BreakerState, BreakerStatus, Guarded, Observation, Observer};
 pub use memory::Memory;
 pub use object_name::{ObjectName, ObjectNameError};
 pub use path::{ObjectPath, PathError};
 pub use payload::Payload;
 pub use settings::{SettingError, Settings};
+pub use timer::{ManualTimer, Timer, TokioTimer};
 pub use url::{Provider, RemoteUrl, StoreUrl, UrlError};

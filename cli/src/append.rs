@@ -50,8 +50,9 @@ Examples:
   tail -F app.log | braid append logs/app --key \"$HOSTNAME\"
   braid append demo/load --file big.jsonl --writer loader   # run again after a crash
 
-Each line is an event, with its exact bytes, an empty line an empty event. Where the input is one
-JSON array, each of its elements is an event. Events with the same key are read in the order in
+Each line is an event, with its exact bytes, an empty line an empty event. A carriage return before
+the newline belongs to the event; --delimiter '\\r\\n' takes it away. Where the input is one JSON
+array, each of its elements is an event. Events with the same key are read in the order in
 which they were appended; events without a key are spread over the segments.
 
 With --writer NAME the number of an event is its line number. The same input given again under
@@ -91,7 +92,7 @@ pub(crate) struct Args {
     input: InputForm,
 
     /// Append at most this many events per second
-    #[arg(long, value_name = "EVENTS")]
+    #[arg(long, value_name = "EVENTS", value_parser = parse_rate)]
     rate: Option<NonZeroU64>,
 
     /// Resume under this name: lines that are stored already are not stored again
@@ -113,6 +114,10 @@ pub(crate) struct Args {
 /// The bytes that end a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Delimiter(Vec<u8>);
+
+fn parse_rate(text: &str) -> Result<NonZeroU64, String> {
+    text.parse().map_err(|_| "write a number of events per second, 1 or more".to_owned())
+}
 
 fn parse_delimiter(text: &str) -> Result<Delimiter, String> {
     let mut bytes = Vec::new();
@@ -326,6 +331,9 @@ impl<'a> Append<'a> {
                      are stored, whether later ones are is unknown"
                 ),
             )),
+            (Err(failure), Ok(true)) if acknowledged == 0 => {
+                Err(failure.adding("nothing of it is stored"))
+            }
             (Err(failure), Ok(true)) => {
                 Err(failure.adding(&format!("{noun}s up to {acknowledged} are stored, no others")))
             }

@@ -13,6 +13,7 @@ mod config;
 mod connect;
 mod failure;
 mod moment;
+mod noun;
 mod output;
 mod place;
 mod read;

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use common::{Clock as _, StreamCut, SystemClock, WallTime};
 
-use crate::moment::parse_moment;
+use crate::moment::{parse_moment, show_micros};
 
 /// A place in a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +14,15 @@ pub(crate) enum Place {
     Cut(StreamCut),
     /// Where the first event stored at or after this time lies, or an earlier event close to it.
     Time(WallTime),
+}
+
+impl Place {
+    /// The time, as text, if it has not come yet.
+    pub(crate) fn in_the_future(&self) -> Option<String> {
+        let Place::Time(time) = self else { return None };
+        let future = *time > SystemClock::new().wall();
+        future.then(|| show_micros(i64::try_from(time.as_micros()).unwrap_or(i64::MAX)))
+    }
 }
 
 impl FromStr for Place {

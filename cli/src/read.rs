@@ -75,6 +75,9 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     if args.from.is_none() {
         note(format_args!("reading from the tail; --from head reads everything"));
     }
+    if let Some(time) = args.from.as_ref().and_then(Place::in_the_future) {
+        note(format_args!("{time} has not come yet: reading from the tail"));
+    }
     let opened = async {
         let client = args.connect.open_patient(args.timeout).await?;
         let reader = client

@@ -4,9 +4,9 @@ use common::ScopeName;
 use futures::TryStreamExt as _;
 use serde::Serialize;
 
-use crate::connect::ConnectArgs;
-use crate::failure::{Exit, Failure, Result};
-use crate::output::{self, OutputArgs, Row};
+use crate::failure::Result;
+use crate::noun::{Noun, creation};
+use crate::output::{self, Format, Row};
 
 /// Manage scopes, the namespaces of streams
 #[derive(Debug, clap::Args)]
@@ -16,14 +16,8 @@ Examples:
   braid scope list -o json
   braid scope delete demo")]
 pub(crate) struct Args {
-    #[command(subcommand)]
-    verb: Verb,
-
     #[command(flatten)]
-    connect: ConnectArgs,
-
-    #[command(flatten)]
-    output: OutputArgs,
+    noun: Noun<Verb>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -46,6 +40,12 @@ struct ScopeRow {
     scope: String,
 }
 
+impl ScopeRow {
+    fn new(scope: &ScopeName) -> Self {
+        Self { scope: scope.to_string() }
+    }
+}
+
 impl Row for ScopeRow {
     const COLUMNS: &'static [&'static str] = &["scope"];
 
@@ -55,29 +55,25 @@ impl Row for ScopeRow {
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    let format = args.output.output;
-    let streams = args.connect.open().await?.streams();
-    match &args.verb {
+    let Noun { verb, connect, output } = &args.noun;
+    let format = output.output;
+    let streams = connect.open().await?.streams();
+    match verb {
         Verb::Create { scope, if_not_exists } => {
             let created = streams.create_scope(scope).await?;
-            if !created && !if_not_exists {
-                let message = format!("scope `{scope}` exists already; --if-not-exists accepts it");
-                return Err(Failure::new(Exit::Conflict, message));
-            }
-            let done = if created { "created" } else { "found" };
-            let row = ScopeRow { scope: scope.to_string() };
-            output::print_done(format, &format!("{done} scope {scope}"), &row)
+            done(format, creation(created, *if_not_exists, "scope", scope)?, scope)
         }
         Verb::List => {
             let scopes: Vec<_> = streams.list_scopes().try_collect().await?;
-            let rows: Vec<_> =
-                scopes.iter().map(|scope| ScopeRow { scope: scope.to_string() }).collect();
-            output::print_list(format, &rows)
+            output::print_list(format, &scopes.iter().map(ScopeRow::new).collect::<Vec<_>>())
         }
         Verb::Delete { scope } => {
             streams.delete_scope(scope).await?;
-            let row = ScopeRow { scope: scope.to_string() };
-            output::print_done(format, &format!("deleted scope {scope}"), &row)
+            done(format, "deleted", scope)
         }
     }
+}
+
+fn done(format: Format, verb: &str, scope: &ScopeName) -> Result<()> {
+    output::print_done(format, &format!("{verb} scope {scope}"), &ScopeRow::new(scope))
 }

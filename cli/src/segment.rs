@@ -9,10 +9,10 @@ use common::ids::parse_local_segment_name;
 use common::{Offset, ScopedStream, SegmentId, SegmentNumber, StreamEpoch};
 use serde::Serialize;
 
-use crate::connect::ConnectArgs;
 use crate::failure::{Exit, Failure, Result, output_failed};
 use crate::moment::show_micros;
-use crate::output::{self, OutputArgs, Row, bytes_text};
+use crate::noun::Noun;
+use crate::output::{self, Row, bytes_text};
 use crate::read::shape::Shape;
 use crate::signals::Interrupts;
 
@@ -27,14 +27,8 @@ Examples:
 
 A segment is named SCOPE/STREAM/NUMBER.#EPOCH, where EPOCH is the stream epoch that created it.")]
 pub(crate) struct Args {
-    #[command(subcommand)]
-    verb: Verb,
-
     #[command(flatten)]
-    connect: ConnectArgs,
-
-    #[command(flatten)]
-    output: OutputArgs,
+    noun: Noun<Verb>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -162,9 +156,10 @@ impl Row for SegmentRow {
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    let format = args.output.output;
-    let client = args.connect.open().await?;
-    match &args.verb {
+    let Noun { verb, connect, output } = &args.noun;
+    let format = output.output;
+    let client = connect.open().await?;
+    match verb {
         Verb::List { stream, set } => {
             let set = match set {
                 Set::Active => SegmentSet::Active,
@@ -199,33 +194,20 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// The segment among those at the stream's head and tail and all that lie between.
 async fn find(client: &Client, name: &SegmentName) -> Result<(SegmentPlace, SegmentInfo)> {
     let streams = client.streams();
-    let wanted = |place: &SegmentPlace| {
-        (place.segment.number, place.segment.epoch) == (name.number, name.epoch)
-    };
-    let mut frontier = streams.segments(&name.stream, SegmentSet::Tail).await?.segments;
-    frontier.extend(streams.segments(&name.stream, SegmentSet::Head).await?.segments);
-    let mut seen = std::collections::BTreeSet::new();
-    while let Some(place) = frontier.pop() {
-        if wanted(&place) {
-            let infos = streams.segment_infos(std::slice::from_ref(&place)).await?;
-            let missing = || Failure::general("the server does not answer for the segment");
-            return Ok((place, infos.first().copied().ok_or_else(missing)?));
-        }
-        // Segments come after those that they took their keys from.
-        if seen.insert(place.segment) && place.segment.epoch < name.epoch {
-            frontier.extend(streams.successors(place.segment).await?);
-        }
-    }
-    Err(Failure::new(
-        Exit::NotFound,
-        format!(
-            "stream `{}` has no segment `{}.#{}`; `braid segment list {}` shows which it has",
-            name.stream, name.number, name.epoch, name.stream
-        ),
-    ))
+    let stream = streams.describe(&name.stream).await?.summary.id;
+    let id = SegmentId { stream, epoch: name.epoch, number: name.number };
+    let places = streams.locate(&[id]).await?;
+    let infos = streams.segment_infos(&places).await?;
+    places.into_iter().zip(infos).next().ok_or_else(|| {
+        let SegmentName { stream, number, epoch } = name;
+        let message = format!(
+            "stream `{stream}` has no segment `{number}.#{epoch}`; `braid segment list {stream}` \
+             shows which it has"
+        );
+        Failure::new(Exit::NotFound, message)
+    })
 }
 
 async fn read(

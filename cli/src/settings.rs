@@ -1,10 +1,11 @@
 //! Where a server's settings come from: defaults, a file, the environment, flags.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use server::{Resolved, SettingsError, Sources, resolve};
 
-use crate::failure::{Failure, Result};
+use crate::failure::{Exit, Failure, Result};
 
 /// Flags that stand for settings; they go over the file and the environment.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -38,16 +39,33 @@ impl SettingsArgs {
         set("server.listen", self.listen.clone(), "--listen");
         set("server.insecure", yes(self.insecure), "--insecure");
         set("data.allow_volatile", yes(self.allow_volatile), "--allow-volatile");
-        // Names and values that are not text cannot be settings of ours.
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        resolve(&Sources { file, environment, flags }).map_err(Failure::from)
+        resolve(&Sources { file, environment: environment()?, flags }).map_err(Failure::from)
     }
+}
+
+/// The environment as text. A name that is none cannot be a setting's; a setting's value must be.
+fn environment() -> Result<Vec<(String, String)>> {
+    let texts = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        match value.into_string() {
+            Ok(value) => Some(Ok((name, value))),
+            Err(_) if name.starts_with(server::ENVIRONMENT_PREFIX) => {
+                let message = format!("environment variable `{name}` is not UTF-8 text");
+                Some(Err(Failure::usage(message)))
+            }
+            Err(_) => None,
+        }
+    });
+    texts.collect()
 }
 
 impl From<SettingsError> for Failure {
     fn from(error: SettingsError) -> Self {
-        Failure::usage(error.to_string())
+        match &error {
+            SettingsError::Read { source, .. } if source.kind() == ErrorKind::NotFound => {
+                Failure::new(Exit::NotFound, error.to_string())
+            }
+            _ => Failure::usage(error.to_string()),
+        }
     }
 }

@@ -7,10 +7,12 @@ use common::{ScopeName, ScopedStream, StreamCut};
 use futures::TryStreamExt as _;
 
 use self::rows::{CutRow, DescriptionRow, NameRow, StreamRow};
-use crate::connect::ConnectArgs;
-use crate::failure::{Exit, Failure, Result};
-use crate::output::{self, Format, OutputArgs};
+use crate::failure::{Failure, Result};
+use crate::noun::{Noun, creation};
+use crate::output::{self, Format};
 use crate::place::Place;
+
+const SEGMENTS_MAX: i64 = common::limits::SEGMENTS_PER_STREAM_MAX as i64;
 
 /// Manage streams
 #[derive(Debug, clap::Args)]
@@ -22,14 +24,8 @@ Examples:
   braid stream truncate demo/flights --at -7d       # drop what is older than a week
   braid read demo/flights --from \"$(braid stream cut demo/flights)\"")]
 pub(crate) struct Args {
-    #[command(subcommand)]
-    verb: Verb,
-
     #[command(flatten)]
-    connect: ConnectArgs,
-
-    #[command(flatten)]
-    output: OutputArgs,
+    noun: Noun<Verb>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -39,7 +35,7 @@ enum Verb {
         #[arg(value_name = "SCOPE/STREAM")]
         stream: ScopedStream,
         /// Segments: how many parts can be written and read side by side [default: the server's]
-        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=SEGMENTS_MAX))]
         segments: Option<u32>,
         /// Create the scope, too, where it does not exist
         #[arg(long)]
@@ -86,14 +82,16 @@ enum Verb {
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    let format = args.output.output;
-    let client = args.connect.open().await?;
+    let Noun { verb, connect, output } = &args.noun;
+    let format = output.output;
+    let client = connect.open().await?;
     let streams = client.streams();
-    match &args.verb {
+    match verb {
         Verb::Create { stream, segments, create_scope, if_not_exists } => {
             let config =
                 StreamConfig { segments: segments.unwrap_or(0), create_scope: *create_scope };
-            create(&streams, stream, config, *if_not_exists, format).await
+            let created = streams.create_stream(stream, config).await?.created;
+            done(format, creation(created, *if_not_exists, "stream", stream)?, stream)
         }
         Verb::List { scope } => list(&streams, scope.as_ref(), format).await,
         Verb::Describe { stream } => {
@@ -108,6 +106,12 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
             done(format, "sealed", stream)
         }
         Verb::Truncate { stream, at } => {
+            if let Some(time) = at.in_the_future() {
+                return Err(Failure::usage(format!(
+                    "{time} has not come yet: everything would be dropped; if that is wanted, use \
+                     --at tail"
+                )));
+            }
             let cut = cut_of(&streams, stream, at).await?;
             streams.truncate(stream, &cut).await?;
             let row = CutRow::new(stream, &cut);
@@ -126,21 +130,6 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
 
 fn done(format: Format, verb: &str, stream: &ScopedStream) -> Result<()> {
     output::print_done(format, &format!("{verb} stream {stream}"), &NameRow::new(stream))
-}
-
-async fn create(
-    streams: &StreamManager,
-    stream: &ScopedStream,
-    config: StreamConfig,
-    if_not_exists: bool,
-    format: Format,
-) -> Result<()> {
-    let created = streams.create_stream(stream, config).await?.created;
-    if !created && !if_not_exists {
-        let message = format!("stream `{stream}` exists already; --if-not-exists accepts it");
-        return Err(Failure::new(Exit::Conflict, message));
-    }
-    done(format, if created { "created" } else { "found" }, stream)
 }
 
 async fn list(streams: &StreamManager, scope: Option<&ScopeName>, format: Format) -> Result<()> {

@@ -20,6 +20,6 @@ pub use node::LocalStores;
 pub use run::{Ready, Stop, dev, run};
 pub use saved::saved_states;
 pub use settings::{
-    Cache, Checkpoint, Containers, Data, Entry, Limits, Log, Origin, Period, Resolved, Server,
-    Settings, SettingsError, Sources, Tracing, TracingFormat, resolve,
+    Cache, Checkpoint, Containers, Data, ENVIRONMENT_PREFIX, Entry, Limits, Log, Origin, Period,
+    Resolved, Server, Settings, SettingsError, Sources, Tracing, TracingFormat, resolve,
 };

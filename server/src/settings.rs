@@ -17,7 +17,7 @@ pub use common::Period;
 use common::size::ByteSize;
 use serde::{Deserialize, Serialize};
 
-pub use layers::{Entry, Origin, Resolved, SettingsError, Sources, resolve};
+pub use layers::{ENVIRONMENT_PREFIX, Entry, Origin, Resolved, SettingsError, Sources, resolve};
 
 /// All settings of a server process.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

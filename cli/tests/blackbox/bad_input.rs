@@ -1,5 +1,7 @@
 //! Bad input gets the right exit code and a message that says what to do; nothing changes.
 
+use std::os::unix::ffi::OsStrExt as _;
+
 use crate::harness::{Braid, Server, temp_dir};
 
 #[test]
@@ -67,6 +69,36 @@ fn a_line_without_the_field_stops_the_append_there() {
 }
 
 #[test]
+fn a_first_line_that_cannot_be_sent_leaves_nothing_behind() {
+    let server = Server::start();
+    let input: &[u8] = b"{\"id\":\"\xff\"}\n{\"id\":\"b\"}\n";
+    let append = server.line("append demo/a --key-field id").input(input).run();
+    append.fails(1, &["line 1", "`id`", "nothing of it is stored"]);
+    assert!(server.read_all("demo/a").is_empty());
+    server.line("append demo/a --rate 0").input("x\n").run().fails(2, &["1 or more"]);
+    server.line("append demo/a --delimiter \\x").input("x\n").run().fails(2, &["after"]);
+    server.line("append demo/a --file /").run().fails(1, &["read `/`", "nothing of it"]);
+    server.line("stream create demo/b --segments 100001").run().fails(2, &["--segments"]);
+    assert!(server.read_all("demo/a").is_empty());
+}
+
+#[test]
+fn a_time_that_has_not_come_is_said_to_readers_and_drops_nothing() {
+    let server = Server::start();
+    server.line("append demo/a").input("x\n").run().ok();
+    // Microseconds are taken for milliseconds, which are those of a far future.
+    for time in ["2099-01-01T00:00:00Z", "4102444800", "1795370400000000"] {
+        let read = server.braid(["read", "demo/a", "--until", "tail", "--from", time]).run();
+        assert!(read.stderr.contains("has not come yet"), "{read:?}");
+        assert_eq!(read.ok(), "");
+        let truncate = server.braid(["stream", "truncate", "demo/a", "--at", time]).run();
+        truncate.fails(2, &["has not come yet", "--at tail"]);
+    }
+    let until = ["read", "demo/a", "--from", "head", "--until", "2099-01-01T00:00:00Z"];
+    assert_eq!(server.braid(until).run().ok(), "x\n");
+}
+
+#[test]
 fn an_event_that_is_too_large_stops_the_append_there() {
     let server = Server::start();
     let mut input = b"small\n".to_vec();
@@ -97,6 +129,8 @@ fn bad_places_are_refused_with_the_forms_that_work() {
         .collect::<Vec<_>>()
         .join(",");
     server.braid(["read", "demo/a", "--from", &beyond]).run().fails(2, &["beyond"]);
+    let to_tail = ["read", "demo/a", "--until", "tail", "--from", &beyond];
+    server.braid(to_tail).run().fails(2, &["beyond", "braid stream cut"]);
     let truncate = server.braid(["stream", "truncate", "demo/a", "--at", &beyond]).run();
     truncate.fails(2, &["beyond", "braid stream cut"]);
     assert_eq!(server.read_all("demo/a"), ["x"]);
@@ -113,7 +147,13 @@ fn unknown_settings_and_options_are_refused_with_the_nearest_name() {
     }
     let show = Braid::new(["config", "show"]).env("BRAID__LOG__BUDGET", "many").run();
     show.fails(2, &["BRAID__LOG__BUDGET", "many"]);
-    Braid::new(["server", "--config", "/no/such/file"]).run().fails(2, &["/no/such/file"]);
+    for args in [["server", "--config"].as_slice(), &["config", "check"]] {
+        let args = args.iter().chain(&["/no/such/file"]);
+        Braid::new(args).run().fails(3, &["/no/such/file"]);
+    }
+    let not_text = std::ffi::OsStr::from_bytes(b"\xff");
+    let show = Braid::new(["config", "show"]).env("BRAID__LOG__BUDGET", not_text).run();
+    show.fails(2, &["BRAID__LOG__BUDGET", "UTF-8"]);
     Braid::new(["append", "a/b", "--colour"]).run().fails(2, &["--colour"]);
     Braid::new(["wal", "inspect", "/no/such/folder"]).run().fails(3, &["/no/such/folder"]);
 }

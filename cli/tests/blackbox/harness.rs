@@ -216,7 +216,7 @@ impl Braid {
         Self { command, input: Vec::new() }
     }
 
-    pub fn env(mut self, name: &str, value: &str) -> Self {
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
     }
@@ -316,7 +316,7 @@ impl Server {
 
     /// A command against this server.
     pub fn braid<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Braid {
-        Braid::new(args).env("BRAID_ENDPOINT", &self.address.to_string())
+        Braid::new(args).env("BRAID_ENDPOINT", self.address.to_string())
     }
 
     /// A command line, split at spaces.

@@ -44,15 +44,32 @@ fn an_interrupted_append_stores_what_it_took_and_says_so() {
 }
 
 #[test]
-fn a_closed_pipe_is_silent() {
+fn a_closed_pipe_ends_every_command_silently() {
     let server = Server::start();
+    // More than a pipe holds.
     let input: String = (0..50_000).map(|i| format!("line {i}\n")).collect();
     server.line("append demo/a").input(&input).run().ok();
-    let mut shell = Command::new("bash");
-    let read = format!("{} read demo/a --from head --until tail | head -n 1", binary());
-    shell.args(["-o", "pipefail", "-c", &read]).env("BRAID_ENDPOINT", server.address.to_string());
-    let finished = Running::spawn(&mut shell).finish();
-    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
+    server.line("stream create demo/wide --segments 3000").run().ok();
+    for line in [
+        "read demo/a --from head --until tail",
+        "read demo/a --from head --until tail -o json",
+        "read demo/a --from head --until tail -o yaml",
+        "segment list demo/wide",
+        "segment list demo/wide -o json",
+        "segment list demo/wide -o yaml",
+        "segment read demo/a/0.#0 --events",
+        "stream cut demo/wide",
+        "completion bash",
+        "config default",
+        "--help",
+    ] {
+        let mut shell = Command::new("bash");
+        let piped = format!("{} {line} | head -c 1", binary());
+        shell.args(["-o", "pipefail", "-c", &piped]);
+        shell.env("BRAID_ENDPOINT", server.address.to_string());
+        let finished = Running::spawn(&mut shell).finish();
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{line}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod bad_input;
 mod bench;
 mod commands;
 mod exactly_once;
+mod forms;
 mod harness;
 mod interruptions;
 mod readme;

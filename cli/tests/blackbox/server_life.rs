@@ -128,11 +128,11 @@ fn a_server_runs_from_a_settings_file() {
     std::fs::write(&file, settings).unwrap();
     let server = Braid::new(["server", "--config", file.to_str().unwrap()]).start();
     wait_until("the server's readiness", || {
-        let list = Braid::new(["scope", "list"]).env("BRAID_ENDPOINT", &address.to_string()).run();
+        let list = Braid::new(["scope", "list"]).env("BRAID_ENDPOINT", address.to_string()).run();
         list.code == Some(0)
     });
     // Only a server of `braid dev` creates what is missing.
-    let append = Braid::new(["append", "demo/a"]).env("BRAID_ENDPOINT", &address.to_string());
+    let append = Braid::new(["append", "demo/a"]).env("BRAID_ENDPOINT", address.to_string());
     append.input("x\n").run().fails(3, &["demo"]);
     server.signal(Signal::TERM);
     assert_eq!(server.finish().code, Some(0));

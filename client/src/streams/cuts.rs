@@ -94,7 +94,7 @@ pub(crate) fn check_within(
     Err(ClientError::refused(
         Reason::OutOfRange,
         format!(
-            "offset {offset} of segment {segment} lies behind its end, {length}; begin at a place \
+            "offset {offset} of segment {segment} is beyond its end, {length}; begin at a place \
              that it has, as `braid stream cut` prints one"
         ),
     ))

@@ -163,7 +163,7 @@ async fn a_position_that_was_truncated_away_says_where_the_segment_starts() {
 }
 
 #[tokio::test]
-async fn a_cut_behind_the_tail_is_refused_wherever_reading_would_end() {
+async fn a_cut_beyond_the_tail_is_refused_wherever_reading_would_end() {
     let (fake, client) = start(1).await;
     write(&client, 0, 10).await;
     let tail = client.streams().tail_cut(&stream()).await.unwrap();
@@ -175,7 +175,7 @@ async fn a_cut_behind_the_tail_is_refused_wherever_reading_would_end() {
         let error = reader.until(until).open().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidRequest);
         let text = error.to_string();
-        assert!(text.contains(&format!("behind its end, {length}")), "{text}");
+        assert!(text.contains(&format!("beyond its end, {length}")), "{text}");
     }
     let reader = open(&client, ReadFrom::Cut(tail), ReadUntil::Tail).await;
     assert_eq!(reader.count().await, 0);

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
 use crate::client::Inner;
-use crate::error::{ClientError, Result};
+use crate::error::{ClientError, ErrorKind, Result};
 use crate::streams::{self, Located, SegmentPlace};
 
 /// A named writer's identity, with which it may ask for places.
@@ -122,13 +122,22 @@ impl Attendant {
                         writer.settle(core);
                         Ok(())
                     }
-                    // The refusal that asked for the places will come again.
-                    Err(error) if error.is_transient() => Ok(()),
-                    Err(error) => Err(error),
+                    // The stream or the name is gone for good, or the name is another process's.
+                    Err(error) if ends_the_writer(&error) => Err(error),
+                    // Anything else may be a part of what is wrong with the connection, and the
+                    // refusal that asked for the places will come again.
+                    Err(error) => {
+                        tracing::debug!(%error, "segments are located again later");
+                        Ok(())
+                    }
                 }
             }
         }
     }
+}
+
+fn ends_the_writer(error: &ClientError) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Fenced | ErrorKind::Denied)
 }
 
 async fn sleep(until: Option<tokio::time::Instant>) {

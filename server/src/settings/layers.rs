@@ -13,7 +13,7 @@ use toml::{Table, Value};
 use super::Settings;
 
 /// What the environment variables of the product begin with; `__` separates section and key.
-const ENVIRONMENT_PREFIX: &str = "BRAID__";
+pub const ENVIRONMENT_PREFIX: &str = "BRAID__";
 
 /// Where settings are taken from. Nothing is read that is not listed here.
 #[derive(Debug, Clone, Default)]

@@ -19,11 +19,11 @@ mod steps;
 mod stream;
 mod truncate_stream;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 
 use bytes::Bytes;
 use common::{ContainerId, LogIndex, ScopeName, ScopedStream, StreamId, StreamName, WallTime};
-use replica::{Change, Entry, RestoreError, StateMachine, UnknownOperation};
+use replica::{Change, Entry, RestoreError, Slice, StateMachine, UnknownOperation};
 use tokio::sync::watch;
 
 pub use cluster::{Cluster, Container, Store};
@@ -50,12 +50,18 @@ pub(crate) struct State {
     failures: BTreeMap<JobId, String>,
 }
 
+/// Saved records by their keys; `None` removes one.
+type Unsaved = BTreeMap<Vec<u8>, Option<Bytes>>;
+
 /// The state with what is needed to save it and to wake those who wait for its jobs.
 #[derive(Debug)]
 pub struct ControllerMachine {
     state: State,
-    /// What changed since the last freeze.
+    /// What the operation that is applied changes.
     dirty: BTreeSet<Key>,
+    /// What changed since the last freeze, as it is to be saved.
+    unsaved: Unsaved,
+    frozen: btree_map::IntoIter<Vec<u8>, Option<Bytes>>,
     jobs_changed: bool,
     progress: watch::Sender<u64>,
 }
@@ -71,6 +77,8 @@ impl ControllerMachine {
         Self {
             state: State::default(),
             dirty: BTreeSet::new(),
+            unsaved: Unsaved::new(),
+            frozen: Unsaved::new().into_iter(),
             jobs_changed: false,
             progress: watch::Sender::new(0),
         }
@@ -83,6 +91,20 @@ impl ControllerMachine {
 
     /// Applies one decoded operation, made at `now` by its leader's word.
     pub fn apply_operation(&mut self, operation: &Operation, now: WallTime) -> Outcome {
+        let outcome = self.decide(operation, now);
+        self.write_down();
+        outcome
+    }
+
+    /// Puts down what the operation changed, as it will be saved: operations are few and change
+    /// little, so that this is cheaper than to keep later ones from reaching into a frozen set.
+    fn write_down(&mut self) {
+        for key in std::mem::take(&mut self.dirty) {
+            self.unsaved.insert(key.encode(), self.state.value(&key));
+        }
+    }
+
+    fn decide(&mut self, operation: &Operation, now: WallTime) -> Outcome {
         match operation {
             Operation::Initialize { cluster, incarnation } => {
                 self.initialize(*cluster, *incarnation)
@@ -178,12 +200,17 @@ impl StateMachine for ControllerMachine {
         crate::outcome::digest(outcome)
     }
 
-    fn freeze(&mut self) -> Vec<Change> {
-        let dirty = std::mem::take(&mut self.dirty);
-        dirty
-            .into_iter()
-            .map(|key| Change { key: key.encode(), value: self.state.value(&key) })
-            .collect()
+    fn freeze(&mut self) {
+        assert_eq!(self.frozen.len(), 0, "the set before was not copied whole");
+        self.frozen = std::mem::take(&mut self.unsaved).into_iter();
+    }
+
+    fn copy_frozen(&mut self, slice: &mut Slice) -> bool {
+        while slice.has_room() {
+            let Some((key, value)) = self.frozen.next() else { return true };
+            slice.push(Change { key, value });
+        }
+        self.frozen.len() == 0
     }
 
     fn restore(
@@ -191,7 +218,6 @@ impl StateMachine for ControllerMachine {
         pairs: &mut dyn Iterator<Item = (Bytes, Bytes)>,
     ) -> Result<(), RestoreError> {
         self.state = State::restore(pairs)?;
-        self.dirty.clear();
         self.jobs_changed = true;
         Ok(())
     }
@@ -224,7 +250,7 @@ impl ControllerMachine {
     }
 
     pub(crate) fn is_clean(&self) -> bool {
-        self.dirty.is_empty()
+        self.unsaved.is_empty()
     }
 
     /// Changes a stream's records by hand and brings indexes, counts and marks in line.
@@ -248,6 +274,7 @@ impl ControllerMachine {
             self.dirty.insert(Key::Segment(common::SegmentId { stream: id, epoch, number }));
         }
         self.dirty.extend(stream.epochs.iter().map(|epoch| Key::Epoch(id, epoch.number)));
+        self.write_down();
         result
     }
 }

@@ -28,6 +28,7 @@ mod replies;
 mod start;
 
 pub use checkpoint::CheckpointJob;
+pub(crate) use checkpoint::Frozen;
 pub use fetch::{FetchJob, Fetched};
 pub(crate) use start::{Opened, Starting};
 
@@ -89,8 +90,11 @@ pub(crate) trait Member: Send {
     fn fetched(&mut self, fetched: Fetched) -> Result<(), Failure>;
     fn take_messages(&mut self) -> Vec<Message>;
     fn take_fetches(&mut self) -> Vec<FetchJob>;
-    /// Freezes the state if it is time to save it, or if `force`d and anything changed.
-    fn checkpoint(&mut self, now: MonotonicTime, force: bool) -> Option<CheckpointJob>;
+    /// Freezes the state if it is time to save it, or if `force`d and anything changed, and copies
+    /// a slice of what is frozen.
+    fn checkpoint(&mut self, now: MonotonicTime, force: bool) -> Frozen;
+    /// Whether the last call of `checkpoint` left something to copy.
+    fn is_freezing(&self) -> bool;
     fn checkpointed(&mut self, job: &CheckpointJob) -> Result<(), Failure>;
     /// The disk has no space for the checkpoint; it comes later.
     fn checkpoint_waits(&mut self);
@@ -296,8 +300,12 @@ impl<M: StateMachine> Member for Group<M> {
         self.fetch_jobs()
     }
 
-    fn checkpoint(&mut self, now: MonotonicTime, force: bool) -> Option<CheckpointJob> {
+    fn checkpoint(&mut self, now: MonotonicTime, force: bool) -> Frozen {
         self.freeze(now, force)
+    }
+
+    fn is_freezing(&self) -> bool {
+        self.is_copying()
     }
 
     fn checkpointed(&mut self, job: &CheckpointJob) -> Result<(), Failure> {

@@ -327,7 +327,7 @@ fn make_files(center: &Center) {
 fn run_background(center: &Center, kv: &dyn Kv, jobs: &Receiver<Background>) {
     for job in jobs {
         match job {
-            Background::Checkpoint(job) => {
+            Background::Checkpoint(mut job) => {
                 let result = job.run(kv);
                 center.mailbox().checkpointed = Some((job, result));
                 // Truncation may have freed files.

@@ -35,7 +35,7 @@ pub use group::{CheckpointJob, FetchJob, Fetched, GroupSpec};
 pub use handle::{GroupHandle, GroupStatus, Leadership};
 pub use host::{Host, Patience};
 pub use kv::{Applied, Kv, KvError, MemKv, RocksKv};
-pub use machine::{Change, RestoreError, StateMachine, UnknownOperation};
+pub use machine::{Change, RestoreError, Slice, StateMachine, UnknownOperation};
 pub use propose::{OutcomeSink, Proposal, ProposeError, Refused, Reply};
 pub use settings::HostSettings;
 pub use worker::{Step, Worker};

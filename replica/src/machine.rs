@@ -14,8 +14,8 @@ use crate::entry::Entry;
 /// - `apply` pushes exactly one outcome per operation, in order.
 /// - Operations are decoded and bound-checked *before* they are proposed. An operation that apply
 ///   does not know is an error that stops the group: skipping it would fork the replicas.
-/// - `restore` with everything that `freeze` ever returned (last value per key, removed ones left
-///   out) gives the state of the moment of the last `freeze`.
+/// - `restore` with everything that was ever copied out of frozen sets (last value per key, removed
+///   ones left out) gives the state of the moment of the last `freeze` whose set was copied whole.
 pub trait StateMachine: Send + 'static {
     /// The result of one operation, given to whoever proposed it.
     type Outcome: Send + 'static;
@@ -30,9 +30,34 @@ pub trait StateMachine: Send + 'static {
     /// What of an outcome every replica must agree on, for the rolling hash.
     fn digest(outcome: &Self::Outcome) -> u64;
 
-    /// The keys that changed since the last call with their values, copied, so that later changes
-    /// do not reach into them. Called on the worker: keep it to what changed.
-    fn freeze(&mut self) -> Vec<Change>;
+    /// Freezes what changed since the last call, as it is now. Called on the worker, and only once
+    /// the set before was copied whole: it copies nothing itself.
+    fn freeze(&mut self);
+
+    /// Copies changes out of the frozen set for as long as `slice` has room; whether that was the
+    /// last of them. Entries may be applied between two calls and do not reach into the set: what
+    /// they are about to change is copied first.
+    fn copy_frozen(&mut self, slice: &mut Slice) -> bool;
+
+    /// A whole frozen set at once, where nothing waits meanwhile.
+    fn freeze_whole(&mut self) -> Vec<Change> {
+        self.freeze();
+        let mut changes = Vec::new();
+        loop {
+            let mut slice = Slice::default();
+            let all = self.copy_frozen(&mut slice);
+            changes.append(&mut slice.changes);
+            if all {
+                return changes;
+            }
+        }
+    }
+
+    /// Told before anything is applied: the entries up to `last` were in the log before this
+    /// process began.
+    fn begin(&mut self, last: LogIndex) {
+        let _ = last;
+    }
 
     /// Takes over a saved state; called once, on an empty machine.
     fn restore(
@@ -53,6 +78,49 @@ pub trait StateMachine: Send + 'static {
 pub struct Change {
     pub key: Vec<u8>,
     pub value: Option<Bytes>,
+}
+
+/// A part of a frozen set, as much of it as one step of the worker copies.
+#[derive(Debug)]
+pub struct Slice {
+    changes: Vec<Change>,
+    bytes: usize,
+    changes_max: usize,
+}
+
+impl Default for Slice {
+    fn default() -> Self {
+        Self::of(Self::CHANGES_MAX)
+    }
+}
+
+impl Slice {
+    /// Changes and bytes of one slice: copying them takes a fraction of a millisecond, in which
+    /// nothing else moves on the node. The last change may exceed the bytes.
+    pub const CHANGES_MAX: usize = 512;
+    pub const BYTES_MAX: usize = 256 * 1024;
+
+    /// A slice of at most so many changes; a part that consists of several comes whole.
+    pub fn of(changes_max: usize) -> Self {
+        Self { changes: Vec::new(), bytes: 0, changes_max }
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.changes.len() < self.changes_max && self.bytes < Self::BYTES_MAX
+    }
+
+    pub fn push(&mut self, change: Change) {
+        self.bytes += change.key.len() + change.value.as_ref().map_or(0, Bytes::len);
+        self.changes.push(change);
+    }
+
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    pub(crate) fn into_changes(self) -> Vec<Change> {
+        self.changes
+    }
 }
 
 /// An entry holds an operation that this build does not know.

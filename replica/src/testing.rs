@@ -15,8 +15,8 @@ use wal::{CrashOutcome, Log, LogSettings, SimDisk};
 
 use crate::{
     Change, CheckpointJob, Entry, GroupHandle, GroupSpec, HostFailure, HostSettings, MemKv,
-    Proposal, ProposeError, Reply, RestoreError, StartError, StateMachine, Step, UnknownOperation,
-    Worker,
+    Proposal, ProposeError, Reply, RestoreError, Slice, StartError, StateMachine, Step,
+    UnknownOperation, Worker,
 };
 
 /// Operations that misbehave; every other number is stored.
@@ -31,6 +31,8 @@ pub(crate) struct Journal {
     entries: Mutex<BTreeMap<u64, (Term, Vec<u64>)>>,
     /// What the machines say they still need of the log; 0 is nothing.
     live: AtomicU64,
+    /// The last entry that was in the log when the machine began.
+    pub(crate) begun: AtomicU64,
 }
 
 impl Journal {
@@ -55,6 +57,7 @@ impl Journal {
 pub(crate) struct Numbers {
     pub(crate) stored: BTreeMap<u64, u64>,
     unsaved: BTreeSet<u64>,
+    frozen: BTreeSet<u64>,
     pub(crate) payload_bytes: u64,
     journal: Arc<Journal>,
 }
@@ -103,13 +106,25 @@ impl StateMachine for Numbers {
         outcome.number ^ outcome.place.rotate_left(32)
     }
 
-    fn freeze(&mut self) -> Vec<Change> {
-        let unsaved = std::mem::take(&mut self.unsaved);
-        let change = |number: u64| Change {
-            key: number.to_be_bytes().to_vec(),
-            value: Some(Bytes::copy_from_slice(&self.stored[&number].to_le_bytes())),
-        };
-        unsaved.into_iter().map(change).collect()
+    fn freeze(&mut self) {
+        assert!(self.frozen.is_empty(), "the set before was not copied whole");
+        self.frozen = std::mem::take(&mut self.unsaved);
+    }
+
+    /// What is stored never changes: it needs no copy before.
+    fn copy_frozen(&mut self, slice: &mut Slice) -> bool {
+        while slice.has_room() {
+            let Some(number) = self.frozen.pop_first() else { return true };
+            slice.push(Change {
+                key: number.to_be_bytes().to_vec(),
+                value: Some(Bytes::copy_from_slice(&self.stored[&number].to_le_bytes())),
+            });
+        }
+        self.frozen.is_empty()
+    }
+
+    fn begin(&mut self, last: LogIndex) {
+        self.journal.begun.store(last.0, Ordering::SeqCst);
     }
 
     fn restore(
@@ -242,7 +257,7 @@ impl Node {
         Ok(step.messages.into_iter().map(|(_, message)| message).collect())
     }
 
-    pub(crate) fn save(&mut self, job: CheckpointJob) -> Result<(), HostFailure> {
+    pub(crate) fn save(&mut self, mut job: CheckpointJob) -> Result<(), HostFailure> {
         let result = job.run(&self.machine.kv);
         self.worker.checkpointed(job, result)
     }

@@ -94,6 +94,22 @@ impl<T: ChunkItem> Chunked<T> {
         count
     }
 
+    /// Takes the items of the first chunk out, so that what is saved of it goes with them.
+    pub(crate) fn take_first_chunk(&mut self, removed: impl FnMut(ChunkChange)) -> Vec<T> {
+        let mut left = CHUNK_ITEMS - self.first % CHUNK_ITEMS;
+        let mut taken = Vec::with_capacity(left as usize);
+        let take = |item: &T| {
+            let takes = left > 0;
+            if takes {
+                left -= 1;
+                taken.push(*item);
+            }
+            takes
+        };
+        self.drop_front(take, removed);
+        taken
+    }
+
     /// Drops everything; the numbers of all chunks that may be saved are given to `removed`.
     pub(crate) fn clear(&mut self, mut removed: impl FnMut(ChunkChange)) {
         let next = self.next();

@@ -15,6 +15,7 @@ mod expire;
 mod open;
 mod save;
 mod segment;
+pub(crate) mod unsaved;
 mod writers;
 
 use std::cell::Cell;
@@ -23,10 +24,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use common::{ContainerId, Fence, LogIndex, SegmentId, WallTime, WriterId};
-use replica::{Change, Entry, RestoreError, StateMachine, UnknownOperation};
+use replica::{Entry, RestoreError, Slice, StateMachine, UnknownOperation};
 
 use crate::chunked::ChunkChange;
 use crate::container::segment::Segment;
+use crate::container::unsaved::{Part, Unsaved};
+use crate::container::writers::Writer;
 use crate::metrics::Metrics;
 use crate::operation::Operation;
 use crate::outcome::Outcome;
@@ -60,16 +63,15 @@ pub struct ContainerMachine {
     memory: Memory,
     /// The highest fence seen.
     fence: Fence,
-    fence_dirty: bool,
+    fence_changed: bool,
     segments: BTreeMap<SegmentId, Segment>,
     /// When which writer's next stage of expiry is due, at the earliest.
     due: BTreeSet<(u64, SegmentId, WriterId)>,
     /// Up-time of the newest applied entry.
     up_micros: u64,
-    /// Segments that changed since the last freeze.
-    dirty: Vec<SegmentId>,
-    /// Records that became final since the last freeze.
-    changes: Vec<Change>,
+    unsaved: Unsaved,
+    /// Entries up to this one were in the log before this process began: they are not counted.
+    begun_after: LogIndex,
     /// Segments whose readers are to be woken at the end of the round.
     to_wake: Vec<Arc<SegmentShared>>,
     /// Segments that got a piece of tail in this entry.
@@ -111,12 +113,12 @@ impl ContainerMachine {
             container,
             memory,
             fence: Fence::default(),
-            fence_dirty: false,
+            fence_changed: false,
             segments: BTreeMap::new(),
             due: BTreeSet::new(),
             up_micros: 0,
-            dirty: Vec::new(),
-            changes: Vec::new(),
+            unsaved: Unsaved::default(),
+            begun_after: LogIndex(0),
             to_wake: Vec::new(),
             new_pieces: Vec::new(),
             oldest_live: Cell::new(Oldest::Known(None)),
@@ -220,8 +222,16 @@ impl StateMachine for ContainerMachine {
         outcome.digest()
     }
 
-    fn freeze(&mut self) -> Vec<Change> {
-        self.save()
+    fn freeze(&mut self) {
+        self.freeze_parts();
+    }
+
+    fn copy_frozen(&mut self, slice: &mut Slice) -> bool {
+        self.copy_parts(slice)
+    }
+
+    fn begin(&mut self, last: LogIndex) {
+        self.begun_after = last;
     }
 
     fn restore(
@@ -245,18 +255,55 @@ impl StateMachine for ContainerMachine {
     }
 }
 
-/// Marks of what a change to a segment leaves to be done: saving it and waking its readers.
+/// What a change to a segment leaves to be done: saving it and waking its readers.
 struct Marks<'a> {
-    dirty: &'a mut Vec<SegmentId>,
-    changes: &'a mut Vec<Change>,
+    unsaved: &'a mut Unsaved,
     to_wake: &'a mut Vec<Arc<SegmentShared>>,
 }
 
 impl Marks<'_> {
-    fn changed(&mut self, segment: &mut Segment) {
-        if !segment.dirty {
-            segment.dirty = true;
-            self.dirty.push(segment.identity.segment);
+    /// The segment's record, extents or time points are about to change.
+    fn changes(&mut self, segment: &mut Segment) {
+        if self.unsaved.is_listed(segment.mark) {
+            return;
+        }
+        let part = (segment.identity.segment, None);
+        if self.unsaved.thaw(part) {
+            save::copy_segment(segment, |change| self.unsaved.keep(change));
+        }
+        segment.mark = self.unsaved.list(part);
+    }
+
+    /// The entry of a writer, which is about to change.
+    fn writer<'s>(&mut self, segment: &'s mut Segment, writer: WriterId) -> Option<&'s mut Writer> {
+        let part = (segment.identity.segment, Some(writer));
+        let entry = segment.writers.get_mut(writer)?;
+        if !self.unsaved.is_listed(entry.mark) {
+            self.copy_before(part, Some(entry));
+            entry.mark = self.unsaved.list(part);
+        }
+        Some(entry)
+    }
+
+    fn put_writer(&mut self, segment: &mut Segment, writer: WriterId, mut entry: Writer) {
+        let part = (segment.identity.segment, Some(writer));
+        self.copy_before(part, segment.writers.get(writer));
+        entry.mark = self.unsaved.list(part);
+        segment.writers.insert(writer, entry);
+    }
+
+    fn remove_writer(&mut self, segment: &mut Segment, writer: WriterId) {
+        let part = (segment.identity.segment, Some(writer));
+        self.copy_before(part, segment.writers.get(writer));
+        self.unsaved.list(part);
+        segment.writers.remove(writer);
+    }
+
+    fn copy_before(&mut self, part: Part, entry: Option<&Writer>) {
+        if let (segment, Some(writer)) = part
+            && self.unsaved.thaw(part)
+        {
+            self.unsaved.keep(save::writer_change(segment, writer, entry));
         }
     }
 
@@ -267,11 +314,12 @@ impl Marks<'_> {
         }
     }
 
-    fn chunk(&mut self, segment: SegmentId, part: u8, (chunk, value): ChunkChange) {
-        self.changes.push(Change {
-            key: save::chunk_key(segment, part, chunk),
-            value: value.map(Bytes::from),
-        });
+    fn extents(&mut self, segment: SegmentId, chunk: ChunkChange) {
+        self.unsaved.push(save::extents_change(segment, chunk));
+    }
+
+    fn times(&mut self, segment: SegmentId, level: usize, chunk: ChunkChange) {
+        self.unsaved.push(save::times_change(segment, level, chunk));
     }
 }
 

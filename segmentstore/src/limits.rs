@@ -29,8 +29,8 @@ pub const EXPIRED_SESSION_TTL: Duration = Duration::from_hours(1);
 /// Writers named by one expire operation: bounds the time that its apply takes.
 pub const EXPIRE_WRITERS_MAX: usize = 4_096;
 
-/// The resolution of the time index: no byte at or behind the answer for a time is older than the
-/// time by more than this.
+/// The resolution of the time index for what was stored lately: no byte at or behind the answer for
+/// a time is older than the time by more than this. It becomes coarser with age.
 pub const TIME_INDEX_RESOLUTION: Duration = Duration::from_secs(1);
 
 /// Blocks at least this large keep the memory they were received in; smaller ones are copied, or a

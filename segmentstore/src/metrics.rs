@@ -1,7 +1,7 @@
 //! Counters of the data plane: plain atomics that the server exports.
 //!
-//! What was appended is counted where it is applied, so that replay after a start counts it again:
-//! the counters are totals since the process began to see the log, and rates are what matters.
+//! What was appended is counted where it is applied, and only what came into the log since the
+//! process began: every counter starts at zero with it, and what a start replays is not counted.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,6 +62,17 @@ pub struct StreamCounters {
 }
 
 impl Metrics {
+    pub(crate) fn count_append(&self, stream: &StreamCounters, bytes: u64, events: u32) {
+        self.appended_blocks.add(1);
+        for (all, of_stream, count) in [
+            (&self.appended_bytes, &stream.appended_bytes, bytes),
+            (&self.appended_events, &stream.appended_events, events.into()),
+        ] {
+            all.add(count);
+            of_stream.add(count);
+        }
+    }
+
     pub fn count_refused(&self, reason: Reason) {
         if let Some(counter) = self.refused.get(reason as usize) {
             counter.add(1);

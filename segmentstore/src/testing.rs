@@ -167,7 +167,7 @@ impl Driver {
 
     /// Saves what changed since the last time.
     pub(crate) fn save(&mut self) {
-        for Change { key, value } in self.machine.freeze() {
+        for Change { key, value } in self.machine.freeze_whole() {
             match value {
                 Some(value) => self.saved.insert(key, value),
                 None => self.saved.remove(&key),

@@ -89,7 +89,7 @@ impl World {
     }
 
     fn save(&mut self) {
-        for change in self.machine.freeze() {
+        for change in self.machine.freeze_whole() {
             match change.value {
                 Some(value) => _ = self.saved.insert(change.key, value),
                 None => _ = self.saved.remove(&change.key),

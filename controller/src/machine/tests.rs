@@ -12,7 +12,7 @@ use crate::testing::apply;
 
 /// Applies an operation that must be refused and must change nothing.
 fn refused(machine: &mut ControllerMachine, operation: &Operation) -> Refusal {
-    machine.dirty.clear();
+    machine.unsaved.clear();
     let before = machine.state.clone();
     let refusal = apply(machine, operation).unwrap_err();
     assert_eq!(machine.state, before, "{operation:?} changed the state");

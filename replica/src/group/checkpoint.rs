@@ -9,7 +9,7 @@ use wal::{AppendError, Batch, Truncated};
 use super::Group;
 use crate::error::{Failure, HostFailure};
 use crate::kv::{Applied, Kv, KvError};
-use crate::machine::{Change, StateMachine};
+use crate::machine::{Change, Slice, StateMachine};
 
 /// A group that holds back a log this full is saved before its time.
 const PRESSED_PERMILLE: u64 = 500;
@@ -21,15 +21,29 @@ const PRESSED_INTERVAL: Duration = Duration::from_secs(1);
 pub struct CheckpointJob {
     pub group: GroupId,
     pub applied: Applied,
-    changes: Vec<Change>,
+    slices: Vec<Vec<Change>>,
 }
 
 impl CheckpointJob {
-    /// Writes and flushes; blocks on the disk.
-    pub fn run(&self, kv: &dyn Kv) -> Result<(), KvError> {
-        kv.write(self.group, self.applied, &self.changes)?;
-        kv.flush()
+    /// Writes and flushes; blocks on the disk. After a success the changes are gone, so that it is
+    /// not the worker who frees them; what failed can be run again.
+    pub fn run(&mut self, kv: &dyn Kv) -> Result<(), KvError> {
+        let changes: Vec<Change> = std::mem::take(&mut self.slices).into_iter().flatten().collect();
+        let result = kv.write(self.group, self.applied, &changes).and_then(|()| kv.flush());
+        if result.is_err() {
+            self.slices.push(changes);
+        }
+        result
     }
+}
+
+/// How far a checkpoint has come that may be due.
+#[derive(Debug)]
+pub(crate) enum Frozen {
+    NotDue,
+    /// A slice was copied, and there is more.
+    More,
+    Whole(CheckpointJob),
 }
 
 /// How far the state is saved.
@@ -39,6 +53,8 @@ pub(super) struct Saved {
     pub(super) flushed: LogIndex,
     pub(super) oldest_live: Option<LogIndex>,
     frozen_at: MonotonicTime,
+    /// The frozen set while it is being copied.
+    freezing: Option<CheckpointJob>,
     running: bool,
     /// For space on the disk.
     pub(super) waits: bool,
@@ -67,21 +83,39 @@ impl<M: StateMachine> Group<M> {
         unsaved.since.map(|since| since.plus(self.settings.checkpoint_interval))
     }
 
-    pub(super) fn freeze(&mut self, now: MonotonicTime, force: bool) -> Option<CheckpointJob> {
-        let due = self.next_checkpoint().is_some_and(|due| due <= now);
-        let forced = force && !self.saved.running && self.applier.unsaved.operations > 0;
-        if !due && !forced {
-            return None;
+    pub(super) fn is_copying(&self) -> bool {
+        self.saved.freezing.is_some()
+    }
+
+    /// Begins a checkpoint where one is due, and copies one slice of what is frozen.
+    pub(super) fn freeze(&mut self, now: MonotonicTime, force: bool) -> Frozen {
+        if !self.is_copying() {
+            let due = self.next_checkpoint().is_some_and(|due| due <= now);
+            let forced = force && !self.saved.running && self.applier.unsaved.operations > 0;
+            if !due && !forced {
+                return Frozen::NotDue;
+            }
+            self.begin_freeze(now);
         }
+        let mut slice = Slice::default();
+        let all = self.applier.machine.copy_frozen(&mut slice);
+        let Some(mut job) = self.saved.freezing.take() else { return Frozen::NotDue };
+        job.slices.push(slice.into_changes());
+        if all {
+            return Frozen::Whole(job);
+        }
+        self.saved.freezing = Some(job);
+        Frozen::More
+    }
+
+    fn begin_freeze(&mut self, now: MonotonicTime) {
         self.applier.unsaved = Default::default();
         self.saved.frozen_at = now;
         self.saved.running = true;
         self.saved.pressed = false;
-        Some(CheckpointJob {
-            group: self.id,
-            applied: self.applier.applied,
-            changes: self.applier.machine.freeze(),
-        })
+        self.applier.machine.freeze();
+        let (group, applied) = (self.id, self.applier.applied);
+        self.saved.freezing = Some(CheckpointJob { group, applied, slices: Vec::new() });
     }
 
     pub(super) fn saved(&mut self, job: &CheckpointJob) {

@@ -77,6 +77,7 @@ impl Starting<'_> {
             return Ok(Opened::quarantined(&shared, reason));
         }
         let mut applier = self.restore(machine, saved)?;
+        applier.machine.begin(found.last);
         let commit = found.hard_state.commit.max(applier.applied.index);
         if commit > found.last {
             let (group, last) = (self.spec.group, found.last);

@@ -1,4 +1,4 @@
-//! Checkpoints one at a time: they are background work.
+//! Checkpoints one at a time, and one slice of its state a step: they are background work.
 //!
 //! One that finds the disk full is kept and tried again. Nothing hangs on it but how soon the log
 //! can be truncated; the node goes on for as long as the log has room. A stop tries once more and
@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use common::MonotonicTime;
 
-use super::{Step, Worker};
+use super::{Slot, Step, Worker};
 use crate::error::HostFailure;
-use crate::group::CheckpointJob;
+use crate::group::{CheckpointJob, Frozen, Member};
 use crate::kv::KvError;
 
 /// How long to wait for space at first; each time twice as long.
@@ -58,21 +58,30 @@ impl Saving {
 }
 
 impl Worker {
-    /// Hands out the checkpoint that is due, if none is on its way.
+    /// Hands out the checkpoint that is due, if none is on its way, once all of it is copied.
     pub(super) fn save(&mut self, now: MonotonicTime, step: &mut Step) -> Result<(), HostFailure> {
         if let Some(job) = self.saving.take_due(now) {
             step.checkpoint = Some(job);
             return Ok(());
         }
+        if !matches!(self.saving, Saving::Idle) {
+            return Ok(());
+        }
         let force = self.stopping && self.is_settled();
-        for slot in &mut self.members {
-            if !matches!(self.saving, Saving::Idle) {
-                break;
-            }
-            let frozen = slot.guard(|member| Ok(member.checkpoint(now, force)))?;
-            if let Some(job) = frozen.flatten() {
-                self.saving = Saving::Running(None);
-                step.checkpoint = Some(job);
+        let is_freezing = |slot: &Slot| slot.member.as_deref().is_some_and(Member::is_freezing);
+        let first = self.members.iter().position(is_freezing).unwrap_or(0);
+        for slot in &mut self.members[first..] {
+            match slot.guard(|member| Ok(member.checkpoint(now, force)))? {
+                None | Some(Frozen::NotDue) => {}
+                Some(Frozen::More) => {
+                    step.more = true;
+                    break;
+                }
+                Some(Frozen::Whole(job)) => {
+                    self.saving = Saving::Running(None);
+                    step.checkpoint = Some(job);
+                    break;
+                }
             }
         }
         Ok(())

@@ -6,6 +6,7 @@ use crate::{HostFailure, ProposeError};
 
 mod cluster;
 mod crash;
+mod freezing;
 mod full;
 mod planted;
 mod raft_behaviour;

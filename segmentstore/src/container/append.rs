@@ -18,7 +18,7 @@ use common::Offset;
 
 use super::segment::Segment;
 use super::writers::WriterState;
-use super::{At, ContainerMachine, Marks, Oldest, save};
+use super::{At, ContainerMachine, Marks, Oldest};
 use crate::operation::Append;
 use crate::outcome::{Outcome, Refusal};
 
@@ -37,28 +37,26 @@ impl ContainerMachine {
         let Some(segment) = self.segments.get_mut(&append.segment) else {
             return Refusal::SegmentNotFound { segment: append.segment }.into();
         };
-        let mut marks = Marks {
-            dirty: &mut self.dirty,
-            changes: &mut self.changes,
-            to_wake: &mut self.to_wake,
-        };
+        let mut marks = Marks { unsaved: &mut self.unsaved, to_wake: &mut self.to_wake };
         let verdict = judge(segment, append);
         let used = at.entry.stamp.up_micros;
         match verdict {
             Verdict::Refuse(refusal) => refusal.into(),
             Verdict::Break(refusal) => {
-                marks.changed(segment);
-                let writer = segment.writers.change(append.writer);
+                marks.changes(segment);
+                let writer = marks.writer(segment, append.writer);
                 writer.expect("a judged writer has an entry").state = WriterState::Broken;
                 refusal.into()
             }
             Verdict::Duplicate => {
-                marks.changed(segment);
-                let writer = segment.writers.change(append.writer);
+                marks.changes(segment);
+                let writer = marks.writer(segment, append.writer);
                 let writer = writer.expect("a judged writer has an entry");
                 writer.used_micros = writer.used_micros.max(used);
                 let last_number = writer.last;
-                self.memory.metrics.duplicate_blocks.add(1);
+                if at.entry.index > self.begun_after {
+                    self.memory.metrics.duplicate_blocks.add(1);
+                }
                 Outcome::Duplicate { last_number, length: segment.record.length }
             }
             Verdict::Store => {
@@ -68,9 +66,10 @@ impl ContainerMachine {
                 }
                 let bytes = at.payload_end - at.payload_start;
                 self.memory.tail.grow(bytes);
-                self.memory.metrics.appended_bytes.add(bytes as u64);
-                self.memory.metrics.appended_events.add(append.events.into());
-                self.memory.metrics.appended_blocks.add(1);
+                if at.entry.index > self.begun_after {
+                    let counters = &segment.shared.counters;
+                    self.memory.metrics.count_append(counters, bytes as u64, append.events);
+                }
                 if self.oldest_live.get() == Oldest::Known(None) && bytes > 0 {
                     self.oldest_live.set(Oldest::Known(Some(at.entry.index)));
                 }
@@ -125,12 +124,12 @@ fn judge(segment: &Segment, append: &Append) -> Verdict {
 /// Adds the block's bytes to the segment; whether they began a new piece of its tail.
 fn store(segment: &mut Segment, append: &Append, at: At<'_>, marks: &mut Marks<'_>) -> bool {
     let (id, offset, stamp) = (append.segment, segment.record.length, at.entry.stamp);
-    let writer = segment.writers.change(append.writer).expect("a judged writer has an entry");
+    marks.changes(segment);
+    let writer = marks.writer(segment, append.writer).expect("a judged writer has an entry");
     writer.last = append.last;
     writer.used_micros = writer.used_micros.max(stamp.up_micros);
     let bytes = (at.payload_end - at.payload_start) as u32;
     if bytes == 0 {
-        marks.changed(segment);
         return false;
     }
     let (new_piece, extents) = segment.shared.lock().append(
@@ -141,14 +140,9 @@ fn store(segment: &mut Segment, append: &Append, at: At<'_>, marks: &mut Marks<'
     );
     segment.record.length = Offset(offset.0 + u64::from(bytes));
     if let Some(chunk) = extents {
-        marks.chunk(id, save::EXTENTS, chunk);
+        marks.extents(id, chunk);
     }
-    if let Some(chunk) = segment.times.note(offset, stamp.wall) {
-        marks.chunk(id, save::TIMES, chunk);
-    }
-    segment.shared.counters.appended_bytes.add(bytes.into());
-    segment.shared.counters.appended_events.add(append.events.into());
-    marks.changed(segment);
+    segment.times.note(offset, stamp.wall, |level, chunk| marks.times(id, level, chunk));
     marks.wake(segment);
     new_piece
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use common::Offset;
 
 use super::segment::{Record, Segment};
-use super::{ContainerMachine, Marks, Oldest, save};
+use super::unsaved::UNCHANGED;
+use super::{ContainerMachine, Marks, Oldest};
 use crate::container::writers::WriterTable;
 use crate::identity::{AttributeUpdate, CommandId, Expected, SegmentIdentity, Successor};
 use crate::limits::ATTRIBUTES_MAX;
@@ -25,7 +26,7 @@ impl ContainerMachine {
         }
         if id.fence > self.fence {
             self.fence = id.fence;
-            self.fence_dirty = true;
+            self.fence_changed = true;
         }
         let target = command.segment();
         let done = match command {
@@ -33,7 +34,11 @@ impl ContainerMachine {
             Command::Forget { segment } => return self.forget(segment),
             other => self.change(id, other),
         }?;
-        if let Some(segment) = self.segments.get_mut(&target) {
+        if let Some(segment) = self.segments.get_mut(&target)
+            && segment.record.command != Some(id)
+        {
+            let mut marks = Marks { unsaved: &mut self.unsaved, to_wake: &mut self.to_wake };
+            marks.changes(segment);
             segment.record.command = Some(id);
         }
         Ok(done)
@@ -72,15 +77,16 @@ impl ContainerMachine {
             times: TimeIndex::default(),
             writers: WriterTable::default(),
             shared,
-            dirty: false,
+            mark: UNCHANGED,
             to_wake: false,
         }
     }
 
     fn insert(&mut self, mut segment: Segment) {
         let id = segment.identity.segment;
-        segment.dirty = true;
-        self.dirty.push(id);
+        // One of that name may have been forgotten since the freeze.
+        self.copy_all_of(id);
+        segment.mark = self.unsaved.list((id, None));
         self.segments.insert(id, segment);
     }
 
@@ -95,16 +101,12 @@ impl ContainerMachine {
                 _ => Err(not_found),
             };
         };
-        let mut marks = Marks {
-            dirty: &mut self.dirty,
-            changes: &mut self.changes,
-            to_wake: &mut self.to_wake,
-        };
+        let mut marks = Marks { unsaved: &mut self.unsaved, to_wake: &mut self.to_wake };
         let again = id.is_retry_of(segment.record.command);
         if segment.record.deleted && !matches!(command, Command::Delete { .. }) {
             return Err(not_found);
         }
-        marks.changed(segment);
+        marks.changes(segment);
         match command {
             Command::Seal { successors, .. } => seal(segment, successors, &mut marks),
             Command::Truncate { offset, .. } => {
@@ -136,11 +138,13 @@ impl ContainerMachine {
         if !tombstone.record.deleted {
             return Err(Refusal::NotDeleted { segment });
         }
-        let mut tombstone = self.segments.remove(&segment).expect("it was found just now");
+        self.copy_all_of(segment);
+        let tombstone = self.segments.remove(&segment).expect("it was found just now");
+        self.unsaved.list((segment, None));
         for (writer, entry) in tombstone.writers.iter() {
             self.due.remove(&(entry.queued_micros, segment, writer));
+            self.unsaved.list((segment, Some(writer)));
         }
-        self.changes.extend(save::removal(&mut tombstone));
         self.memory.metrics.forget_idle_streams();
         Ok(Done::Forgotten)
     }
@@ -175,8 +179,8 @@ fn truncate(segment: &mut Segment, offset: Offset, marks: &mut Marks<'_>) -> Res
     let id = segment.identity.segment;
     segment.record.start = offset;
     let shared = segment.shared.clone();
-    shared.lock().truncate(offset, |chunk| marks.chunk(id, save::EXTENTS, chunk));
-    segment.times.truncate(offset, |chunk| marks.chunk(id, save::TIMES, chunk));
+    shared.lock().truncate(offset, |chunk| marks.extents(id, chunk));
+    segment.times.truncate(offset, |level, chunk| marks.times(id, level, chunk));
     marks.wake(segment);
     Ok(())
 }
@@ -191,8 +195,8 @@ fn delete(segment: &mut Segment, marks: &mut Marks<'_>) {
     segment.record.start = segment.record.length;
     segment.record.attributes.clear();
     let shared = segment.shared.clone();
-    shared.lock().delete(|chunk| marks.chunk(id, save::EXTENTS, chunk));
-    segment.times.points.clear(|chunk| marks.chunk(id, save::TIMES, chunk));
+    shared.lock().delete(|chunk| marks.extents(id, chunk));
+    segment.times.clear(|level, chunk| marks.times(id, level, chunk));
     marks.wake(segment);
 }
 

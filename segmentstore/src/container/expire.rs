@@ -38,22 +38,18 @@ impl ContainerMachine {
         let Some(known) = segment.writers.get(writer).copied() else { return };
         let is_due = known.due_micros() <= self.up_micros;
         if !is_due {
-            if let Some(entry) = segment.writers.change_unsaved(writer) {
+            if let Some(entry) = segment.writers.get_mut(writer) {
                 schedule(&mut self.due, id, writer, Some(known), entry);
             }
             return;
         }
-        let mut marks = Marks {
-            dirty: &mut self.dirty,
-            changes: &mut self.changes,
-            to_wake: &mut self.to_wake,
-        };
-        marks.changed(segment);
+        let mut marks = Marks { unsaved: &mut self.unsaved, to_wake: &mut self.to_wake };
+        marks.changes(segment);
         if known.is_expired() {
             self.due.remove(&(known.queued_micros, id, writer));
-            segment.writers.remove(writer);
+            marks.remove_writer(segment, writer);
             expired.removed += 1;
-        } else if let Some(entry) = segment.writers.change(writer) {
+        } else if let Some(entry) = marks.writer(segment, writer) {
             entry.state = WriterState::Expired;
             entry.last = EventNumber::NONE;
             entry.used_micros = self.up_micros;

@@ -51,14 +51,10 @@ impl ContainerMachine {
             entry.last = remembered.last;
             entry.state = WriterState::Open;
         }
-        let mut marks = Marks {
-            dirty: &mut self.dirty,
-            changes: &mut self.changes,
-            to_wake: &mut self.to_wake,
-        };
-        marks.changed(segment);
+        let mut marks = Marks { unsaved: &mut self.unsaved, to_wake: &mut self.to_wake };
+        marks.changes(segment);
         super::expire::schedule(&mut self.due, asked.segment, open.writer, known, &mut entry);
-        segment.writers.insert(open.writer, entry);
+        marks.put_writer(segment, open.writer, entry);
         Ok(opened(segment, &entry))
     }
 }

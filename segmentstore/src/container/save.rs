@@ -7,28 +7,33 @@
 //! 01 segment 16 01 chunk u64 big-endian        extents (see `chunked`)
 //! 01 segment 16 02 chunk u64 big-endian        time points (see `chunked`)
 //! 01 segment 16 03 writer 16 big-endian        writer (see `writers`)
+//! 01 segment 16 04 level u8 chunk u64 big-endian
+//!                                              time points of a level above 0 (see `time_index`)
 //! ```
 //!
-//! Keys sort so that a segment comes before its parts. The work of a freeze follows what changed,
-//! not what is there: full chunks were encoded when they became full.
+//! Keys sort so that a segment comes before its parts. What is copied follows what changed, not
+//! what is there: full chunks were encoded when they became full. See `unsaved` for when.
 
 use bytes::{BufMut, Bytes};
 use common::{Fence, Incarnation, SegmentId, Term, WriterId};
-use replica::{Change, RestoreError};
+use replica::{Change, RestoreError, Slice};
 
 use super::expire::schedule;
 use super::segment::Segment;
+use super::unsaved::Part;
 use super::writers::Writer;
 use super::{ContainerMachine, Oldest};
+use crate::chunked::ChunkChange;
 use crate::codec::{CodecError, Fields, written};
 use crate::shared::{Bounds, ReadState};
 
 const CONTAINER_KEY: [u8; 1] = [0];
 const SEGMENT_PREFIX: u8 = 1;
 const RECORD: u8 = 0;
-pub(super) const EXTENTS: u8 = 1;
-pub(super) const TIMES: u8 = 2;
+const EXTENTS: u8 = 1;
+const TIMES: u8 = 2;
 const WRITERS: u8 = 3;
+const OLDER_TIMES: u8 = 4;
 const VERSION: u8 = 1;
 
 fn key(segment: SegmentId, part: u8, rest: &[u8]) -> Vec<u8> {
@@ -40,42 +45,90 @@ fn key(segment: SegmentId, part: u8, rest: &[u8]) -> Vec<u8> {
     key
 }
 
-pub(super) fn chunk_key(segment: SegmentId, part: u8, chunk: u64) -> Vec<u8> {
-    key(segment, part, &chunk.to_be_bytes())
-}
-
 fn writer_key(segment: SegmentId, writer: WriterId) -> Vec<u8> {
     key(segment, WRITERS, &writer.0.to_be_bytes())
 }
 
-/// What removes a tombstone from the saved state.
-pub(super) fn removal(tombstone: &mut Segment) -> Vec<Change> {
-    let id = tombstone.identity.segment;
-    // Removed writers that were not saved yet, first.
-    let mut keys = Vec::new();
-    tombstone.writers.save(|writer, _| keys.push(writer_key(id, writer)));
-    keys.extend(tombstone.writers.iter().map(|(writer, _)| writer_key(id, writer)));
-    keys.push(key(id, RECORD, &[]));
-    keys.into_iter().map(|key| Change { key, value: None }).collect()
+pub(super) fn writer_change(
+    segment: SegmentId,
+    writer: WriterId,
+    entry: Option<&Writer>,
+) -> Change {
+    Change { key: writer_key(segment, writer), value: entry.map(Writer::encode) }
+}
+
+pub(super) fn extents_change(segment: SegmentId, (chunk, value): ChunkChange) -> Change {
+    let key = key(segment, EXTENTS, &chunk.to_be_bytes());
+    Change { key, value: value.map(Bytes::from) }
+}
+
+/// Level 0 has had a part of its own before there were others.
+pub(super) fn times_change(
+    segment: SegmentId,
+    level: usize,
+    (chunk, value): ChunkChange,
+) -> Change {
+    let value = value.map(Bytes::from);
+    if level == 0 {
+        return Change { key: key(segment, TIMES, &chunk.to_be_bytes()), value };
+    }
+    let mut place = [0; 9];
+    place[0] = level as u8;
+    place[1..].copy_from_slice(&chunk.to_be_bytes());
+    Change { key: key(segment, OLDER_TIMES, &place), value }
+}
+
+/// Copies a segment's own record and what is not full of its chunks.
+pub(super) fn copy_segment(segment: &mut Segment, mut copied: impl FnMut(Change)) {
+    let id = segment.identity.segment;
+    copied(Change { key: key(id, RECORD, &[]), value: Some(segment.encode()) });
+    if let Some(chunk) = segment.shared.lock().extents.save() {
+        copied(extents_change(id, chunk));
+    }
+    segment.times.save(|level, chunk| copied(times_change(id, level, chunk)));
 }
 
 impl ContainerMachine {
-    pub(super) fn save(&mut self) -> Vec<Change> {
-        let mut changes = std::mem::take(&mut self.changes);
-        if std::mem::take(&mut self.fence_dirty) {
+    pub(super) fn freeze_parts(&mut self) {
+        self.unsaved.freeze();
+        if std::mem::take(&mut self.fence_changed) {
             let value = written(11, |out| {
                 out.put_u8(VERSION);
                 out.put_u16_le(self.fence.incarnation.0);
                 out.put_u64_le(self.fence.term.0);
             });
-            changes.push(Change { key: CONTAINER_KEY.to_vec(), value: Some(value) });
+            self.unsaved.keep(Change { key: CONTAINER_KEY.to_vec(), value: Some(value) });
         }
-        for id in std::mem::take(&mut self.dirty) {
-            if let Some(segment) = self.segments.get_mut(&id).filter(|segment| segment.dirty) {
-                save_segment(segment, &mut changes);
+    }
+
+    pub(super) fn copy_parts(&mut self, slice: &mut Slice) -> bool {
+        while let Some(part) = self.unsaved.next_frozen(slice) {
+            self.copy_part(part, |change| slice.push(change));
+        }
+        self.unsaved.is_copied()
+    }
+
+    /// Copies what still waits of a segment that is about to go.
+    pub(super) fn copy_all_of(&mut self, segment: SegmentId) {
+        while let Some(part) = self.unsaved.frozen_part_of(segment) {
+            if self.unsaved.thaw(part) {
+                let mut copies = Vec::new();
+                self.copy_part(part, |change| copies.push(change));
+                copies.into_iter().for_each(|change| self.unsaved.keep(change));
             }
         }
-        changes
+    }
+
+    /// A part that is gone is removed from the saved state.
+    fn copy_part(&mut self, (id, writer): Part, mut copied: impl FnMut(Change)) {
+        match (self.segments.get_mut(&id), writer) {
+            (Some(segment), None) => copy_segment(segment, copied),
+            (None, None) => copied(Change { key: key(id, RECORD, &[]), value: None }),
+            (segment, Some(writer)) => {
+                let entry = segment.and_then(|segment| segment.writers.get(writer));
+                copied(writer_change(id, writer, entry));
+            }
+        }
     }
 
     pub(super) fn load(
@@ -91,7 +144,7 @@ impl ContainerMachine {
         for segment in self.segments.values_mut() {
             let (start, length) = (segment.record.start, segment.record.length);
             segment.shared.lock().truncate(start, |_| {});
-            segment.times.truncate(start, |_| {});
+            segment.times.truncate(start, |_, _| {});
             let end = segment.shared.lock().extents.last().map_or(start, |last| last.end());
             if end != length {
                 let id = segment.identity.segment;
@@ -122,14 +175,15 @@ impl ContainerMachine {
         let segment = self.segments.get_mut(&id).ok_or(missing)?;
         match part {
             EXTENTS => segment.shared.lock().extents.restore(value),
-            TIMES => segment.times.points.restore(value),
+            TIMES => segment.times.restore(0, value),
+            OLDER_TIMES => segment.times.restore(fields.u8("level")?, value),
             WRITERS => {
                 let bytes = fields.bytes(16, "writer")?;
                 let bytes = bytes.try_into().map_err(|_| CodecError::Short { field: "writer" })?;
                 let writer = WriterId(u128::from_be_bytes(bytes));
                 let mut entry = Writer::decode(value)?;
                 schedule(&mut self.due, id, writer, None, &mut entry);
-                segment.writers.restore(writer, entry);
+                segment.writers.insert(writer, entry);
                 Ok(())
             }
             other => Err(CodecError::Kind(other)),
@@ -167,19 +221,4 @@ impl ContainerMachine {
         self.segments.insert(id, segment);
         Ok(())
     }
-}
-
-fn save_segment(segment: &mut Segment, changes: &mut Vec<Change>) {
-    let id = segment.identity.segment;
-    segment.dirty = false;
-    changes.push(Change { key: key(id, RECORD, &[]), value: Some(segment.encode()) });
-    let extents = segment.shared.lock().extents.save();
-    for (part, chunk) in [(EXTENTS, extents), (TIMES, segment.times.points.save())] {
-        if let Some((chunk, value)) = chunk {
-            changes.push(Change { key: chunk_key(id, part, chunk), value: value.map(Bytes::from) });
-        }
-    }
-    segment
-        .writers
-        .save(|writer, value| changes.push(Change { key: writer_key(id, writer), value }));
 }

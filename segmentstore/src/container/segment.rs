@@ -8,6 +8,7 @@ use common::Offset;
 use common::limits::NAME_BYTES_MAX;
 
 use crate::codec::{CodecError, Fields, PutFields, written};
+use crate::container::unsaved::Generation;
 use crate::container::writers::WriterTable;
 use crate::identity::{CommandId, SegmentIdentity, Successor};
 use crate::limits::{ATTRIBUTE_VALUE_BYTES_MAX, ATTRIBUTES_MAX};
@@ -23,8 +24,8 @@ pub(crate) struct Segment {
     pub(crate) writers: WriterTable,
     /// Start, length and seal stand in `record`, too: readers see them here.
     pub(crate) shared: Arc<SegmentShared>,
-    /// In the machine's list of changed segments.
-    pub(crate) dirty: bool,
+    /// When it was listed as changed.
+    pub(crate) mark: Generation,
     /// In the machine's list of segments whose readers are to be woken.
     pub(crate) to_wake: bool,
 }

@@ -1,5 +1,7 @@
 mod commands;
+mod counted;
 mod expiry;
+mod frozen;
 mod model;
 mod order;
 mod saved;

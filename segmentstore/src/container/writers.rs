@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes};
 use common::{EventNumber, WriterId, WriterSession};
 
+use super::unsaved::{Generation, UNCHANGED};
 use crate::codec::{CodecError, Fields, PutFields, written};
 use crate::limits::{ANONYMOUS_WRITER_TTL, EXPIRED_SESSION_TTL, NAMED_WRITER_TTL};
 
@@ -21,8 +22,8 @@ pub(crate) struct Writer {
     pub(crate) state: WriterState,
     /// Where the entry stands in the queue of expiries; not later than it is due.
     pub(crate) queued_micros: u64,
-    /// Changed since the last save.
-    dirty: bool,
+    /// When it was listed as changed.
+    pub(crate) mark: Generation,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,13 +40,12 @@ pub(crate) enum WriterState {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WriterTable {
     writers: BTreeMap<WriterId, Writer>,
-    dirty: Vec<WriterId>,
 }
 
 impl Writer {
     pub(crate) fn new(session: WriterSession, named: bool, used_micros: u64) -> Self {
         let (last, state) = (EventNumber::NONE, WriterState::Open);
-        Self { session, last, used_micros, named, state, queued_micros: 0, dirty: false }
+        Self { session, last, used_micros, named, state, queued_micros: 0, mark: UNCHANGED }
     }
 
     /// The up-time at which the entry's next stage of expiry is due.
@@ -98,7 +98,7 @@ impl Writer {
                 }
             },
             queued_micros: 0,
-            dirty: false,
+            mark: UNCHANGED,
         };
         fields.end()?;
         Ok(writer)
@@ -116,51 +116,19 @@ impl WriterTable {
         self.writers.get(&writer)
     }
 
-    /// The entry of a writer, about to be changed.
-    pub(crate) fn change(&mut self, writer: WriterId) -> Option<&mut Writer> {
-        let entry = self.writers.get_mut(&writer)?;
-        if !entry.dirty {
-            entry.dirty = true;
-            self.dirty.push(writer);
-        }
-        Some(entry)
-    }
-
-    /// The entry of a writer, to be changed in what is not saved.
-    pub(crate) fn change_unsaved(&mut self, writer: WriterId) -> Option<&mut Writer> {
+    pub(crate) fn get_mut(&mut self, writer: WriterId) -> Option<&mut Writer> {
         self.writers.get_mut(&writer)
     }
 
     pub(crate) fn insert(&mut self, writer: WriterId, entry: Writer) {
-        let before = self.writers.insert(writer, Writer { dirty: true, ..entry });
-        if !before.is_some_and(|before| before.dirty) {
-            self.dirty.push(writer);
-        }
+        self.writers.insert(writer, entry);
     }
 
     pub(crate) fn remove(&mut self, writer: WriterId) {
-        if self.writers.remove(&writer).is_some_and(|entry| !entry.dirty) {
-            self.dirty.push(writer);
-        }
-    }
-
-    /// Puts a saved entry back.
-    pub(crate) fn restore(&mut self, writer: WriterId, entry: Writer) {
-        self.writers.insert(writer, entry);
+        self.writers.remove(&writer);
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (WriterId, &Writer)> {
         self.writers.iter().map(|(writer, entry)| (*writer, entry))
-    }
-
-    /// The entries that changed since the last call; `None` for removed ones.
-    pub(crate) fn save(&mut self, mut saved: impl FnMut(WriterId, Option<Bytes>)) {
-        for writer in std::mem::take(&mut self.dirty) {
-            let value = self.writers.get_mut(&writer).map(|entry| {
-                entry.dirty = false;
-                entry.encode()
-            });
-            saved(writer, value);
-        }
     }
 }

@@ -150,7 +150,7 @@ impl Node {
 
     /// Saves the frozen state.
     pub(super) fn perform_checkpoint(&mut self) -> Result<(), Failure> {
-        let Some(job) = self.checkpoint.take() else { return Ok(()) };
+        let Some(mut job) = self.checkpoint.take() else { return Ok(()) };
         let result = job.run(&self.machine.kv);
         self.worker.checkpointed(job, result).map_err(|failure| failure.to_string())
     }

@@ -30,7 +30,7 @@ fn a_stream_of_100_000_segments_lives_through_its_whole_life() {
     run_jobs(&mut machine, &stores);
 
     // The job is over: of it, only that it is gone is saved.
-    let saved = machine.freeze().into_iter();
+    let saved = machine.freeze_whole().into_iter();
     let saved = saved.filter_map(|change| Some((Bytes::from(change.key), change.value?)));
     let mut restored = ControllerMachine::new();
     restored.restore(&mut saved.collect::<Vec<_>>().into_iter()).unwrap();

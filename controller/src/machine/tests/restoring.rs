@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use common::{Offset, WallTime};
 use proptest::prelude::*;
-use replica::StateMachine;
+use replica::{Change, Slice, StateMachine};
 
 use crate::jobs::pending_steps;
 use crate::machine::ControllerMachine;
@@ -90,7 +90,11 @@ fn operation(machine: &ControllerMachine, wanted: &Move) -> Option<Operation> {
 }
 
 fn save(machine: &mut ControllerMachine, saved: &mut BTreeMap<Vec<u8>, Bytes>) {
-    for change in machine.freeze() {
+    put(saved, machine.freeze_whole());
+}
+
+fn put(saved: &mut BTreeMap<Vec<u8>, Bytes>, changes: Vec<Change>) {
+    for change in changes {
         match change.value {
             Some(value) => _ = saved.insert(change.key, value),
             None => assert!(saved.remove(&change.key).is_some() || change.key[0] != b'c'),
@@ -150,14 +154,41 @@ proptest! {
 #[test]
 fn a_freeze_holds_what_changed_since_the_last_one_and_nothing_else() {
     let mut machine = crate::testing::machine();
-    assert_eq!(machine.freeze().len(), 1 + 1 + 4);
-    assert!(machine.freeze().is_empty());
+    assert_eq!(machine.freeze_whole().len(), 1 + 1 + 4);
+    assert!(machine.freeze_whole().is_empty());
     machine.apply_operation(&crate::testing::create("demo/hello", 2), WallTime(1)).unwrap();
     // Counters, scope, stream, epoch, two segments, job.
-    assert_eq!(machine.freeze().len(), 7);
+    assert_eq!(machine.freeze_whole().len(), 7);
     let known = crate::testing::create("demo/hello", 2);
     machine.apply_operation(&known, WallTime(1)).unwrap();
-    assert!(machine.freeze().is_empty());
+    assert!(machine.freeze_whole().is_empty());
+}
+
+#[test]
+fn a_large_frozen_set_is_copied_in_slices_that_later_operations_do_not_reach_into() {
+    let mut machine = crate::testing::machine();
+    let segments = 3 * Slice::CHANGES_MAX as u32;
+    machine.apply_operation(&crate::testing::create("demo/hello", segments), WallTime(1)).unwrap();
+    machine.freeze();
+    let then = machine.state().clone();
+    let mut saved = BTreeMap::new();
+    let mut slices = 0;
+    loop {
+        let mut slice = Slice::default();
+        let all = machine.copy_frozen(&mut slice);
+        assert!(slice.changes().len() <= Slice::CHANGES_MAX);
+        slices += 1;
+        put(&mut saved, slice.changes().to_vec());
+        if all {
+            break;
+        }
+        let other = crate::testing::create(&format!("demo/s{slices}"), 2);
+        machine.apply_operation(&other, WallTime(2)).unwrap();
+    }
+    assert!(slices > 3);
+    assert_eq!(restored(&saved).state(), &then);
+    put(&mut saved, machine.freeze_whole());
+    assert_eq!(restored(&saved).state(), machine.state());
 }
 
 #[test]

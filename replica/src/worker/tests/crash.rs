@@ -70,7 +70,7 @@ fn the_saved_state_may_be_ahead_of_the_stored_commit() {
         node.store(number);
     });
     node.machine.clock.advance(machine.settings.checkpoint_interval);
-    let job = node.step().unwrap().checkpoint.unwrap();
+    let mut job = node.step().unwrap().checkpoint.unwrap();
     job.run(&machine.kv).unwrap();
     let applied = job.applied.index;
     drop(node);
@@ -164,7 +164,7 @@ fn state_older_than_the_log_is_refused() {
     node.store(1);
     node.machine.clock.advance(machine.settings.checkpoint_interval);
     let mut step = node.step().unwrap();
-    let first = step.checkpoint.take().unwrap();
+    let mut first = step.checkpoint.take().unwrap();
     node.perform(step).unwrap();
     node.save(first.clone()).unwrap();
     node.store(2);

@@ -1,12 +1,15 @@
 //! The saved state keeps its bytes.
 
+use common::{Offset, WallTime};
 use replica::StateMachine;
 
 use crate::container::{ContainerMachine, Memory};
 use crate::identity::{AttributeUpdate, Expected};
 use crate::operation::Command;
 use crate::settings::Settings;
-use crate::testing::{CONTAINER, Driver, append, command, open, segment, session, successor};
+use crate::testing::{
+    CONTAINER, Driver, SECOND, append, command, open, segment, session, successor,
+};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -68,12 +71,38 @@ fn every_record_keeps_its_golden_bytes() {
 }
 
 #[test]
+fn older_time_points_keep_their_golden_bytes() {
+    let mut driver = Driver::with_segment();
+    driver.open(open(1, 1, session(1, 1), false)).unwrap();
+    for number in 0..192 {
+        driver.wall = number * SECOND;
+        driver.append(append(1, 1, session(1, 1), (number, number + 1)), b"event");
+    }
+    driver.save();
+    let key = "010001000000000007000000000000000104010000000000000000";
+    let saved = driver.saved.iter().find(|(found, _)| hex(found) == key);
+    let value = hex(saved.expect("the first chunk of level 1").1);
+    // 32 points, of two of level 0 each: offset, first stamp, last stamp.
+    assert!(
+        value.starts_with(
+            "01000000000000000020000000\
+         0000000000000000000000000000000040420f0000000000\
+         0a0000000000000080841e0000000000c0c62d0000000000"
+        ),
+        "{value}"
+    );
+    assert_eq!(value.len(), 2 * (1 + 8 + 4 + 32 * 24));
+    assert_eq!(driver.restored().find_offset(segment(1), WallTime(SECOND)), Some(Offset(0)));
+}
+
+#[test]
 fn only_what_changed_is_saved_again() {
     let mut driver = sample();
     driver.save();
-    assert!(driver.machine.freeze().is_empty());
+    assert!(driver.machine.freeze_whole().is_empty());
     driver.open(open(1, 7, session(1, 1), false)).unwrap();
-    let keys: Vec<_> = driver.machine.freeze().iter().map(|change| change.key.len()).collect();
+    let keys: Vec<_> =
+        driver.machine.freeze_whole().iter().map(|change| change.key.len()).collect();
     assert_eq!(keys, [18, 34], "the segment's record and one writer");
 }
 

@@ -193,6 +193,13 @@ impl ContainerMachine {
     }
 }
 
+/// The group was quarantined, or the node ends.
+impl Drop for ContainerMachine {
+    fn drop(&mut self) {
+        self.segments.values().for_each(|segment| segment.shared.abandon());
+    }
+}
+
 impl StateMachine for ContainerMachine {
     type Outcome = Outcome;
 

@@ -72,6 +72,11 @@ pub enum ReadError {
     Container(#[from] ContainerError),
     #[error("the server is stopping; connect again")]
     Stopping,
+    /// What is stored can be read, and more will not come.
+    #[error(
+        "the container of segment `{segment}` has stopped, because the server is stopping or the container is quarantined; connect again, and if that does not help look at `/readyz` of the server for the reason and restart it"
+    )]
+    ContainerGone { segment: SegmentId },
 }
 
 impl ReadError {
@@ -83,7 +88,7 @@ impl ReadError {
             ReadError::OutOfRange { .. } => Reason::OutOfRange,
             ReadError::Damaged { .. } => Reason::DataLost,
             ReadError::Container(error) => error.reason(),
-            ReadError::Stopping => Reason::Unavailable,
+            ReadError::Stopping | ReadError::ContainerGone { .. } => Reason::Unavailable,
         }
     }
 }
@@ -181,6 +186,9 @@ impl SegmentReader {
         Ok(match state.locate(self.offset, self.message_bytes(), self.ahead) {
             Located::Memory(pieces) => Step::Memory(pieces, bounds),
             Located::Log(extents) => Step::Log(extents, bounds),
+            Located::AtEnd if self.follow && state.gone => {
+                return Err(ReadError::ContainerGone { segment: self.shared.segment });
+            }
             Located::AtEnd if self.follow => Step::Wait,
             Located::AtEnd => Step::Finished,
         })

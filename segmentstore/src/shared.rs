@@ -33,6 +33,8 @@ pub(crate) struct ReadState {
     pub(crate) length: Offset,
     pub(crate) sealed: bool,
     pub(crate) deleted: bool,
+    /// The container has stopped: nothing will ever change here.
+    pub(crate) gone: bool,
     pub(crate) extents: Chunked<Extent>,
     /// The newest bytes, without gaps up to `length`; evicted from the front, by the tail cache
     /// only. Truncated and deleted ones are among them.
@@ -97,6 +99,12 @@ impl SegmentShared {
 
     pub(crate) fn wake(&self) {
         self.changed.notify_waiters();
+    }
+
+    /// The container has stopped: who waits at the tail would wait for ever.
+    pub(crate) fn abandon(&self) {
+        self.lock().gone = true;
+        self.wake();
     }
 
     /// Drops the oldest piece of the tail and returns its bytes.

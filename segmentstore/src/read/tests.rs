@@ -7,7 +7,7 @@ use futures::{FutureExt, poll};
 use proptest::prelude::*;
 
 use super::*;
-use crate::container::Memory;
+use crate::container::{ContainerMachine, Memory};
 use crate::operation::{Command, Operation};
 use crate::settings::Settings;
 use crate::store::{SegmentStore, UpTime};
@@ -298,6 +298,29 @@ async fn idle_writers_are_expired_by_up_time_that_no_entry_has_told_yet() {
     assert_eq!(expire.await.unwrap(), 1);
     let due = fixture.container.driver().machine.due_writers(2 * HOUR, 9);
     assert!(due.is_empty());
+}
+
+#[tokio::test]
+async fn a_reader_at_the_tail_learns_that_its_container_has_stopped() {
+    let mut fixture = Fixture::new(1 << 20);
+    fixture.append(b"hello");
+    let mut reader = fixture.read(0, None, true);
+    assert_eq!(&reader.next().await.unwrap().unwrap().data[..], b"hello");
+    let mut late = fixture.read(0, None, true);
+    {
+        let mut next = pin!(reader.next());
+        assert!(poll!(next.as_mut()).is_pending());
+        // What a quarantine and the end of a node do to the machine.
+        let memory = Memory::new(&Settings::default());
+        fixture.container.driver().machine = ContainerMachine::new(CONTAINER, memory);
+        let gone = next.now_or_never().expect("it does not wait any more").unwrap_err();
+        assert_eq!(gone.reason(), Reason::Unavailable);
+        assert!(gone.to_string().contains("/readyz"), "{gone}");
+    }
+    // What is stored is read all the same.
+    assert_eq!(&late.next().await.unwrap().unwrap().data[..], b"hello");
+    let gone = late.next().now_or_never().expect("it does not wait");
+    assert!(matches!(gone, Err(ReadError::ContainerGone { .. })));
 }
 
 proptest! {

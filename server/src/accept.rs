@@ -15,8 +15,10 @@ mod opening;
 mod tests;
 
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use common::Rng;
 use common::tasks::Tasks;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -43,12 +45,35 @@ pub(crate) struct Acceptor {
     net: Vec<Handle>,
     tasks: Tasks,
     cut: CancellationToken,
+    age: ConnectionAge,
+    rng: Mutex<Rng>,
+}
+
+/// How old connections become, so that clients find their way to where they should be connected,
+/// and nothing that a connection holds is held for ever.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConnectionAge {
+    /// Give or take a tenth, so that what was connected together does not come back together.
+    /// Zero: for ever.
+    pub(crate) limit: Duration,
+    /// What requests under way get to end after that. Appends and reads that follow are cut by
+    /// then: their clients connect again and lose nothing.
+    pub(crate) drain: Duration,
+}
+
+impl ConnectionAge {
+    fn draw(&self, rng: &mut Rng) -> Option<Duration> {
+        let micros = self.limit.as_micros() as u64;
+        let spread = micros / 10;
+        (micros > 0).then(|| Duration::from_micros(rng.between(micros - spread, micros + spread)))
+    }
 }
 
 /// What the accept layer counts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AcceptMetrics {
     open: Gauge,
+    aged: Counter,
     accepted: Counter,
     refused: Family<RefusedLabels, Counter>,
 }
@@ -65,6 +90,11 @@ impl AcceptMetrics {
             "braid_connections_accepted",
             "Connections accepted since the start",
             self.accepted.clone(),
+        );
+        registry.register(
+            "braid_connections_aged",
+            "Connections ended because of their age",
+            self.aged.clone(),
         );
         registry.register(
             "braid_connections_refused",
@@ -91,13 +121,15 @@ impl Acceptor {
     pub(crate) fn new(
         listener: TcpListener,
         limits: Limits,
+        age: ConnectionAge,
         metrics: AcceptMetrics,
         net: Vec<Handle>,
+        rng: Rng,
     ) -> Self {
         assert!(!net.is_empty(), "connections need a thread to run on");
         let caps = Caps::new(limits.connections, limits.connections_per_address);
         let (tasks, cut) = (Tasks::new(), CancellationToken::new());
-        Self { listener, caps, limits, metrics, net, tasks, cut }
+        Self { listener, caps, limits, metrics, net, tasks, cut, age, rng: Mutex::new(rng) }
     }
 
     /// What ends the connections once `run` has returned.
@@ -146,12 +178,15 @@ impl Acceptor {
         let (limits, cut) = (self.limits.clone(), self.cut.clone());
         let (service, tasks) = (service.clone(), self.tasks.child());
         let metrics = self.metrics.clone();
+        let age = self.age.draw(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner));
+        let drain = self.age.drain;
         self.tasks.spawn_on(&self.net[thread], "connection", async move {
             let _counted = counted;
             tokio::select! {
                 biased;
                 () = cut.cancelled() => {}
-                ended = serve(stream, &limits, service, tasks) => match ended {
+                () = aged(age, drain, &tasks, &metrics) => {}
+                ended = serve(stream, &limits, service, tasks.clone()) => match ended {
                     Ok(()) => {}
                     Err(Ended::Silent) => metrics.refuse("silent"),
                     Err(Ended::Broken(error)) => tracing::debug!(%peer, error, "connection ended"),
@@ -159,6 +194,16 @@ impl Acceptor {
             }
         });
     }
+}
+
+/// Returns when a connection is to be cut because of its age. Before that it is asked to end, as
+/// for a stop: by a GOAWAY on HTTP/2, else after the answer under way.
+async fn aged(age: Option<Duration>, drain: Duration, tasks: &Tasks, metrics: &AcceptMetrics) {
+    let Some(age) = age else { return std::future::pending().await };
+    tokio::time::sleep(age).await;
+    metrics.aged.inc();
+    tasks.cancel();
+    tokio::time::sleep(drain).await;
 }
 
 /// Why a connection ended other than by agreement.

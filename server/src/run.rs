@@ -17,7 +17,7 @@ use tokio::runtime::{Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 use wal::RealDisk;
 
-use crate::accept::{self, AcceptMetrics, Acceptor, Connections};
+use crate::accept::{self, AcceptMetrics, Acceptor, ConnectionAge, Connections};
 use crate::error::ServerError;
 use crate::http::{self, Watched};
 use crate::identity::DataDir;
@@ -100,11 +100,12 @@ fn serve(
     let data = DataDir::open(&settings.data.dir, volatile, &mut surroundings.rng)?;
     let net = NetThreads::start(settings.net_threads(cores()))?;
     let result = control.block_on(async {
-        let Surroundings { clock, rng, open_disk } = surroundings;
+        let Surroundings { clock, mut rng, open_disk } = surroundings;
+        let entrance = Entrance { listener, rng: rng.fork("accept") };
         let node = Node::start(settings, &data, clock, rng, open_disk, dev).await?;
         let mut stopping = Stopping::new(stop);
         let result =
-            run_node(settings, &node, &data, listener, &net, &mut stopping, on_ready).await;
+            run_node(settings, &node, &data, entrance, &net, &mut stopping, on_ready).await;
         let stopped = tokio::select! {
             biased;
             stopped = node.stop() => stopped,
@@ -116,16 +117,23 @@ fn serve(
     result
 }
 
+/// Where connections come in.
+struct Entrance {
+    listener: tokio::net::TcpListener,
+    rng: Rng,
+}
+
 /// Serves `node` until there is a reason to end, then drains what clients have under way.
 async fn run_node(
     settings: &Settings,
     node: &Node,
     data: &DataDir,
-    listener: tokio::net::TcpListener,
+    entrance: Entrance,
     net: &NetThreads,
     stopping: &mut Stopping,
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), ServerError> {
+    let Entrance { listener, rng } = entrance;
     let accept_metrics = AcceptMetrics::default();
     let mut registry = Registry::default();
     accept_metrics.register(&mut registry);
@@ -139,8 +147,9 @@ async fn run_node(
         data: data.path().to_owned(),
         created: data.created(),
     };
-    let acceptor =
-        Acceptor::new(listener, settings.limits.clone(), accept_metrics, net.handles.clone());
+    let limits = settings.limits.clone();
+    let age = ConnectionAge { limit: limits.connection_age.0, drain: settings.server.drain.0 };
+    let acceptor = Acceptor::new(listener, limits, age, accept_metrics, net.handles.clone(), rng);
     let connections = acceptor.connections();
     let (accepting, stop_accepting) = (Tasks::new(), CancellationToken::new());
     accepting.spawn("accept", acceptor.run(router, stop_accepting.clone()));

@@ -113,6 +113,9 @@ pub struct Limits {
     pub connections_per_address: u32,
     /// Time in which a new connection must say what it speaks; silent ones are closed.
     pub first_bytes: Period,
+    /// Age at which a connection is asked to end, give or take a tenth; clients connect again and
+    /// lose nothing. `0s` lets connections become as old as they want.
+    pub connection_age: Period,
     /// Requests at a time on one connection. A reader has one per segment that it follows.
     pub requests_per_connection: u32,
     /// Bytes of appends admitted and not yet durable, over all connections; beyond it the server
@@ -185,6 +188,7 @@ impl Default for Limits {
             connections: 4_096,
             connections_per_address: 1_024,
             first_bytes: Period::seconds(5),
+            connection_age: Period::seconds(3_600),
             requests_per_connection: 8_192,
             append_bytes: ByteSize::mib(64),
         }

@@ -3,7 +3,13 @@ use std::net::Ipv4Addr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+
+/// How long requests get to end on an old connection.
+const DRAIN: Duration = Duration::from_millis(20);
+
 use crate::settings::Period;
+
+mod floods;
 
 struct Served {
     address: SocketAddr,
@@ -17,7 +23,9 @@ async fn served(limits: Limits, service: axum::Router) -> Served {
     let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
     let address = listener.local_addr().unwrap();
     let metrics = AcceptMetrics::default();
-    let acceptor = Acceptor::new(listener, limits, metrics.clone(), vec![Handle::current()]);
+    let age = ConnectionAge { limit: limits.connection_age.0, drain: DRAIN };
+    let (net, rng) = (vec![Handle::current()], Rng::from_seed(1));
+    let acceptor = Acceptor::new(listener, limits, age, metrics.clone(), net, rng);
     let (connections, stop) = (acceptor.connections(), CancellationToken::new());
     let accepting = Tasks::new();
     accepting.spawn("accept", acceptor.run(service, stop.clone()));
@@ -102,6 +110,42 @@ async fn connections_beyond_the_cap_are_closed_and_the_others_go_on() {
     assert_eq!(served.metrics.refused.get_or_create(&refused).get(), 1);
     first.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
     assert!(until_closed(&mut first).await.ends_with(b"hello"));
+}
+
+#[tokio::test]
+async fn an_old_connection_ends_after_its_requests() {
+    let young = Limits { connection_age: Period(Duration::from_millis(20)), ..Limits::default() };
+    let served = served(young, greeting()).await;
+    let mut idle = TcpStream::connect(served.address).await.unwrap();
+    idle.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert!(until_closed(&mut idle).await.ends_with(b"hello"));
+    assert_eq!(served.metrics.aged.get(), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_end_does_not_keep_an_old_connection() {
+    let young = Limits { connection_age: Period(Duration::from_millis(20)), ..Limits::default() };
+    let endless = axum::routing::get(std::future::pending::<()>);
+    let served = served(young, axum::Router::new().route("/", endless)).await;
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert!(until_closed(&mut stream).await.is_empty());
+}
+
+#[test]
+fn connections_that_were_made_together_do_not_end_together() {
+    let age = ConnectionAge { limit: Duration::from_secs(3_600), drain: DRAIN };
+    let drawn = || {
+        let mut rng = Rng::from_seed(7);
+        [(); 100].map(|()| age.draw(&mut rng).unwrap())
+    };
+    let mut ages = drawn();
+    assert_eq!(ages, drawn(), "a seed draws the same");
+    ages.sort();
+    assert!(ages[0] >= Duration::from_secs(3_240) && ages[99] <= Duration::from_secs(3_960));
+    assert!(ages[99] - ages[0] > Duration::from_secs(360));
+    let never = ConnectionAge { limit: Duration::ZERO, drain: DRAIN };
+    assert_eq!(never.draw(&mut Rng::from_seed(7)), None);
 }
 
 #[tokio::test]

@@ -71,25 +71,28 @@ impl DataDir {
     pub fn open(path: &Path, allow_volatile: bool, rng: &mut Rng) -> Result<Self, ServerError> {
         let access =
             |action| move |source| ServerError::DataAccess { dir: path.to_owned(), action, source };
-        std::fs::create_dir_all(path).map_err(access("create it"))?;
+        make_folders(path, &mut sync_dir).map_err(access("create it"))?;
         let volatile =
             common::file_system::volatile_kind(path).map_err(access("look at its file system"))?;
         if let (Some(file_system), false) = (volatile, allow_volatile) {
             return Err(ServerError::DataVolatile { dir: path.to_owned(), file_system });
         }
-        let store = path.join(STORE_FILE);
-        let known = store.try_exists().map_err(access("look for `STORE`"))?;
-        if !known {
+        if !has_store(path)? {
             refuse_foreign(path)?;
         }
         let lock = lock(path)?;
+        // Only now: another first start may have had the lock meanwhile.
+        let known = has_store(path)?;
         let identity = if known {
-            read_identity(path, &store)?
+            read_identity(path)?
         } else {
             let identity = Identity::new(rng);
             write_identity(path, &identity).map_err(access("write `STORE`"))?;
             identity
         };
+        for folder in [wal_dir(path), state_dir(path)] {
+            make_folders(&folder, &mut sync_dir).map_err(access("create its folders"))?;
+        }
         Ok(Self { path: path.to_owned(), identity, created: !known, _lock: lock })
     }
 
@@ -107,13 +110,17 @@ impl DataDir {
 
     /// Where the log lives.
     pub fn wal(&self) -> PathBuf {
-        self.path.join("wal")
+        wal_dir(&self.path)
     }
 
     /// Where the checkpointed state lives.
     pub fn state(&self) -> PathBuf {
         state_dir(&self.path)
     }
+}
+
+fn wal_dir(data: &Path) -> PathBuf {
+    data.join("wal")
 }
 
 pub(crate) fn state_dir(data: &Path) -> PathBuf {
@@ -132,6 +139,38 @@ impl Identity {
     }
 }
 
+fn has_store(path: &Path) -> Result<bool, ServerError> {
+    path.join(STORE_FILE).try_exists().map_err(|source| ServerError::DataAccess {
+        dir: path.to_owned(),
+        action: "look for `STORE`",
+        source,
+    })
+}
+
+/// Makes a folder and those above it, as far as they are missing. The name of each is durable
+/// before anything is put into it: what is durable in a folder is of no use if the folder is gone.
+fn make_folders(path: &Path, sync: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    let parent = match path.parent() {
+        None => return Ok(()),
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+    };
+    match std::fs::create_dir(path) {
+        Ok(()) => {}
+        Err(_) if path.is_dir() => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && parent != path => {
+            make_folders(parent, sync)?;
+            std::fs::create_dir(path)?;
+        }
+        Err(error) => return Err(error),
+    }
+    sync(parent)
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
 /// A folder without identity may hold only what a crash during its making can have left.
 fn refuse_foreign(path: &Path) -> Result<(), ServerError> {
     let access =
@@ -139,7 +178,8 @@ fn refuse_foreign(path: &Path) -> Result<(), ServerError> {
     for entry in std::fs::read_dir(path).map_err(access)? {
         let name = entry.map_err(access)?.file_name();
         let ours = name == LOCK_FILE || name == "STORE.new" || name == "lost+found";
-        if !ours {
+        // Another first start may be ahead of this one: the lock decides.
+        if !ours && !has_store(path)? {
             return Err(ServerError::DataForeign { dir: path.to_owned() });
         }
     }
@@ -180,12 +220,13 @@ fn name_holder(file: &mut File) -> io::Result<()> {
     }
 }
 
-fn read_identity(dir: &Path, store: &Path) -> Result<Identity, ServerError> {
+fn read_identity(dir: &Path) -> Result<Identity, ServerError> {
     let damaged = |reason: String| ServerError::DataIdentity { dir: dir.to_owned(), reason };
-    let text = std::fs::read_to_string(store).map_err(|source| match source.kind() {
-        io::ErrorKind::InvalidData => damaged("it is not text".to_owned()),
-        _ => ServerError::DataAccess { dir: dir.to_owned(), action: "read `STORE`", source },
-    })?;
+    let text =
+        std::fs::read_to_string(dir.join(STORE_FILE)).map_err(|source| match source.kind() {
+            io::ErrorKind::InvalidData => damaged("it is not text".to_owned()),
+            _ => ServerError::DataAccess { dir: dir.to_owned(), action: "read `STORE`", source },
+        })?;
     let table: toml::Table =
         text.parse().map_err(|error: toml::de::Error| damaged(error.message().to_owned()))?;
     // The version first: the rest of another version's file may look different.
@@ -214,10 +255,10 @@ fn write_identity(dir: &Path, identity: &Identity) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&aside, dir.join(STORE_FILE))?;
-    File::open(dir)?.sync_all()?;
-    // The folder's own name must survive, too.
+    sync_dir(dir)?;
+    // The folder's own name must survive, too, whoever made it.
     match dir.canonicalize()?.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
+        Some(parent) => sync_dir(parent),
         None => Ok(()),
     }
 }
@@ -252,6 +293,54 @@ mod tests {
         let error = open(dir.path()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict);
         assert!(error.to_string().contains(&format!("({})", std::process::id())), "{error}");
+    }
+
+    #[test]
+    fn starts_at_the_same_time_agree_on_the_identity() {
+        for round in 0..30 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("data");
+            let start = std::sync::Barrier::new(6);
+            let identities: Vec<Identity> = std::thread::scope(|scope| {
+                let starts = (0..6).map(|seed| (seed, path.clone(), &start));
+                let starts = starts.map(|(seed, path, start)| {
+                    scope.spawn(move || {
+                        let mut rng = Rng::from_seed(round * 6 + seed);
+                        start.wait();
+                        loop {
+                            match DataDir::open(&path, true, &mut rng) {
+                                Ok(data) => return data.identity().clone(),
+                                Err(ServerError::DataInUse { .. }) => {}
+                                Err(error) => panic!("{error}"),
+                            }
+                        }
+                    })
+                });
+                let starts: Vec<_> = starts.collect();
+                starts.into_iter().map(|start| start.join().unwrap()).collect()
+            });
+            assert!(identities.iter().all(|found| *found == identities[0]), "{identities:?}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_folder_is_durable_before_anything_is_put_into_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/data/wal");
+        let mut synced = Vec::new();
+        make_folders(&path, &mut |parent| {
+            let inside: Vec<_> = std::fs::read_dir(parent)?.map(|e| e.unwrap().path()).collect();
+            let [made] = &inside[..] else { panic!("{inside:?}") };
+            assert_eq!(std::fs::read_dir(made)?.count(), 0, "nothing is in it yet");
+            synced.push(parent.to_owned());
+            Ok(())
+        })
+        .unwrap();
+        let deep = dir.path().join("deep");
+        assert_eq!(synced, [dir.path().to_owned(), deep.clone(), deep.join("data")]);
+        make_folders(&path, &mut |_| panic!("it is there")).unwrap();
+        let data = open(&dir.path().join("other")).unwrap();
+        assert!(data.wal().is_dir() && data.state().is_dir(), "they are made with the folder");
     }
 
     #[test]

@@ -56,6 +56,10 @@ pub(crate) struct ScannedFile {
     pub(crate) size: u64,
     /// Behind the last valid block.
     pub(crate) end: u64,
+    /// Whether the last valid block is a sealing one.
+    pub(crate) sealed: bool,
+    /// Whether a block was begun behind it.
+    pub(crate) torn: bool,
     pub(crate) blocks: u64,
     pub(crate) records: u64,
     pub(crate) first_block: BlockSeq,
@@ -311,7 +315,9 @@ impl Reading {
                 break;
             }
             if !proven && end.is_none() {
-                self.torn_bytes += torn_bytes(&bytes.all()[offset as usize..], &file.header);
+                let tail = &bytes.all()[offset as usize..];
+                self.torn_bytes += torn_bytes(tail, &file.header);
+                file.torn = found.is_some() || is_begun(tail, &file.header);
                 self.tail.get_or_insert(region);
                 break;
             }
@@ -357,6 +363,7 @@ impl Reading {
             file.first_block = block.header.seq;
         }
         file.last_block = block.header.seq;
+        file.sealed = block.header.sealing;
         file.blocks += 1;
         for (record, payload, offset) in block.records() {
             file.records += 1;
@@ -384,6 +391,8 @@ impl ScannedFile {
             header_damaged: candidate.header_damaged,
             size: candidate.size,
             end: FIRST_BLOCK,
+            sealed: false,
+            torn: false,
             blocks: 0,
             records: 0,
             first_block: BlockSeq(0),
@@ -391,6 +400,13 @@ impl ScannedFile {
             changes_entries: false,
         }
     }
+}
+
+/// Whether a block of the file's present life was begun at the start of `bytes`, as far as its
+/// first sector tells.
+fn is_begun(bytes: &[u8], file: &FileHeader) -> bool {
+    BlockHeader::magic_at(bytes)
+        && BlockHeader::claimed_salt(bytes) == Some((file.salt, file.sequence))
 }
 
 /// Bytes of the block that was begun at the start of `bytes`, as far as its header tells.

@@ -1,9 +1,11 @@
-//! Opening: recover, decide about damage, and begin a fresh file.
+//! Opening: recover, decide about damage, and find the place for the next block.
 //!
-//! The old tail is never appended to: torn bytes, or blocks that look valid behind them, can then
-//! never come back. The fresh file's first record, the group table, says where the file before
-//! ended and holds everything that is known of each group, and it is durable before anything is
-//! served. Crashing anywhere in here and opening again leads to the same log.
+//! Where the newest file ends with a sealing block, blocks go on behind it: the seal was the last
+//! write, and it vouches for all before. Any other tail is never appended to: torn bytes, or
+//! blocks that look valid behind them, can then never come back. A fresh file's first record, the
+//! group table, says where the file before ended and holds everything that is known of each group,
+//! and it is durable before anything is served. Crashing anywhere in here and opening again leads
+//! to the same log.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -23,6 +25,10 @@ use crate::{
     AlignedBuf, DamagePolicy, Disk, DiskLock, LogSettings, OpenError, Recovered, SECTOR_BYTES,
     SavedStates,
 };
+
+/// A file is gone on with if one of so many parts of it is free: the first blocks of a start need
+/// room at once, before files were made ahead.
+const GOES_ON_WITH: u64 = 4;
 
 impl Log {
     /// Recovers the log of a directory, or makes a new one, and locks it.
@@ -200,35 +206,38 @@ impl Opening {
         lock: DiskLock,
         repaired: &Repaired,
     ) -> Result<Log, OpenError> {
-        let spare = match spares.pop_front() {
-            Some(spare) => spare,
-            None => {
-                let size = self.settings.file_size.bytes();
-                let made = self.making.make_now(&*self.disk, size);
-                made.map_err(io_error("make a log file"))?
-            }
+        let start = if goes_on(&scan, &self.settings) {
+            Start::behind(&scan)
+        } else {
+            let spare = match spares.pop_front() {
+                Some(spare) => spare,
+                None => {
+                    let size = self.settings.file_size.bytes();
+                    let made = self.making.make_now(&*self.disk, size);
+                    made.map_err(io_error("make a log file"))?
+                }
+            };
+            let newest = scan.files.last().map_or(0, |file| file.header.sequence);
+            let fresh = LogFile::from_spare(spare, self.store_id, newest + 1, rng.u64());
+            fresh.activate(&*self.disk).map_err(io_error("begin a log file"))?;
+            Start::afresh(&scan, fresh)
         };
-        let newest = scan.files.last().map_or(0, |file| file.header.sequence);
-        let fresh = LogFile::from_spare(spare, self.store_id, newest + 1, rng.u64());
-        fresh.activate(&*self.disk).map_err(io_error("begin a log file"))?;
-        let (mut files, superseded, previous) = sort_files(&scan);
-        files.push_back(fresh);
         let state = State {
             groups: scan.verdict.groups,
-            files,
+            files: start.files,
             next: None,
             spares,
             freed: VecDeque::new(),
             unfinished: 0,
             disk_full: false,
-            tail: FIRST_BLOCK,
+            tail: start.tail,
             open: None,
             closed: VecDeque::new(),
             outstanding: None,
             last_seq: scan.last_block,
             durable: scan.last_block,
             leaving: VecDeque::new(),
-            sealed: false,
+            sealed: start.table.is_none(),
             last_block_at: clock.monotonic(),
             buffers: Vec::new(),
             touched: Vec::new(),
@@ -247,8 +256,10 @@ impl Opening {
                 _lock: lock,
             }),
         };
-        log.write_first_table(previous, repaired)?;
-        log.state().freed = superseded;
+        if let Some(previous) = start.table {
+            log.write_first_table(previous, repaired)?;
+        }
+        log.state().freed = start.superseded;
         Ok(log)
     }
 }
@@ -283,23 +294,64 @@ impl Log {
     }
 }
 
-type SortedFiles = (VecDeque<Arc<LogFile>>, VecDeque<Arc<LogFile>>, PreviousFile);
+/// Where an opened log begins to write.
+struct Start {
+    /// The last one takes the blocks.
+    files: VecDeque<Arc<LogFile>>,
+    tail: u64,
+    /// Where the file before ended, for the table that a fresh file begins with.
+    table: Option<PreviousFile>,
+    /// Files at the end that hold nothing but states, which that table repeats. They go newest
+    /// first, so that no crash leaves a gap between others.
+    superseded: VecDeque<Arc<LogFile>>,
+}
 
-/// The files that stay, and those at the end that hold nothing but states, which the fresh
-/// file's table repeats. The latter go newest first, so that no crash leaves a gap between others.
-fn sort_files(scan: &Scan) -> SortedFiles {
-    let live = live_entries(&scan.verdict.groups);
-    let existing = |file: &ScannedFile| {
-        let held = live.get(&file.header.sequence).copied().unwrap_or(0);
-        LogFile::existing(file.handle.clone(), &file.header, file.size, held, file.first_block)
-    };
-    let kept = scan.files.iter().rposition(|file| file.changes_entries).map_or(0, |at| at + 1);
-    let previous = scan.files[..kept].last().map_or_else(PreviousFile::default, |file| {
-        PreviousFile { file: file.header.sequence, end: file.end, block: file.last_block }
-    });
-    let files = scan.files[..kept].iter().map(existing).collect();
-    let superseded = scan.files[kept..].iter().rev().map(existing).collect();
-    (files, superseded, previous)
+impl Start {
+    fn afresh(scan: &Scan, fresh: Arc<LogFile>) -> Start {
+        let (kept, superseded) = scan.files.split_at(needed(scan));
+        let table = kept.last().map_or_else(PreviousFile::default, |file| PreviousFile {
+            file: file.header.sequence,
+            end: file.end,
+            block: file.last_block,
+        });
+        let live = live_entries(&scan.verdict.groups);
+        let mut files: VecDeque<_> = kept.iter().map(|file| existing(file, &live)).collect();
+        files.push_back(fresh);
+        let superseded = superseded.iter().rev().map(|file| existing(file, &live)).collect();
+        Start { files, tail: FIRST_BLOCK, table: Some(table), superseded }
+    }
+
+    fn behind(scan: &Scan) -> Start {
+        let live = live_entries(&scan.verdict.groups);
+        let files = scan.files.iter().map(|file| existing(file, &live)).collect();
+        let tail = scan.files.last().map_or(FIRST_BLOCK, |file| file.end);
+        Start { files, tail, table: None, superseded: VecDeque::new() }
+    }
+}
+
+/// Whether blocks go on in the newest file. Its last block must be a sealing one with nothing begun
+/// behind it, and there must be nothing that a fresh file's table would have to say or let go.
+fn goes_on(scan: &Scan, settings: &LogSettings) -> bool {
+    let Some(newest) = scan.files.last() else { return false };
+    let verdict = &scan.verdict;
+    let whole = verdict.damage.is_empty()
+        && verdict.healed.is_empty()
+        && verdict.losses.is_empty()
+        && !newest.header_damaged;
+    let frees_nothing = needed(scan) + 1 >= scan.files.len();
+    let room = newest.size - newest.end >= newest.size / GOES_ON_WITH;
+    let fits = usable(settings, newest.size) && room;
+    whole && newest.sealed && !newest.torn && frees_nothing && fits
+}
+
+/// How many of the files hold more than states.
+fn needed(scan: &Scan) -> usize {
+    scan.files.iter().rposition(|file| file.changes_entries).map_or(0, |at| at + 1)
+}
+
+fn existing(file: &ScannedFile, live: &BTreeMap<u64, u64>) -> Arc<LogFile> {
+    let held = live.get(&file.header.sequence).copied().unwrap_or(0);
+    LogFile::existing(file.handle.clone(), &file.header, file.size, held, file.first_block)
 }
 
 fn live_entries(groups: &BTreeMap<GroupId, Group>) -> BTreeMap<u64, u64> {

@@ -3,7 +3,7 @@
 
 use common::ByteSize;
 
-use super::harness::{Step, World};
+use super::harness::{Step, World, small};
 use crate::{CrashOutcome, Disk, LogSettings};
 
 /// Files of eight sectors: every few blocks roll.
@@ -37,12 +37,58 @@ fn workload() -> Vec<Step> {
     steps
 }
 
-/// Runs the workload until the crash; the log is closed and the machine up again.
-fn crash_at(operation: u64, outcome: CrashOutcome, seed: u64) -> World {
-    let mut world = World::new(tiny(), seed);
+/// Restarts again and again behind a sealing block, in files that have room for it.
+fn restarts() -> Vec<Step> {
+    use Step::*;
+    let append = |group, count, bytes| Append { group, back: 0, count, bytes };
+    let mut steps = vec![append(1, 3, 900), Write, append(2, 2, 2_000), Conf { group: 2 }, Reopen];
+    for _ in 0..2 {
+        steps.extend([append(2, 1, 300), Write, append(1, 1, 9_000), Write, Reopen, Prepare]);
+        steps.extend([HardState { group: 2, vote: 3 }, Reopen, append(1, 1, 200), Write]);
+        steps.extend([Truncate { group: 1, keep: 2 }, Conf { group: 1 }, Write, Reopen, Reopen]);
+        steps.extend([Append { group: 1, back: 1, count: 1, bytes: 7_000 }, Write, Prepare]);
+        steps.extend([append(3, 3, 4_000), Write, Reset { group: 3, ahead: 2 }, Write, Seal]);
+        steps.extend([
+            Tombstone { group: 2 },
+            Write,
+            Kill,
+            append(3, 1, 50),
+            Write,
+            Reopen,
+            append(2, 3, 6_000),
+            Write,
+        ]);
+    }
+    steps.extend([Truncate { group: 1, keep: 0 }, Truncate { group: 2, keep: 0 }, Write, Prepare]);
+    steps.extend([append(3, 1, 500), Write, Reopen, append(1, 1, 100), Seal]);
+    steps
+}
+
+/// What the machine dies in.
+struct Scenario {
+    settings: LogSettings,
+    steps: Vec<Step>,
+    /// Restarts in it that go on in the newest file.
+    goes_on: usize,
+    /// The first files are gone in the end.
+    beyond: &'static str,
+}
+
+fn scenarios() -> [Scenario; 2] {
+    let (budget, file_size) = (ByteSize::kib(128 * 20), ByteSize::kib(128));
+    let roomy = LogSettings { budget, file_size, ..small() };
+    [
+        Scenario { settings: tiny(), steps: workload(), goes_on: 0, beyond: "000000000003.wal" },
+        Scenario { settings: roomy, steps: restarts(), goes_on: 8, beyond: "000000000001.wal" },
+    ]
+}
+
+/// Runs the scenario until the crash; the log is closed and the machine up again.
+fn crash_at(scenario: &Scenario, operation: u64, outcome: CrashOutcome, seed: u64) -> World {
+    let mut world = World::new(scenario.settings.clone(), seed);
     world.disk.crash_at(operation, outcome);
     if world.open().is_ok() {
-        let ran = world.run(&workload());
+        let ran = world.run(&scenario.steps);
         assert!(ran.is_err(), "operation {operation} is within the workload");
     }
     assert!(world.disk.crashed(), "nothing but the crash stops the log");
@@ -51,14 +97,15 @@ fn crash_at(operation: u64, outcome: CrashOutcome, seed: u64) -> World {
     world
 }
 
-fn operations() -> u64 {
-    let mut world = World::new(tiny(), 0);
+fn operations(scenario: &Scenario) -> u64 {
+    let mut world = World::new(scenario.settings.clone(), 0);
     world.open().unwrap();
-    world.run(&workload()).unwrap();
+    world.run(&scenario.steps).unwrap();
     world.check_live();
     assert_eq!(world.refused, 0, "the workload is done in full");
+    assert!(world.went_on >= scenario.goes_on, "{} went on", world.went_on);
     let names = world.disk.list().unwrap();
-    assert!(names.len() <= 12 && names[0].as_str() > "000000000003.wal", "files come round");
+    assert!(names.len() <= 12 && names[0].as_str() > scenario.beyond, "files come round");
     world.disk.operations()
 }
 
@@ -79,36 +126,45 @@ fn goes_on(mut world: World) {
 
 #[test]
 fn every_crash_point_leaves_what_was_reported_and_nothing_half() {
-    for operation in 1..=operations() {
-        let mut outcomes = vec![(CrashOutcome::Lost, 0), (CrashOutcome::Kept, 0)];
-        outcomes.extend((0..4).map(|seed| (CrashOutcome::Random, seed)));
-        for (outcome, seed) in outcomes {
-            let mut world = crash_at(operation, outcome, seed);
-            world.recover();
-            goes_on(world);
+    for scenario in scenarios() {
+        for operation in 1..=operations(&scenario) {
+            let mut outcomes = vec![(CrashOutcome::Lost, 0), (CrashOutcome::Kept, 0)];
+            outcomes.extend((0..4).map(|seed| (CrashOutcome::Random, seed)));
+            for (outcome, seed) in outcomes {
+                let mut world = crash_at(&scenario, operation, outcome, seed);
+                world.recover();
+                goes_on(world);
+            }
         }
     }
 }
 
 #[test]
 fn every_crash_point_of_every_recovery_leads_to_the_same_log() {
-    for operation in (1..=operations()).step_by(2) {
-        let world = crash_at(operation, CrashOutcome::Random, operation);
-        for step in 1.. {
-            let mut trial = world.fork();
-            trial.disk.crash_at(trial.disk.operations() + step, CrashOutcome::Random);
-            match trial.open() {
-                Ok(recovered) => {
-                    trial.settle(world.reported, &recovered);
-                    break;
-                }
-                Err(error) => assert!(trial.disk.crashed(), "{error}"),
+    for scenario in scenarios() {
+        for operation in (1..=operations(&scenario)).step_by(2) {
+            let world = crash_at(&scenario, operation, CrashOutcome::Random, operation);
+            recoveries_crash(&world);
+        }
+    }
+}
+
+/// The machine dies in each operation of the recovery, too.
+fn recoveries_crash(world: &World) {
+    for step in 1.. {
+        let mut trial = world.fork();
+        trial.disk.crash_at(trial.disk.operations() + step, CrashOutcome::Random);
+        match trial.open() {
+            Ok(recovered) => {
+                trial.settle(world.reported, &recovered);
+                break;
             }
-            trial.disk.restart();
-            trial.recover();
-            if step % 3 == 0 {
-                goes_on(trial);
-            }
+            Err(error) => assert!(trial.disk.crashed(), "{error}"),
+        }
+        trial.disk.restart();
+        trial.recover();
+        if step % 3 == 0 {
+            goes_on(trial);
         }
     }
 }

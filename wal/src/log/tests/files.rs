@@ -182,6 +182,66 @@ fn a_full_disk_is_left_the_space_that_checkpoints_need() {
     world.log().admit(GroupId(1), 5_000).unwrap();
 }
 
+/// The newest files after a start: the one that takes blocks, and whether it was there before.
+fn restarts(world: &mut World, times: usize, between: &[Step]) -> usize {
+    let before = world.went_on;
+    for _ in 0..times {
+        world.run(between).unwrap();
+        world.step(&Step::Reopen).unwrap();
+        world.check_live();
+    }
+    world.went_on - before
+}
+
+#[test]
+fn restarts_behind_a_sealing_block_fill_the_newest_file() {
+    let settings =
+        LogSettings { file_size: ByteSize::kib(256), budget: ByteSize::kib(256 * 10), ..small() };
+    let mut world = World::opened(settings);
+    // An entry that lives on keeps its file, and all later ones.
+    world.run(&[append(1, 1, 100), Step::Write, Step::Prepare]).unwrap();
+    let between = [append(2, 1, 100), Step::Truncate { group: 2, keep: 0 }, Step::Prepare];
+    assert!(restarts(&mut world, 100, &between) > 90);
+    assert_eq!(world.refused, 0);
+    assert!(wal_files(&world) <= 8, "{:?}", world.disk.list());
+    assert_eq!(restarts(&mut world, 3, &[]), 3, "an idle start writes nothing");
+}
+
+#[test]
+fn only_a_whole_sealed_file_with_room_is_gone_on_with() {
+    let fresh = |prepare: &dyn Fn(&mut World)| {
+        let mut world = World::opened(small());
+        world.run(&[append(1, 2, 500), Step::Write, Step::Seal]).unwrap();
+        prepare(&mut world);
+        world.log = None;
+        world.open().unwrap();
+        world.went_on == 0
+    };
+    assert!(!fresh(&|_| ()), "sealed");
+    let unsealed = [append(1, 1, 500), Step::Write];
+    assert!(fresh(&|world| world.run(&unsealed).unwrap()));
+    assert!(fresh(&|world| world.run(&[append(1, 1, 43_000), Step::Write, Step::Seal]).unwrap()));
+    assert!(fresh(&|world| {
+        world.settings.file_size = ByteSize::kib(128);
+        world.settings.budget = ByteSize::kib(128 * 10);
+    }));
+    for outcome in [CrashOutcome::Lost, CrashOutcome::Kept] {
+        let begun = fresh(&|world| {
+            world.disk.crash_at(world.disk.operations() + 1, outcome);
+            world.run(&[append(1, 1, 9_000), Step::Write]).unwrap_err();
+            world.log = None;
+            world.disk.restart();
+        });
+        assert_eq!(begun, outcome == CrashOutcome::Kept, "a lost block leaves nothing behind");
+    }
+    // A block whose first sector came through, with part of the rest.
+    assert!(fresh(&|world| {
+        let at = world.log().state().tail;
+        world.run(&[append(1, 1, 9_000), Step::Write]).unwrap();
+        world.disk.replace_sector("000000000001.wal", at + 4096, &[0; SECTOR_BYTES]);
+    }));
+}
+
 #[test]
 fn restarting_over_and_over_takes_no_space() {
     let mut world = World::opened(tiny());

@@ -61,7 +61,10 @@ pub(super) enum Step {
     Write,
     Seal,
     Prepare,
+    /// A clean stop, and a start.
     Reopen,
+    /// The process is killed between two writes, and started.
+    Kill,
 }
 
 pub(super) struct World {
@@ -75,6 +78,8 @@ pub(super) struct World {
     pub(super) reported: BlockSeq,
     /// Batches that met a full log.
     pub(super) refused: usize,
+    /// Restarts that went on in the newest file.
+    pub(super) went_on: usize,
     term: u64,
     stamp: u64,
 }
@@ -104,6 +109,7 @@ impl World {
             history: vec![(BlockSeq(0), Model::new())],
             reported: BlockSeq(0),
             refused: 0,
+            went_on: 0,
             term: 1,
             stamp: 0,
         }
@@ -126,6 +132,7 @@ impl World {
             history: self.history.clone(),
             reported: self.reported,
             refused: self.refused,
+            went_on: self.went_on,
             term: self.term,
             stamp: self.stamp,
         }
@@ -141,6 +148,8 @@ impl World {
         let rng = Rng::from_seed(self.disk.operations() ^ 0x5eed);
         let (log, recovered) = Log::open(disk, self.settings.clone(), self.clock.clone(), rng)?;
         self.reported = log.durable();
+        // A fresh file begins with a table, which is no sealing block.
+        self.went_on += usize::from(log.state().sealed);
         self.log = Some(log);
         Ok(recovered)
     }
@@ -241,12 +250,19 @@ impl World {
             }
             Step::Prepare => return self.prepare(),
             Step::Reopen => {
+                self.clock.advance(Duration::from_millis(100));
                 self.write(true)?;
-                let reported = self.reported;
-                let recovered = self.open().map_err(|_| Down)?;
-                self.settle(reported, &recovered);
+                self.start_again()?;
             }
+            Step::Kill => self.start_again()?,
         }
+        Ok(())
+    }
+
+    fn start_again(&mut self) -> Result<(), Down> {
+        let reported = self.reported;
+        let recovered = self.open().map_err(|_| Down)?;
+        self.settle(reported, &recovered);
         Ok(())
     }
 

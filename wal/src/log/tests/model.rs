@@ -19,6 +19,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Seal),
         3 => Just(Step::Prepare),
         1 => Just(Step::Reopen),
+        1 => Just(Step::Kill),
     ]
 }
 

@@ -189,6 +189,7 @@ pub(crate) fn small_settings() -> HostSettings {
         log: LogSettings {
             budget: ByteSize::mib(4),
             file_size: ByteSize::kib(128),
+            entry_max: ByteSize::kib(64),
             files_ahead: 1,
             group_share_percent: 100,
             block_size: ByteSize::kib(32),

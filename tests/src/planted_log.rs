@@ -14,6 +14,7 @@ fn open(disk: &SimDisk) -> Result<Log, OpenError> {
     let settings = LogSettings {
         budget: ByteSize::kib(32 * 16),
         file_size: ByteSize::kib(32),
+        entry_max: ByteSize::kib(16),
         files_ahead: 1,
         block_size: ByteSize::kib(8),
         ..LogSettings::default()

@@ -263,6 +263,7 @@ impl LogWriter {
             file_size: settings.file_size,
             files_ahead: FILES,
             block_size: settings.block,
+            entry_max: settings.block,
             ..LogSettings::default()
         };
         let opened = Log::open(disk, log_settings, clock.clone(), rng);

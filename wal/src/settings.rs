@@ -33,6 +33,10 @@ pub struct LogSettings {
     /// Percent of the budget beyond which a single group is refused; 100 turns the rule off. It
     /// holds only while the log has more than one group.
     pub group_share_percent: u8,
+    /// Bytes of the largest entry: no limit of its own, but every file must hold one. Not a setting
+    /// of a file, it follows from the limits of the product.
+    #[serde(skip, default = "entry_max")]
+    pub entry_max: ByteSize,
     /// An idle log writes its sealing block this long after the last block.
     #[serde(with = "duration_text")]
     pub seal_after: Duration,
@@ -54,6 +58,7 @@ impl Default for LogSettings {
             files_ahead: 4,
             block_size: ByteSize(limits::LOG_BLOCK_BYTES_MAX as u64),
             group_share_percent: 25,
+            entry_max: entry_max(),
             seal_after: Duration::from_millis(100),
             allow_volatile: false,
             damage: DamagePolicy::default(),
@@ -61,6 +66,13 @@ impl Default for LogSettings {
         }
     }
 }
+
+fn entry_max() -> ByteSize {
+    ByteSize(limits::ENTRY_BYTES_MAX as u64)
+}
+
+/// Bytes of one file at most: offsets in it fit 32 bits.
+const FILE_BYTES_MAX: u64 = 1 << 30;
 
 /// Files kept for hard states, truncation and checkpoints when everything else is full.
 pub(crate) const RESERVED_FILES: usize = 2;
@@ -71,16 +83,26 @@ impl LogSettings {
         (self.budget.bytes() / self.file_size.bytes().max(1)) as usize
     }
 
+    /// The smallest file that holds the largest entry between the file's header and a sealing block,
+    /// with a third of the entry's bytes for the table before it.
+    fn file_size_min(&self) -> u64 {
+        let sector = crate::SECTOR_BYTES as u64;
+        (2 * sector + (self.entry_max.bytes() * 4).div_ceil(3).next_multiple_of(sector))
+            .max(8 * sector)
+    }
+
     pub(crate) fn check(&self) -> Result<(), OpenError> {
         let setting = |name, value: String, expected: &str| {
             Err(OpenError::Setting { name, value, expected: expected.to_owned() })
         };
         let (file, sector) = (self.file_size.bytes(), crate::SECTOR_BYTES as u64);
-        if file % sector != 0 || !(8 * sector..=1 << 30).contains(&file) {
+        let least = self.file_size_min();
+        if file % sector != 0 || !(least..=FILE_BYTES_MAX).contains(&file) {
+            let least = ByteSize(least);
             return setting(
                 "file_size",
                 self.file_size.to_string(),
-                "write a multiple of 4KiB from 32KiB to 1GiB",
+                &format!("write a multiple of 4KiB from {least} to 1GiB"),
             );
         }
         if self.block_size.bytes() < sector || self.block_size.bytes() > file {

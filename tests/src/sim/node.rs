@@ -63,6 +63,7 @@ impl Node {
         let settings = LogSettings {
             budget: ByteSize(plan.file_size * plan.files),
             file_size: ByteSize(plan.file_size),
+            entry_max: ByteSize(plan.file_size / 2),
             files_ahead: 1,
             block_size: ByteSize(plan.block_size),
             ..LogSettings::default()

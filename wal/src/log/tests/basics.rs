@@ -298,9 +298,44 @@ fn a_second_log_on_the_directory_is_refused() {
 }
 
 #[test]
+fn the_smallest_file_takes_the_largest_entry_beside_the_table() {
+    let file_size = ByteSize::kib(12 * 1024 + 8);
+    let product = LogSettings { file_size, ..LogSettings::default() };
+    assert!(World::new(product.clone(), 1).open().is_ok());
+    let file_size = ByteSize(product.file_size.bytes() - SECTOR_BYTES as u64);
+    let refused = World::new(LogSettings { file_size, ..product }, 1).open().unwrap_err();
+    assert!(refused.to_string().contains("from 12296KiB to 1GiB"), "{refused}");
+    for kib in [1, 16, 24, 25, 48, 300] {
+        let entry_max = ByteSize::kib(kib);
+        let file_size =
+            (1..).map(|sectors| ByteSize(sectors * SECTOR_BYTES as u64)).find(|file_size| {
+                let (file_size, budget) = (*file_size, ByteSize(file_size.bytes() * 20));
+                let block_size = ByteSize::kib(8);
+                let settings = LogSettings { file_size, budget, block_size, entry_max, ..small() };
+                World::new(settings, 1).open().is_ok()
+            });
+        let file_size = file_size.unwrap();
+        let budget = ByteSize(file_size.bytes() * 20);
+        let block_size = ByteSize::kib(8);
+        let settings = LogSettings { file_size, budget, block_size, entry_max, ..small() };
+        let mut world = World::opened(settings);
+        world.step(&Step::Prepare).unwrap();
+        for group in 1..=8 {
+            let append = Step::Append { group, back: 0, count: 1, bytes: entry_max.as_usize() };
+            world.run(&[append, Step::Write, Step::Prepare]).unwrap();
+            world.run(&[Step::Conf { group }, Step::Write, Step::Prepare]).unwrap();
+        }
+        assert_eq!(world.refused, 0, "{file_size}");
+        world.check_live();
+    }
+}
+
+#[test]
 fn settings_that_cannot_work_are_refused_with_what_to_write() {
     let cases = [
         LogSettings { file_size: ByteSize(100), ..small() },
+        LogSettings { file_size: ByteSize::kib(28), ..small() },
+        LogSettings { entry_max: ByteSize::kib(49), ..small() },
         LogSettings { block_size: ByteSize(100), ..small() },
         LogSettings { budget: ByteSize::kib(128), ..small() },
         LogSettings { group_share_percent: 0, ..small() },

@@ -11,6 +11,7 @@ fn tiny() -> LogSettings {
     LogSettings {
         budget: ByteSize::kib(32 * 24),
         file_size: ByteSize::kib(32),
+        entry_max: ByteSize::kib(16),
         files_ahead: 1,
         block_size: ByteSize::kib(8),
         ..LogSettings::default()

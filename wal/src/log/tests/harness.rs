@@ -92,6 +92,7 @@ pub(super) fn small() -> LogSettings {
     LogSettings {
         budget: ByteSize::kib(64 * 40),
         file_size: ByteSize::kib(64),
+        entry_max: ByteSize::kib(16),
         files_ahead: 1,
         block_size: ByteSize::kib(16),
         ..LogSettings::default()

@@ -96,8 +96,8 @@ struct RunArgs {
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     duration: Duration,
 
-    /// How long before that is not
-    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    /// How long before that is not: at full speed long enough for the log to be on recycled files
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     warmup: Duration,
 
     /// Threads of the client [default: 2 at full speed, else 1]

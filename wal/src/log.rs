@@ -26,7 +26,7 @@ use crate::{
     Stopped,
 };
 
-use files::Making;
+use files::{Demand, Making};
 pub use files::Prepared;
 
 /// The shared log of one directory. Cloning shares it. Every method is short but [`Log::open`],
@@ -58,6 +58,7 @@ struct State {
     freed: VecDeque<Arc<LogFile>>,
     /// Files being made.
     unfinished: usize,
+    demand: Demand,
     disk_full: bool,
     /// Where the next block goes in the last file.
     tail: u64,
@@ -221,6 +222,7 @@ impl State {
     /// Moves the oldest files that nothing needs to the freed ones. Only from the front: a hole in
     /// the middle would be a hole in every group's record sequence.
     fn release(&mut self) {
+        let before = self.freed.len();
         while self.files.len() > 1 && self.files[0].unused() {
             let newest = self.active();
             let table = newest.first_block();
@@ -228,6 +230,9 @@ impl State {
                 break;
             }
             self.freed.extend(self.files.pop_front());
+        }
+        if self.freed.len() > before {
+            self.demand.released();
         }
     }
 }

@@ -14,6 +14,11 @@ use crate::failure::{Exit, Failure, Result};
 /// How long a server may take to be ready.
 const READY: Duration = Duration::from_secs(30);
 
+/// The log of the server: small enough that a warm-up at full speed fills half of it, is truncated,
+/// and what is measured goes to recycled files, as in a server that has been running for a while. A
+/// file made anew costs the disk each of its bytes twice.
+const LOG_BUDGET: &str = "3GiB";
+
 /// Between two looks at a server that starts or stops.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -35,6 +40,7 @@ impl OwnServer {
         let child = Command::new(std::env::current_exe()?)
             .args(["dev", "--listen", &endpoint, "--data"])
             .arg(&data)
+            .env("BRAID__LOG__BUDGET", LOG_BUDGET)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()?;

@@ -303,6 +303,7 @@ impl State {
             }
         };
         self.files.push_back(next);
+        self.demand.rolled();
         self.tail = FIRST_BLOCK;
     }
 

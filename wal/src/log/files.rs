@@ -105,6 +105,31 @@ impl Making {
     }
 }
 
+/// How many files a busy log will want before the next truncation gives some back: as many freed
+/// files are worth keeping, for a file made anew costs the disk each of its bytes twice. It follows
+/// a growing demand at once and a falling one slowly, as PostgreSQL estimates the distance between
+/// its checkpoints.
+#[derive(Debug, Default)]
+pub(super) struct Demand {
+    pub(super) files: usize,
+    /// Files put into use since files were last released.
+    rolled: usize,
+}
+
+impl Demand {
+    pub(super) fn rolled(&mut self) {
+        self.rolled += 1;
+    }
+
+    /// Several groups may release files one after the other: only the first one ends the cycle.
+    pub(super) fn released(&mut self) {
+        let rolled = std::mem::take(&mut self.rolled);
+        if rolled > 0 {
+            self.files = rolled.max((9 * self.files + rolled) / 10);
+        }
+    }
+}
+
 enum Task {
     Recycle(Arc<LogFile>, bool),
     Activate(Arc<LogFile>),
@@ -141,7 +166,8 @@ impl Log {
     fn next_task(&self, state: &mut State, making: &Making) -> Task {
         let settings = &self.shared.settings;
         if let Some(file) = state.freed.front() {
-            let wanted = 2 * (RESERVED_FILES + settings.files_ahead);
+            let least = 2 * (RESERVED_FILES + settings.files_ahead);
+            let wanted = if state.disk_full { least } else { least.max(state.demand.files) };
             let keep = file.size == settings.file_size.bytes()
                 && state.files_total() <= settings.files_max()
                 && state.available() < wanted;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use common::{Clock, GroupId, Rng};
 
-use super::{Log, Making, Shared, State, files::usable};
+use super::{Demand, Log, Making, Shared, State, files::usable};
 use crate::files::{
     FIRST_BLOCK, LogFile, STORE_DRAFT, STORE_NAME, Spare, file_sequence, spare_name, spare_number,
 };
@@ -229,6 +229,7 @@ impl Opening {
             spares,
             freed: VecDeque::new(),
             unfinished: 0,
+            demand: Demand::default(),
             disk_full: false,
             tail: start.tail,
             open: None,

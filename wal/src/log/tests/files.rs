@@ -51,6 +51,38 @@ fn truncated_files_come_round_and_the_disk_does_not_grow() {
     world.check_live();
 }
 
+fn spares(world: &World) -> usize {
+    let names = world.disk.list().unwrap();
+    names.iter().filter(|name| name.starts_with("spare-")).count()
+}
+
+/// Fills files without truncating, then truncates and prepares: a cycle of a busy log.
+fn cycle(world: &mut World, files: usize) {
+    for _ in 0..4 * files {
+        world.run(&[append(1, 1, 5_000), Step::Write, Step::Prepare]).unwrap();
+    }
+    world.run(&[Step::Truncate { group: 1, keep: 1 }, Step::Write, Step::Prepare]).unwrap();
+}
+
+#[test]
+fn a_busy_log_keeps_the_files_that_a_truncation_frees_and_a_quiet_one_gives_them_back() {
+    let budget = ByteSize::kib(32 * 60);
+    let mut world = World::opened(LogSettings { budget, ..tiny() });
+    cycle(&mut world, 20);
+    let kept = spares(&world);
+    assert!(kept >= 18, "{kept} spares are kept");
+    let files = world.disk.list().unwrap().len();
+    cycle(&mut world, 20);
+    assert_eq!(world.disk.list().unwrap().len(), files, "a cycle like the last needs no new file");
+    for _ in 0..60 {
+        cycle(&mut world, 1);
+    }
+    assert!(spares(&world) <= 8, "{} spares are kept for little traffic", spares(&world));
+    assert_eq!(world.refused, 0);
+    world.step(&Step::Reopen).unwrap();
+    world.check_live();
+}
+
 #[test]
 fn a_pinned_file_is_not_recycled() {
     let mut world = World::opened(tiny());

@@ -91,7 +91,7 @@ impl Default for WriterLimits {
         Self {
             memory_bytes: 16 * MIB,
             block_bytes: APPEND_BLOCK_BYTES_TARGET,
-            window_bytes: 2 * MIB,
+            window_bytes: 8 * MIB,
             backoff_min: Duration::from_millis(5),
             backoff_max: Duration::from_secs(1),
         }

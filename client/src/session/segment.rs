@@ -8,6 +8,10 @@ use proto::convert::SegmentPlace;
 use super::block::{Block, OpenBlock};
 use super::{LinkId, WriterLimits};
 
+/// Into how many blocks what is on its way to a segment is divided, about: one that the disk works
+/// on, and others on their way there, in a queue and on their way back.
+const BLOCKS_IN_FLIGHT: usize = 4;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// No session, and none wanted.
@@ -95,8 +99,8 @@ impl Segment {
     }
 
     /// Whether a block may be sent now. With nothing in flight anything goes; otherwise a block
-    /// must be full, or at least as large as everything in flight, so that blocks grow with what
-    /// is outstanding and two of them keep the road busy.
+    /// must be full, or have its share of what is in flight, so that blocks grow with what is
+    /// outstanding and a few of them keep every part of the road busy.
     #[inline]
     pub(super) fn can_send(&self, limits: &WriterLimits) -> bool {
         if self.held || !matches!(self.state, State::Open(_)) {
@@ -106,7 +110,7 @@ impl Segment {
             Some(block) => block.data.len(),
             None if self.open.is_empty() => return false,
             None => {
-                let enough = self.in_flight_bytes.min(limits.block_bytes);
+                let enough = (self.in_flight_bytes / BLOCKS_IN_FLIGHT).min(limits.block_bytes);
                 if self.open.bytes() < enough {
                     return false;
                 }

@@ -1,5 +1,6 @@
 //! Reading a stream's events.
 
+mod answers;
 mod builder;
 pub(crate) mod bytes;
 mod frames;

@@ -8,6 +8,7 @@
 pub mod convert;
 pub mod error;
 pub mod framing;
+pub mod read_stream;
 
 /// Messages and services of `braid.v1`.
 #[expect(

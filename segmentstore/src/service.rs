@@ -2,6 +2,7 @@
 
 mod append;
 mod read;
+mod uncopied;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use proto::v1::segment_store_server::{SegmentStore as SegmentStoreApi, SegmentSt
 use replica::ProposeError;
 use tonic::{Request, Response, Status, Streaming};
 
+pub use self::uncopied::StoreServer;
 use crate::container::SegmentView;
 use crate::handle::ContainerError;
 use crate::limits::RETRY_AFTER;
@@ -33,10 +35,18 @@ impl SegmentStoreService {
     }
 
     /// The service with the message sizes of the data path.
-    pub fn into_server(self) -> SegmentStoreServer<Self> {
-        SegmentStoreServer::new(self)
+    pub fn into_server(self) -> StoreServer {
+        let generated = SegmentStoreServer::new(self.clone())
             .max_decoding_message_size(DATA_MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(DATA_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(DATA_MESSAGE_BYTES_MAX);
+        StoreServer::new(self, generated)
+    }
+
+    async fn open_read(&self, request: v1::ReadRequest) -> Result<read::ReadOutput, Status> {
+        read::open(&self.store, request).await.map_err(|error| match error {
+            read::OpenError::Field(error) => field_status(&error),
+            read::OpenError::Read(error) => self.read_error(&error),
+        })
     }
 
     fn refuse(&self, reason: Reason, status: Status) -> Status {
@@ -79,11 +89,7 @@ impl SegmentStoreApi for SegmentStoreService {
         &self,
         request: Request<v1::ReadRequest>,
     ) -> Result<Response<Self::ReadStream>, Status> {
-        let opened = read::open(&self.store, request.into_inner()).await;
-        opened.map(Response::new).map_err(|error| match error {
-            read::OpenError::Field(error) => field_status(&error),
-            read::OpenError::Read(error) => self.read_error(&error),
-        })
+        self.open_read(request.into_inner()).await.map(Response::new)
     }
 
     async fn get_segment_info(

@@ -4,12 +4,12 @@ use bytes::Bytes;
 use common::{MonotonicTime, Offset};
 use proto::error::{Reason, reason_of};
 use proto::v1;
+use tonic::Status;
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
 
+use super::answers::Answers;
 use crate::backoff::Backoff;
 use crate::client::Client;
-use crate::connection::store_client;
 use crate::error::{ClientError, Result, start_offset_of};
 use crate::raw::SegmentBytes;
 use crate::streams::SegmentPlace;
@@ -34,7 +34,7 @@ pub(crate) struct SegmentStream {
     /// What the last answer said.
     length: Offset,
     sealed_end: bool,
-    answers: Option<Streaming<v1::ReadResponse>>,
+    answers: Option<Answers>,
     backoff: Backoff,
     stalled_since: Option<MonotonicTime>,
 }
@@ -81,7 +81,7 @@ impl SegmentStream {
                 return Ok(None);
             }
             let answer = match &mut self.answers {
-                Some(answers) => answers.message().await,
+                Some(answers) => answers.next().await,
                 None => match self.request().await {
                     Ok(answers) => {
                         self.answers = Some(answers);
@@ -107,7 +107,7 @@ impl SegmentStream {
         matches!(self.end, End::At(end) if self.next >= end)
     }
 
-    async fn request(&self) -> Result<Streaming<v1::ReadResponse>, Status> {
+    async fn request(&mut self) -> Result<Answers, Status> {
         let request = v1::ReadRequest {
             segment: Some(self.place.segment.into()),
             container: self.place.container.0,
@@ -118,12 +118,11 @@ impl SegmentStream {
             },
             follow: true,
         };
-        let mut store = store_client(self.channel.clone());
+        let asked = Answers::request(self.channel.clone(), request);
         let timeout = self.client.inner.config.connect_timeout;
-        match tokio::time::timeout(timeout, store.read(request)).await {
-            Ok(answer) => Ok(answer?.into_inner()),
-            Err(_) => Err(Status::unavailable(format!("no answer within {timeout:?}"))),
-        }
+        tokio::time::timeout(timeout, asked)
+            .await
+            .unwrap_or_else(|_| Err(Status::unavailable(format!("no answer within {timeout:?}"))))
     }
 
     fn take(&mut self, answer: v1::ReadResponse) -> Result<Option<SegmentBytes>> {

@@ -115,12 +115,12 @@ fn an_event_alone_is_sent_at_once_and_others_gather_behind_it() {
     let (mut connection, mut slots) = (model::ModelConnection::default(), Slots::default());
     push(&mut core, b"one").unwrap();
     assert_eq!(exchange(&mut store, &mut connection, &mut core, &mut slots), 1);
-    push(&mut core, b"two").unwrap();
+    push(&mut core, &[2; 200]).unwrap();
     assert!(core.poll_send(LINK, &mut slots).is_some());
-    push(&mut core, b"3").unwrap();
-    assert!(core.poll_send(LINK, &mut slots).is_none(), "smaller than what is in flight");
-    push(&mut core, b"four").unwrap();
-    assert!(core.poll_send(LINK, &mut slots).is_some(), "as large as what is in flight");
+    push(&mut core, &[3; 20]).unwrap();
+    assert!(core.poll_send(LINK, &mut slots).is_none(), "little beside what is in flight");
+    push(&mut core, &[4; 20]).unwrap();
+    assert!(core.poll_send(LINK, &mut slots).is_some(), "a quarter of what is in flight");
 }
 
 #[test]

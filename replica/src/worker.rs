@@ -68,6 +68,7 @@ struct Slot {
 struct Look {
     next: MonotonicTime,
     durable: BlockSeq,
+    /// The log, or the disk under it.
     full: bool,
 }
 
@@ -273,10 +274,12 @@ impl Worker {
         let full = permille >= self.settings.log_full_permille || usage.used + kept > usage.budget;
         let close = durable != self.looked.durable && permille >= CLOSE_LOOK_PERMILLE;
         let next = now.plus(if close { CLOSE_LOOK_INTERVAL } else { LOOK_INTERVAL });
-        self.looked = Look { next, durable, full };
+        self.looked = Look { next, durable, full: full || usage.disk_full };
         self.gate.set_log_full(full);
+        // A full disk is the end of the budget, wherever that is.
+        let pressure = if usage.disk_full { 1_000 } else { permille };
         for slot in &mut self.members {
-            slot.guard(|member| member.truncate(permille))?;
+            slot.guard(|member| member.truncate(pressure))?;
         }
         Ok(())
     }

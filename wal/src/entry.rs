@@ -89,6 +89,10 @@ pub struct Batch<'a> {
     pub conf: Option<ConfRef<'a>>,
     /// Consecutive entries. One at or below the last index replaces it and all behind it.
     pub entries: &'a [EntryRef<'a>],
+    /// The entries were admitted ([`crate::Log::admit`]), or they free space, or a leader needs
+    /// them: of the files reserved for such only the last is closed to them. That one is for what
+    /// makes space in the log itself.
+    pub admitted: bool,
     /// Drops the entries up to this one, which was in the log before this batch.
     pub truncate: Option<Truncated>,
 }

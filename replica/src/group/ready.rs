@@ -113,6 +113,8 @@ impl<M: StateMachine> Group<M> {
             group: self.id,
             hard_state: Some(hard_state),
             entries: &entries,
+            // A leader asked before it proposed, or may not be kept from proposing.
+            admitted: self.role.leads.is_some(),
             ..Batch::default()
         };
         match self.log.append(&batch) {

@@ -76,6 +76,17 @@ impl MemKv {
         content.stopped = false;
     }
 
+    /// What a process leaves that closes the store: everything, or on a full disk what was flushed.
+    pub fn close(&self) {
+        let mut content = self.lock();
+        if !content.full {
+            let all = content.unflushed.len();
+            content.settle(all);
+        }
+        content.unflushed.clear();
+        content.stopped = false;
+    }
+
     /// From now on the disk has no space, or has it again.
     pub fn set_full(&self, full: bool) {
         let mut content = self.lock();

@@ -123,7 +123,12 @@ impl State {
         for bytes in std::iter::once(unit).chain(rest) {
             files += usize::from(cursor.advance(bytes, groups, cap, fresh) == Move::NewFile);
         }
-        self.check_files(settings, files, !batch.entries.is_empty())
+        let kept = match (batch.entries.is_empty(), batch.admitted) {
+            (true, _) => 0,
+            (false, true) => 1,
+            (false, false) => RESERVED_FILES,
+        };
+        self.check_files(settings, files, kept)
     }
 
     /// Whether an entry of `bytes` fits the active file, or files that can be had.
@@ -135,25 +140,22 @@ impl State {
         match self.next_move(record_bytes(bytes), settings) {
             Move::NewFile => {
                 let files = 1 + bytes / settings.file_size.as_usize();
-                self.check_files(settings, files, true)
+                self.check_files(settings, files, RESERVED_FILES)
             }
             _ => Ok(()),
         }
     }
 
-    /// Whether `files` more can be put into use: for entries not the last reserved ones, unless
-    /// more are about to be made.
+    /// Whether `files` more can be put into use and `kept` are left, unless more are about to be
+    /// made.
     fn check_files(
         &self,
         settings: &LogSettings,
         files: usize,
-        entries: bool,
+        kept: usize,
     ) -> Result<(), AppendError> {
         let available = self.available();
-        if files == 0 || (!entries && available >= files) {
-            return Ok(());
-        }
-        if available >= files + RESERVED_FILES {
+        if files == 0 || available >= files + kept {
             return Ok(());
         }
         let can_make = self.files_total() < settings.files_max() || !self.freed.is_empty();

@@ -99,8 +99,43 @@ fn a_stop_does_not_wait_for_space_for_a_checkpoint_and_loses_nothing() {
     node.store(4);
     stop(&mut node);
     drop(node);
+    machine.kv.close();
     machine.kv.set_full(false);
     assert_eq!(serving(&mut machine).stored().len(), 4);
+}
+
+#[test]
+fn what_frees_space_goes_on_while_the_disk_is_full() {
+    let mut node = serving(&mut Machine::new(1));
+    hold(&mut node, Some(LogIndex(1)));
+    let stored = fill_log(&mut node);
+    // More than what is left of the last file that clients may use.
+    for number in 2_000..2_025 {
+        let mut answer = exempt(&node, number, 100);
+        step_often(&mut node);
+        assert!(matches!(answer.try_recv(), Ok(Ok(_))), "operation {number} waits");
+    }
+    // It freed the log: clients go on without more space.
+    hold(&mut node, None);
+    (0..10).for_each(|_| node.wait(Duration::from_secs(1)));
+    let mut answer = propose(&node.handle, stored, 20_000).unwrap();
+    node.settle().unwrap();
+    assert!(answer.try_recv().unwrap().is_ok());
+}
+
+/// Where something may wait for ever, and be it for nothing but space.
+fn step_often(node: &mut Node) {
+    for _ in 0..20 {
+        let step = node.step().unwrap();
+        node.perform(step).unwrap();
+    }
+}
+
+fn exempt(node: &Node, number: u64, bytes: usize) -> Answer {
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    let proposal = proposal(number, bytes).exempt().reply(crate::Reply::Once(reply));
+    assert!(node.handle.propose(proposal).is_ok());
+    answer
 }
 
 #[test]
@@ -140,16 +175,8 @@ fn a_stop_does_not_wait_for_space_for_the_log() {
 /// Uses up what the log keeps for operations that free space; returns those that got no place.
 fn propose_until_blocked(node: &mut Node) -> Vec<Answer> {
     for number in 5_000..6_000 {
-        let answers = [number, number + 1_000].map(|number| {
-            let (reply, answer) = tokio::sync::oneshot::channel();
-            let exempt = proposal(number, 20_000).exempt().reply(crate::Reply::Once(reply));
-            assert!(node.handle.propose(exempt).is_ok());
-            answer
-        });
-        for _ in 0..20 {
-            let step = node.step().unwrap();
-            node.perform(step).unwrap();
-        }
+        let answers = [number, number + 1_000].map(|number| exempt(node, number, 20_000));
+        step_often(node);
         let waiting: Vec<Answer> =
             answers.into_iter().filter_map(|mut a| a.try_recv().is_err().then_some(a)).collect();
         if !waiting.is_empty() {

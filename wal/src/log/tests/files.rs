@@ -135,6 +135,44 @@ fn a_full_budget_refuses_entries_and_keeps_files_for_what_frees_space() {
 }
 
 #[test]
+fn admitted_entries_may_use_all_reserved_files_but_the_last() {
+    let mut world = World::opened(tiny());
+    while world.refused == 0 {
+        world.run(&[append(1, 1, 5_000), Step::Write, Step::Prepare]).unwrap();
+    }
+    let log = world.log().clone();
+    let mut last = log.last_index(GroupId(1));
+    let mut add = |world: &mut World, admitted| {
+        let entry = EntryRef {
+            index: LogIndex(last.0 + 1),
+            term: common::Term(1),
+            kind: 0,
+            context: b"",
+            data: &[7; 5_000],
+        };
+        let entries = &[entry];
+        let batch = Batch { group: GroupId(1), entries, admitted, ..Batch::default() };
+        let added = log.append(&batch);
+        last.0 += u64::from(added.is_ok());
+        world.step(&Step::Write).unwrap();
+        added.map(|_| last)
+    };
+    assert_eq!(add(&mut world, false), Err(AppendError::Full(FullReason::Budget)));
+    let before = add(&mut world, true).unwrap();
+    let mut last = before;
+    while let Ok(added) = add(&mut world, true) {
+        last = added;
+    }
+    assert!(last > before, "the file that was begun takes more than one entry");
+    assert_eq!(world.log().usage().spare, 32 * 1024, "one file is left");
+    // It is there for the record that frees the others.
+    let truncate = Some(Truncated { index: last, term: common::Term(1) });
+    world.log().append(&Batch { group: GroupId(1), truncate, ..Batch::default() }).unwrap();
+    world.run(&[Step::Write, Step::Prepare]).unwrap();
+    world.log().admit(GroupId(1), 5_000).unwrap();
+}
+
+#[test]
 fn one_group_beyond_its_share_is_refused_while_others_go_on() {
     let mut world = World::opened(LogSettings { group_share_percent: 25, ..tiny() });
     // Alone it may have all.

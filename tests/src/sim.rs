@@ -62,6 +62,7 @@ pub struct Coverage {
     pub late_messages: u64,
     pub stalls: u64,
     pub full_disks: u64,
+    pub full_starts: u64,
     pub checkpoints: u64,
     pub blocks: u64,
     pub fenced: u64,
@@ -81,6 +82,7 @@ impl Coverage {
         self.late_messages += other.late_messages;
         self.stalls += other.stalls;
         self.full_disks += other.full_disks;
+        self.full_starts += other.full_starts;
         self.checkpoints += other.checkpoints;
         self.blocks += other.blocks;
         self.fenced += other.fenced;

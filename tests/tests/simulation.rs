@@ -45,6 +45,7 @@ fn every_seed_keeps_every_promise(#[values(0, 1)] half: u64) {
         ("late message", total.late_messages),
         ("stalled write", total.stalls),
         ("full disk", total.full_disks),
+        ("start on a full disk", total.full_starts),
         ("checkpoint", total.checkpoints),
         ("fenced process", total.fenced),
         ("sealed segment", total.sealed),

@@ -15,6 +15,8 @@ use common::{Clock, SystemClock};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::small_disk::SmallDisk;
+
 /// Nothing that is waited for takes longer than this, or the test fails.
 pub const LIMIT: Duration = Duration::from_secs(90);
 
@@ -99,6 +101,10 @@ impl Running {
         })
         .unwrap();
         Self { pid, exit, ended: None, stdin, lines, stdout, stderr, readers_done, what }
+    }
+
+    pub fn id(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
     }
 
     /// Gives the process input; `false` where it does not read any more.
@@ -249,6 +255,8 @@ pub struct Server {
     process: Option<Running>,
     settings: Vec<(String, String)>,
     pub address: SocketAddr,
+    /// A file system for its data alone.
+    pub disk: Option<SmallDisk>,
     dir: TempDir,
 }
 
@@ -259,16 +267,25 @@ impl Server {
 
     /// With settings from the environment, such as `("BRAID__LOG__BUDGET", "512MiB")`.
     pub fn with(settings: &[(&str, &str)]) -> Self {
+        Self::start_on(None, settings)
+    }
+
+    /// With its data on a file system that a test can fill.
+    pub fn on(disk: SmallDisk, settings: &[(&str, &str)]) -> Self {
+        Self::start_on(Some(disk), settings)
+    }
+
+    fn start_on(disk: Option<SmallDisk>, settings: &[(&str, &str)]) -> Self {
         let settings =
             settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Self { process: None, settings, address, dir: temp_dir() };
+        let mut server = Self { process: None, settings, address, disk, dir: temp_dir() };
         server.restart();
         server
     }
 
     pub fn data(&self) -> PathBuf {
-        self.dir.path().join("data")
+        self.disk.as_ref().map_or_else(|| self.dir.path(), SmallDisk::path).join("data")
     }
 
     /// Where commands may leave files; removed with the server.
@@ -276,8 +293,15 @@ impl Server {
         self.dir.path()
     }
 
-    fn command(&self) -> Command {
-        let mut command = Command::new(binary());
+    /// How it is started.
+    pub fn command(&self) -> Command {
+        let mut command = match &self.disk {
+            Some(disk) => disk.enter(binary()),
+            None => Command::new(binary()),
+        };
+        if self.disk.as_ref().is_some_and(SmallDisk::is_volatile) {
+            command.env("BRAID__DATA__ALLOW_VOLATILE", "true");
+        }
         command.arg("dev").arg("--data").arg(self.data()).env_remove("BRAID_LOG");
         command.args(["--listen", &self.address.to_string()]);
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));

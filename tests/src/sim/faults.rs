@@ -76,6 +76,8 @@ impl World {
                 self.coverage.full_disks += 1;
                 let used = self.disk_bytes();
                 self.machine.disk.set_capacity(used);
+                // Sometimes there is not even space for a checkpoint.
+                self.machine.kv.set_full(self.random.faults.chance(1, 2));
                 self.disk_is_full = true;
                 let delay = self.random.faults.between(100_000, 3_000_000);
                 self.schedule.after(delay, Event::DiskHasSpace);
@@ -105,9 +107,17 @@ impl World {
         space.total - space.free
     }
 
+    /// Whether the log has a file that it made ahead.
+    pub(super) fn has_spare_file(&self) -> bool {
+        use wal::Disk;
+        let names = self.machine.disk.list().unwrap_or_default();
+        names.iter().any(|name| name.starts_with("spare-"))
+    }
+
     pub(super) fn on_space(&mut self) {
         self.note(format_args!("the disk has space again"));
         self.machine.disk.set_capacity(u64::MAX);
+        self.machine.kv.set_full(false);
         self.disk_is_full = false;
         self.schedule_files(1_000);
     }

@@ -315,6 +315,7 @@ fn make_files(center: &Center) {
     while !center.stop_files.load(Ordering::Acquire) {
         match center.log.prepare_files() {
             Ok(Prepared::More) => center.bell.ring(),
+            Ok(Prepared::Unhurried) => center.files.wait(Some(wal::PREPARE_PAUSE)),
             Ok(Prepared::Idle) => {
                 center.files.wait(center.log.usage().disk_full.then_some(FULL_LOOK));
             }

@@ -254,7 +254,7 @@ impl Node {
             let fetched = fetch.perform(&self.log);
             self.worker.fetched(fetched)?;
         }
-        while self.log.prepare_files()? == wal::Prepared::More {}
+        while self.log.prepare_files()? != wal::Prepared::Idle {}
         Ok(step.messages.into_iter().map(|(_, message)| message).collect())
     }
 

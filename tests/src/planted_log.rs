@@ -28,7 +28,7 @@ fn write(log: &Log) {
         let result = write.perform();
         log.finish_write(write, result).unwrap();
     }
-    while log.prepare_files().unwrap() == Prepared::More {}
+    while log.prepare_files().unwrap() != Prepared::Idle {}
 }
 
 /// Appends an entry of two sectors and writes it.
@@ -68,7 +68,7 @@ fn reopening_shows_what_was_written() -> bool {
     write(&log);
     for index in 1..=40 {
         append(&log, index, (index > 4).then(|| index - 4));
-        while log.prepare_files().unwrap() == Prepared::More {}
+        while log.prepare_files().unwrap() != Prepared::Idle {}
         if index < 25 {
             continue;
         }

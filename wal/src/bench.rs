@@ -276,7 +276,7 @@ impl LogWriter {
     }
 
     fn prepare(&self) -> io::Result<()> {
-        while self.log.prepare_files().map_err(io::Error::other)? == Prepared::More {}
+        while self.log.prepare_files().map_err(io::Error::other)? != Prepared::Idle {}
         Ok(())
     }
 
@@ -313,7 +313,7 @@ impl LogWriter {
     fn run_inline(&mut self, pace: &mut Pace, samples: &mut Samples) -> io::Result<()> {
         while pace.next() {
             while !self.log.room()
-                && self.log.prepare_files().map_err(io::Error::other)? == Prepared::More
+                && self.log.prepare_files().map_err(io::Error::other)? != Prepared::Idle
             {
             }
             let began = self.clock.monotonic();

@@ -26,8 +26,8 @@ use crate::{
     Stopped,
 };
 
-pub use files::Prepared;
 use files::{Demand, Making};
+pub use files::{PREPARE_PAUSE, Prepared};
 
 /// The shared log of one directory. Cloning shares it. Every method is short but [`Log::open`],
 /// [`Log::read`] and [`Log::prepare_files`], which do I/O without holding the others up.

@@ -139,7 +139,7 @@ async fn a_failed_write_ends_everything_and_nothing_is_acknowledged_after_it() {
     running.first.serving().await.unwrap();
     running.first.submit(number(0), payload(0, 10)).await.unwrap();
     // No file is being made, so the next write is one of the log.
-    while running.host.log().prepare_files().unwrap() == Prepared::More {}
+    while running.host.log().prepare_files().unwrap() != Prepared::Idle {}
     let error = Fault::Error(std::io::ErrorKind::Other);
     running.faults.plan_fault(DiskOperation::Write, "", 0, error);
     let mut failed = running.host.failed();
@@ -172,7 +172,7 @@ async fn hang(running: &Running, bytes: usize) -> Answer {
     running.first.serving().await.unwrap();
     running.first.submit(number(0), payload(0, 10)).await.unwrap();
     // No file is being made, so the next write is one of the log.
-    while running.host.log().prepare_files().unwrap() == Prepared::More {}
+    while running.host.log().prepare_files().unwrap() != Prepared::Idle {}
     running.faults.plan_fault(DiskOperation::Write, "", 0, Fault::Stall);
     let hung = propose(&running.first, 1, bytes).unwrap();
     until("a write that hangs", || running.faults.struck() == 1).await;

@@ -159,7 +159,7 @@ impl Node {
     /// Makes or recycles log files, one step; whether there is more to do.
     pub(super) fn prepare_files(&mut self) -> Result<bool, Failure> {
         let prepared = self.log.prepare_files().map_err(|stopped| stopped.to_string())?;
-        Ok(prepared == Prepared::More)
+        Ok(prepared != Prepared::Idle)
     }
 
     pub(super) fn begin_stop(&mut self) {

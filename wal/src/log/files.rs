@@ -12,19 +12,28 @@ use crate::files::{LogFile, Pin, Spare, spare_name, unfinished_name};
 use crate::settings::RESERVED_FILES;
 use crate::{AlignedBuf, Disk, DiskFile, LogSettings, Stopped};
 
-/// Zeros written at a time.
+/// Zeros written at a time: in a hurry, and otherwise, when a block of the log that comes in between
+/// waits for them.
 const STEP_BYTES: usize = 1024 * 1024;
+const SMALL_STEP_BYTES: usize = 256 * 1024;
 /// How long to wait after the disk was full, or a file could not be made.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Space that is left to others on the disk, in files. The state's checkpoints come first of them:
 /// without one no truncation is possible, and the log would never give space back.
 const ROOM_FILES: u64 = 2;
 
+/// The pause after [`Prepared::Unhurried`]: some 100 MB/s of files are made ahead, and a log that
+/// needs more than that is in a hurry soon.
+pub const PREPARE_PAUSE: Duration = Duration::from_millis(2);
+
 /// Whether [`Log::prepare_files`] has more to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prepared {
     /// Call again soon.
     More,
+    /// Call again after a pause of about [`PREPARE_PAUSE`], which leaves the disk to the log's
+    /// blocks: there are files enough until then.
+    Unhurried,
     /// Nothing to do until the log has rolled or truncated, or for a second after the disk was
     /// full.
     Idle,
@@ -50,14 +59,14 @@ impl Making {
     /// Makes a whole file now: for the first ones, before anything else runs.
     pub(super) fn make_now(&mut self, disk: &dyn Disk, size: u64) -> io::Result<Spare> {
         loop {
-            if let Some(spare) = self.make_some(disk, size)? {
+            if let Some(spare) = self.make_some(disk, size, STEP_BYTES)? {
                 return Ok(spare);
             }
         }
     }
 
-    /// Writes some of the zeros of a file; returns it when it is complete.
-    fn make_some(&mut self, disk: &dyn Disk, size: u64) -> io::Result<Option<Spare>> {
+    /// Writes up to `step` of the zeros of a file; returns it when it is complete.
+    fn make_some(&mut self, disk: &dyn Disk, size: u64, step: usize) -> io::Result<Option<Spare>> {
         let Some(current) = &mut self.current else {
             let name = unfinished_name(self.next_number);
             self.next_number += 1;
@@ -67,7 +76,7 @@ impl Making {
         };
         if current.written < size {
             let zeros = self.zeros.get_or_insert_with(|| AlignedBuf::zeroed(STEP_BYTES));
-            let step = (size - current.written).min(STEP_BYTES as u64);
+            let step = (size - current.written).min(step as u64);
             current.handle.write_at(current.written, &zeros[..step as usize])?;
             current.written += step;
             return Ok(None);
@@ -217,10 +226,13 @@ impl Log {
     fn make(&self, making: &mut Making) -> Prepared {
         let size = self.shared.settings.file_size.bytes();
         let disk = &*self.shared.disk;
-        let made = making.check_room(disk, size).and_then(|()| making.make_some(disk, size));
+        let hurried = self.state().available() <= RESERVED_FILES + 1;
+        let step = if hurried { STEP_BYTES } else { SMALL_STEP_BYTES };
+        let made = making.check_room(disk, size).and_then(|()| making.make_some(disk, size, step));
         let mut state = self.state();
         match made {
-            Ok(None) => return Prepared::More,
+            Ok(None) if hurried => return Prepared::More,
+            Ok(None) => return Prepared::Unhurried,
             Ok(Some(spare)) => {
                 state.spares.push_back(spare);
                 state.disk_full = false;

@@ -84,6 +84,28 @@ fn a_busy_log_keeps_the_files_that_a_truncation_frees_and_a_quiet_one_gives_them
 }
 
 #[test]
+fn files_are_made_in_a_hurry_only_while_there_are_few() {
+    let settings = LogSettings { files_ahead: 4, ..tiny() };
+    let sim = SimDisk::new(common::Rng::from_seed(1));
+    let clock = std::sync::Arc::new(common::clock::ManualClock::default());
+    let rng = common::Rng::from_seed(2);
+    let (log, _) = Log::open(std::sync::Arc::new(sim.clone()), settings, clock, rng).unwrap();
+    let made = || sim.list().unwrap().iter().filter(|name| !name.starts_with("new-")).count();
+    let (mut hurried, mut unhurried) = (0, 0);
+    loop {
+        let before = made();
+        match log.prepare_files().unwrap() {
+            Prepared::Idle => break,
+            Prepared::More if before == made() => hurried = before,
+            Prepared::More => {}
+            Prepared::Unhurried => unhurried = before.max(unhurried),
+        }
+    }
+    assert!(hurried < unhurried, "in a hurry up to {hurried}, not at {unhurried}");
+    assert_eq!(log.usage().spare, 6 * (32 << 10));
+}
+
+#[test]
 fn a_pinned_file_is_not_recycled() {
     let mut world = World::opened(tiny());
     world.run(&[append(1, 2, 3_000), Step::Write]).unwrap();
@@ -352,7 +374,7 @@ fn a_file_that_cannot_be_recycled_stops_the_log() {
     faults.plan_fault(DiskOperation::Sync, "new-", 1, Fault::Error(std::io::ErrorKind::Other));
     let stopped = loop {
         match log.prepare_files() {
-            Ok(Prepared::More) => {}
+            Ok(Prepared::More | Prepared::Unhurried) => {}
             other => break other,
         }
     };

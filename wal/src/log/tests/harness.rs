@@ -378,7 +378,7 @@ impl World {
     }
 
     pub(super) fn prepare(&mut self) -> Result<(), Down> {
-        while self.log().prepare_files().map_err(|_| Down)? == Prepared::More {}
+        while self.log().prepare_files().map_err(|_| Down)? != Prepared::Idle {}
         if self.disk.crashed() { Err(Down) } else { Ok(()) }
     }
 }

@@ -42,7 +42,7 @@ fn entries_survive_rolling_recycling_and_reopening_on_a_real_disk() {
         let batch = Batch { group, entries: &entries, truncate, ..Batch::default() };
         log.append(&batch).unwrap();
         write(&log);
-        while log.prepare_files().unwrap() == Prepared::More {}
+        while log.prepare_files().unwrap() != Prepared::Idle {}
         if index % 67 == 0 {
             drop(log);
             log = open(directory.path(), &settings).0;

@@ -68,11 +68,11 @@ impl KvError {
 }
 
 /// Bytes of an encoded [`Applied`].
-const APPLIED_BYTES: usize = 1 + 5 * 8;
+pub(crate) const APPLIED_BYTES: usize = 1 + 5 * 8;
 
 impl Applied {
     /// Persisted: version u8 | index | term | wall | up | digest, each u64 little-endian.
-    fn encode(self) -> [u8; APPLIED_BYTES] {
+    pub(crate) fn encode(self) -> [u8; APPLIED_BYTES] {
         let mut bytes = [0; APPLIED_BYTES];
         bytes[0] = 1;
         let Stamp { wall, up_micros } = self.stamp;
@@ -83,7 +83,7 @@ impl Applied {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, KvError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, KvError> {
         let bytes: &[u8; APPLIED_BYTES] = bytes
             .try_into()
             .map_err(|_| KvError::new("read", "applied record has a wrong length"))?;

@@ -10,6 +10,7 @@
 //! a quorum and applied; a proposal that was taken is answered exactly once, with `Unknown` where
 //! its fate was lost with the term; a panic in one group quarantines that group only.
 
+pub mod archive;
 mod bell;
 mod conf;
 pub mod entry;

@@ -37,22 +37,7 @@ type Succeeded = (SegmentId, Offset, Vec<SegmentPlace>);
 /// It is a [`Stream`] of events; [`EventReader::next_batch`] costs less per event. Nothing runs
 /// while nobody asks, and memory is bounded by the flow control of its own connections.
 ///
-/// ```no_run
-/// # async fn example(client: client::Client) -> client::Result<()> {
-/// use client::{ReadFrom, ReadUntil, ScopedStream};
-///
-/// let stream = ScopedStream::new("demo", "hello").expect("a good name");
-/// let reader = client.event_reader(&stream).from(ReadFrom::Head).until(ReadUntil::Tail);
-/// let mut reader = reader.open().await?;
-/// while let Some(event) = reader.next().await {
-///     println!("{}", String::from_utf8_lossy(&event?.payload));
-/// }
-/// // To go on from here another time:
-/// let cut = reader.position();
-/// let again = client.event_reader(&stream).from(ReadFrom::Cut(cut)).open().await?;
-/// # Ok(())
-/// # }
-/// ```
+#[doc = concat!("```no_run\n", include_str!("../examples/snippets/read_and_go_on.rs"), "```")]
 pub struct EventReader {
     client: Client,
     stream: StreamId,

@@ -37,42 +37,12 @@ const YIELD_BYTES: usize = common::limits::APPEND_BLOCK_BYTES_TARGET;
 /// Events are gathered into blocks as large as the load asks for: alone, an event is sent at once.
 /// Lost connections and restarted servers are ridden out without loss and without doubles.
 ///
-/// ```no_run
-/// # async fn example(client: client::Client) -> client::Result<()> {
-/// use client::{Event, ScopedStream};
-///
-/// let stream = ScopedStream::new("demo", "hello").expect("a good name");
-/// let mut writer = client.event_writer(&stream).open().await?;
-/// for line in ["first", "second"] {
-///     let event = Event { key: Some("greetings"), time_micros: None, payload: line.as_bytes() };
-///     writer.append(event).await?;
-/// }
-/// // Both are durable when this returns.
-/// let last = writer.flush().await?;
-/// println!("{last} events stored");
-/// writer.close().await?;
-/// # Ok(())
-/// # }
-/// ```
+#[doc = concat!("```no_run\n", include_str!("../examples/snippets/append_events.rs"), "```")]
 ///
 /// A named writer goes on where an earlier process of the same name ended: it is given the same
 /// events in the same order again, and sends only those that are not stored yet.
 ///
-/// ```no_run
-/// # async fn example(client: client::Client, lines: Vec<String>) -> client::Result<()> {
-/// use client::{Event, ScopedStream, WriterName};
-///
-/// let stream = ScopedStream::new("demo", "imports").expect("a good name");
-/// let name = WriterName::new("loader").expect("a good name");
-/// let mut writer = client.event_writer(&stream).named(name).open().await?;
-/// for line in &lines {
-///     writer.append(Event { key: None, time_micros: None, payload: line.as_bytes() }).await?;
-/// }
-/// writer.flush().await?;
-/// println!("{} were stored before", writer.already_stored());
-/// # Ok(())
-/// # }
-/// ```
+#[doc = concat!("```no_run\n", include_str!("../examples/snippets/resume_import.rs"), "```")]
 #[derive(Debug)]
 pub struct EventWriter {
     /// Keeps the client's connections alive.

@@ -8,6 +8,8 @@ mod bad_input;
 mod bench;
 mod commands;
 mod exactly_once;
+#[expect(clippy::print_stdout, clippy::expect_used, reason = "examples are short")]
+mod examples;
 mod forms;
 mod full_disk;
 mod harness;

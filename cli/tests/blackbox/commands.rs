@@ -139,6 +139,15 @@ fn keys_times_and_delimiters_are_taken_as_told() {
 }
 
 #[test]
+fn a_paced_append_stores_the_same_events() {
+    let server = Server::start();
+    let lines: Vec<String> = (0..200).map(|line| line.to_string()).collect();
+    let input = lines.join("\n");
+    server.line("append demo/paced --key k --rate 2000").input(&input).run().ok();
+    assert_eq!(server.read_all("demo/paced"), lines);
+}
+
+#[test]
 fn bytes_that_are_no_text_survive() {
     let server = Server::start();
     server.line("append demo/a --key k --delimiter \\0").input(b"\xff\xfe\n\0x").run().ok();

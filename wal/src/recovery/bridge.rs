@@ -83,7 +83,9 @@ fn reach(pieces: &[Group], saved: LogIndex) -> (LogIndex, bool) {
     (LogIndex(replaced.fold(pieces[at].last.0, u64::min)), newer.is_empty())
 }
 
-/// The group as a table tells it whose gaps were accepted; `None` where more is missing.
+/// The group as a table tells it whose gaps were accepted; `None` where more is missing. What the
+/// table's group began with may be gone with its file: a truncation newer than the table, or the
+/// end of recovery, says whether that was right.
 pub(crate) fn as_accepted(pieces: &[&Group], row: &GroupRow) -> Option<Group> {
     let after = row.truncated.index;
     let mut places = gather(pieces, after, row.last);
@@ -93,7 +95,8 @@ pub(crate) fn as_accepted(pieces: &[&Group], row: &GroupRow) -> Option<Group> {
             *places.get_mut(at as usize)? = Some(Place::lost(lost.term));
         }
     }
-    let entries = places.into_iter().collect::<Option<VecDeque<_>>>()?;
+    let gone = places.iter().take_while(|place| place.is_none()).count();
+    let entries = places.into_iter().skip(gone).collect::<Option<VecDeque<_>>>()?;
     let mut group = Group::with_entries(row.last, entries);
     group.adopt(row);
     Some(group)

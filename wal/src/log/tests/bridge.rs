@@ -169,6 +169,48 @@ fn lost_entries_outlive_the_files_around_them_until_they_are_truncated() {
 }
 
 #[test]
+fn a_repaired_log_opens_when_older_files_before_the_hole_have_gone() {
+    const LAST: u64 = 12;
+    let settings = LogSettings {
+        file_size: ByteSize::kib(32),
+        budget: ByteSize::kib(32 * 20),
+        block_size: ByteSize::kib(8),
+        entry_max: ByteSize::kib(8),
+        ..small()
+    };
+    let mut world = World::opened(settings);
+    for _ in 0..LAST {
+        world.run(&[append(1, 1, 5_000), Step::Write, Step::Prepare]).unwrap();
+    }
+    world.step(&Step::Seal).unwrap();
+    world.log = None;
+    // In the second block of the second of the files that hold the group.
+    world.disk.flip_bit("000000000002.wal", 3 * SECTOR_BYTES as u64 + 300, 2);
+    let state = Saved { index: LogIndex(LAST), term: Term(1) };
+    let lost = repair_with(&world, &[(GroupId(1), state)].into_iter().collect()).unwrap();
+    assert_eq!(lost.len(), 1, "{lost:?}");
+    let given_up = world.open().unwrap().groups[0].lost.clone();
+    assert_eq!(given_up.len(), 1, "{given_up:?}");
+    let first_is_there =
+        |world: &World| world.disk.list().unwrap().contains(&"000000000001.wal".to_owned());
+    let mut index = LogIndex(0);
+    while first_is_there(&world) {
+        index = LogIndex(index.0 + 1);
+        let truncate = Some(Truncated { index, term: Term(1) });
+        world.log().append(&Batch { group: GroupId(1), truncate, ..Batch::default() }).unwrap();
+        world.run(&[Step::Write, Step::Prepare]).unwrap();
+    }
+    assert!(index.0 + 1 < given_up[0].first.0, "entries before the hole are left in its file");
+    for _ in 0..3 {
+        let recovered = world.open().unwrap();
+        assert!(recovered.damage.is_empty(), "{recovered:?}");
+        let group = &recovered.groups[0];
+        assert_eq!((group.first, group.last), (LogIndex(index.0 + 1), LogIndex(LAST)));
+        assert_eq!(group.lost, given_up);
+    }
+}
+
+#[test]
 fn entries_lost_before_the_first_file_that_is_left_stay_lost() {
     let mut world = groups_in_turn();
     world.open().unwrap();

@@ -166,7 +166,9 @@ impl Worker {
         self.look(now)?;
         self.save(now, &mut step)?;
         step.wake_at = self.wake_at(now);
-        step.wants_files = self.running().any(|member| member.wants_retry());
+        // Until freed files are taken they count as used, and a full log stays full.
+        step.wants_files =
+            self.log.has_freed_files() || self.running().any(|member| member.wants_retry());
         step.stopped = self.stopping && self.is_settled() && !self.saving.is_pending();
         Ok(step)
     }

@@ -141,6 +141,8 @@ impl Demand {
 
 enum Task {
     Recycle(Arc<LogFile>, bool),
+    /// A spare that others need the space of.
+    GiveBack(Spare),
     Activate(Arc<LogFile>),
     Make,
     Nothing,
@@ -151,17 +153,22 @@ impl Log {
     /// on the worker's thread.
     pub fn prepare_files(&self) -> Result<Prepared, Stopped> {
         let mut making = self.making();
+        let others_have_room = self.others_have_room();
         let task = {
             let mut state = self.state();
             state.check_running()?;
             state.release();
-            self.next_task(&mut state, &making)
+            self.next_task(&mut state, &making, others_have_room)
         };
         match task {
             Task::Nothing => return Ok(Prepared::Idle),
             Task::Recycle(file, keep) => {
                 let done = self.recycle(&file, keep, &mut making);
                 self.or_stop("recycle a log file", done)?;
+            }
+            Task::GiveBack(spare) => {
+                let done = self.give_back(&spare);
+                self.or_stop("remove a spare log file", done)?;
             }
             Task::Activate(file) => {
                 let done = file.activate(&*self.shared.disk);
@@ -172,15 +179,28 @@ impl Log {
         Ok(Prepared::More)
     }
 
-    fn next_task(&self, state: &mut State, making: &Making) -> Task {
+    /// Whether the disk has the space that is left to others. A disk that cannot tell keeps the
+    /// log from nothing here: it fails where it matters.
+    fn others_have_room(&self) -> bool {
+        let room = ROOM_FILES * self.shared.settings.file_size.bytes();
+        self.shared.disk.space().map_or(true, |space| space.free >= room)
+    }
+
+    fn next_task(&self, state: &mut State, making: &Making, others_have_room: bool) -> Task {
         let settings = &self.shared.settings;
+        let least = 2 * (RESERVED_FILES + settings.files_ahead);
+        let wanted = if others_have_room { least.max(state.demand.files) } else { least };
         if let Some(file) = state.freed.front() {
-            let least = 2 * (RESERVED_FILES + settings.files_ahead);
-            let wanted = if state.disk_full { least } else { least.max(state.demand.files) };
             let keep = file.size == settings.file_size.bytes()
                 && state.files_total() <= settings.files_max()
                 && state.available() < wanted;
             return Task::Recycle(file.clone(), keep);
+        }
+        if !others_have_room
+            && state.available() > wanted
+            && let Some(spare) = state.spares.pop_back()
+        {
+            return Task::GiveBack(spare);
         }
         if state.next.is_none()
             && let Some(spare) = state.spares.pop_front()
@@ -220,6 +240,16 @@ impl Log {
         state.disk_full = false;
         making.retry_at = None;
         Ok(())
+    }
+
+    fn give_back(&self, spare: &Spare) -> io::Result<()> {
+        self.shared.disk.remove(&spare.name)?;
+        self.shared.disk.sync_dir()
+    }
+
+    /// Whether there is something for [`Log::prepare_files`] that truncation has brought.
+    pub fn has_freed_files(&self) -> bool {
+        !self.state().freed.is_empty()
     }
 
     /// A file that cannot be made is no failure of the log: nothing is in it.

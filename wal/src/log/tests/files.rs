@@ -84,6 +84,40 @@ fn a_busy_log_keeps_the_files_that_a_truncation_frees_and_a_quiet_one_gives_them
 }
 
 #[test]
+fn spares_beyond_the_usual_are_given_back_when_others_need_the_space() {
+    let budget = ByteSize::kib(32 * 60);
+    let mut world = World::opened(LogSettings { budget, ..tiny() });
+    cycle(&mut world, 20);
+    let kept = spares(&world);
+    assert!(kept >= 18, "{kept} spares are kept");
+    // Whatever else is on the disk has grown.
+    let file = 32 << 10;
+    let taken = world.disk.space().unwrap().free;
+    world.disk.set_capacity(u64::MAX - taken + file);
+    world.step(&Step::Prepare).unwrap();
+    let left = spares(&world);
+    assert!(left < kept, "{left} spares are left");
+    assert!(world.disk.space().unwrap().free >= 2 * file, "others have what they need");
+    cycle(&mut world, 2);
+    assert_eq!(world.refused, 0);
+    world.step(&Step::Reopen).unwrap();
+    world.check_live();
+}
+
+#[test]
+fn truncation_says_that_it_has_freed_files_until_they_are_taken() {
+    let mut world = World::opened(tiny());
+    for _ in 0..12 {
+        world.run(&[append(1, 1, 5_000), Step::Write, Step::Prepare]).unwrap();
+    }
+    assert!(!world.log().has_freed_files());
+    world.run(&[Step::Truncate { group: 1, keep: 0 }, Step::Write]).unwrap();
+    assert!(world.log().has_freed_files());
+    world.step(&Step::Prepare).unwrap();
+    assert!(!world.log().has_freed_files());
+}
+
+#[test]
 fn files_are_made_in_a_hurry_only_while_there_are_few() {
     let settings = LogSettings { files_ahead: 4, ..tiny() };
     let sim = SimDisk::new(common::Rng::from_seed(1));

@@ -146,15 +146,17 @@ fn beginning(head: &[u8]) -> Result<Beginning, ReadDecodeError> {
     }
     let all = PREFIX_BYTES + length;
     // What cannot be read yet may have been cut; the message as a whole will tell.
-    while let Ok((field, kind)) = decode_key(&mut fields) {
+    loop {
+        let before = fields.len();
+        let Ok((field, kind)) = decode_key(&mut fields) else { break };
         if (field, kind) == (DATA_FIELD, WireType::LengthDelimited) {
             let Ok(bytes) = decode_varint(&mut fields) else { break };
-            let is_last = head.len() as u64 + bytes == all as u64;
+            // All that is here has been looked at: what follows is `data`.
+            let is_last = all.checked_sub(head.len()).is_some_and(|left| left as u64 == bytes);
             if !is_last || bytes == 0 {
                 return Ok(Beginning::Whole(all));
             }
-            let behind_prefix = head.len() - PREFIX_BYTES - key_and_length_bytes(bytes);
-            let response = ReadResponse::decode(&head[PREFIX_BYTES..][..behind_prefix])?;
+            let response = ReadResponse::decode(&head[PREFIX_BYTES..head.len() - before])?;
             return Ok(Beginning::Data(response, bytes as usize));
         }
         if skip_field(kind, field, &mut fields, prost::encoding::DecodeContext::default()).is_err()
@@ -165,10 +167,6 @@ fn beginning(head: &[u8]) -> Result<Beginning, ReadDecodeError> {
     // Without bytes, or with something in it that this build does not know.
     let is_long = head.len() == all || head.len() > PREFIX_BYTES + 256;
     Ok(if is_long { Beginning::Whole(all) } else { Beginning::Short })
-}
-
-fn key_and_length_bytes(bytes: u64) -> usize {
-    prost::encoding::key_len(DATA_FIELD) + prost::encoding::encoded_len_varint(bytes)
 }
 
 #[cfg(test)]
@@ -279,6 +277,19 @@ mod tests {
         let too_large = refused([0, 0x7f, 0, 0, 0]);
         assert_eq!(too_large, ReadDecodeError::TooLarge { bytes: 0x7f00_0000 });
         assert_eq!(refused([1, 0, 0, 0, 1]), ReadDecodeError::Compressed);
+    }
+
+    #[test]
+    fn lengths_that_lie_or_are_padded_are_read_as_the_generated_code_reads_them() {
+        let overflowing = [&[0, 0, 0, 0, 20, 0x12][..], &[0xff; 9], &[1], &[0; 9]].concat();
+        let mut decoder = ReadDecoder::default();
+        decoder.push(overflowing.into());
+        assert!(matches!(decoder.take(), Err(ReadDecodeError::Malformed(_))));
+        // Three bytes, their length written in two.
+        let padded = [&[0, 0, 0, 0, 8, 0x08, 7, 0x12, 0x83, 0][..], b"abc"].concat();
+        let data = Bytes::from_static(b"abc");
+        let response = ReadResponse { offset: 7, data, ..Default::default() };
+        assert_eq!(decoded(&padded, &[100]), (vec![response], true));
     }
 
     #[test]

@@ -18,6 +18,21 @@ use tonic_prost::ProstCodec;
 /// The path of `Read`.
 const READ_PATH: &str = "/braid.v1.SegmentStore/Read";
 
+/// Why there is no next answer.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// The call ended; another one may go better.
+    Lost(Status),
+    /// What the server sends cannot be read, and could not the next time.
+    Malformed(ReadDecodeError),
+}
+
+impl From<ReadDecodeError> for Failed {
+    fn from(error: ReadDecodeError) -> Self {
+        Failed::Malformed(error)
+    }
+}
+
 /// The messages of one read.
 #[derive(Debug)]
 pub(super) struct Answers {
@@ -49,18 +64,21 @@ impl Answers {
 
     /// The next answer, or a piece of one; `None` once the server has said that there are no more.
     /// Dropping the future loses nothing.
-    pub(super) async fn next(&mut self) -> Result<Option<ReadResponse>, Status> {
+    pub(super) async fn next(&mut self) -> Result<Option<ReadResponse>, Failed> {
         loop {
-            if let Some(response) = self.decoder.take().map_err(|error| malformed(&error))? {
+            if let Some(response) = self.decoder.take()? {
                 return Ok(Some(response));
             }
             let Some(frame) = self.body.frame().await else {
-                return Err(Status::unavailable("the server's answer ended without a status"));
+                let status = Status::unavailable("the server's answer ended without a status");
+                return Err(Failed::Lost(status));
             };
-            match frame?.into_data() {
+            match frame.map_err(Failed::Lost)?.into_data() {
                 Ok(data) => self.decoder.push(data),
                 Err(other) => match other.into_trailers() {
-                    Ok(trailers) => return self.end(&trailers).map(|()| None),
+                    Ok(trailers) => {
+                        return self.end(&trailers).map(|()| None).map_err(Failed::Lost);
+                    }
                     // A kind of frame that this build does not know says nothing to it.
                     Err(_) => continue,
                 },
@@ -79,10 +97,6 @@ impl Answers {
 
 fn failed(error: tonic::transport::Error) -> Status {
     Status::from_error(error.into())
-}
-
-fn malformed(error: &ReadDecodeError) -> Status {
-    Status::internal(format!("the server's answer to a read: {error}"))
 }
 
 /// The request as the one message of a body.

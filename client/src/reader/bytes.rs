@@ -1,5 +1,7 @@
 //! The bytes of one segment in order, across lost connections.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use common::{MonotonicTime, Offset};
 use proto::error::{Reason, reason_of};
@@ -7,7 +9,7 @@ use proto::v1;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::answers::Answers;
+use super::answers::{Answers, Failed};
 use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::error::{ClientError, Result, start_offset_of};
@@ -36,7 +38,41 @@ pub(crate) struct SegmentStream {
     sealed_end: bool,
     answers: Option<Answers>,
     backoff: Backoff,
+    patience: Patience,
+}
+
+/// An answer that lasted so long was one, even if it had nothing to say: a server that fails at
+/// once again and again is given up, one that a quiet reader loses every hour is not.
+const ANSWER_COUNTS: Duration = Duration::from_secs(1);
+
+/// Since when a server does not answer.
+#[derive(Debug, Default)]
+struct Patience {
     stalled_since: Option<MonotonicTime>,
+    /// When the server began the answer that is under way.
+    answered_since: Option<MonotonicTime>,
+}
+
+impl Patience {
+    fn answer_begins(&mut self, now: MonotonicTime) {
+        self.answered_since = Some(now);
+    }
+
+    fn heard(&mut self) {
+        self.stalled_since = None;
+    }
+
+    /// A request failed or an answer ended: since when it has been like this. The second part says
+    /// whether this is the first failure after an answer.
+    fn lost(&mut self, now: MonotonicTime) -> (Duration, bool) {
+        let answered = self.answered_since.take();
+        let counts = answered.is_some_and(|since| now.since(since) >= ANSWER_COUNTS);
+        if counts {
+            self.stalled_since = None;
+        }
+        let first = self.stalled_since.is_none();
+        (now.since(*self.stalled_since.get_or_insert(now)), first)
+    }
 }
 
 impl SegmentStream {
@@ -58,7 +94,7 @@ impl SegmentStream {
             sealed_end: false,
             answers: None,
             backoff,
-            stalled_since: None,
+            patience: Patience::default(),
         }
     }
 
@@ -85,9 +121,10 @@ impl SegmentStream {
                 None => match self.request().await {
                     Ok(answers) => {
                         self.answers = Some(answers);
+                        self.patience.answer_begins(self.client.inner.now());
                         continue;
                     }
-                    Err(status) => Err(status),
+                    Err(status) => Err(Failed::Lost(status)),
                 },
             };
             match answer {
@@ -98,7 +135,13 @@ impl SegmentStream {
                 }
                 // Only an answer says that this is the end: a server that goes away does not.
                 Ok(None) => self.lost(&Status::unavailable("the server ended the stream")).await?,
-                Err(status) => self.lost(&status).await?,
+                Err(Failed::Lost(status)) => self.lost(&status).await?,
+                Err(Failed::Malformed(error)) => {
+                    return Err(ClientError::protocol(format!(
+                        "what the server answers to a read of segment {}: {error}",
+                        self.place.segment
+                    )));
+                }
             }
         }
     }
@@ -134,7 +177,7 @@ impl SegmentStream {
             )));
         }
         self.backoff.reset();
-        self.stalled_since = None;
+        self.patience.heard();
         self.next = offset.plus(answer.data.len() as u64);
         self.length = Offset(answer.length);
         self.sealed_end = answer.end_of_segment;
@@ -147,9 +190,11 @@ impl SegmentStream {
         self.answers = None;
         let inner = &self.client.inner;
         let error = self.error_of(status);
-        let now = inner.now();
-        let since = *self.stalled_since.get_or_insert(now);
-        let gives_up = inner.config.retry_deadline.is_some_and(|d| now.since(since) >= d);
+        let (stalled, first) = self.patience.lost(inner.now());
+        if first {
+            self.backoff.reset();
+        }
+        let gives_up = inner.config.retry_deadline.is_some_and(|deadline| stalled >= deadline);
         // What the server reports as its own defect may be a part of its shutdown.
         if gives_up || !(error.is_transient() || reason_of(status) == Reason::Unspecified) {
             return Err(error);
@@ -174,5 +219,35 @@ impl SegmentStream {
 impl SegmentBytes {
     pub(crate) fn into_data(self) -> (Bytes, Offset) {
         (self.data, self.length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quiet_reader_that_loses_its_connection_now_and_then_is_not_stalled() {
+        let (hour, mut patience) = (Duration::from_hours(1), Patience::default());
+        let mut now = MonotonicTime::default();
+        for _ in 0..5 {
+            patience.answer_begins(now);
+            now = now.plus(hour);
+            assert_eq!(patience.lost(now), (Duration::ZERO, true));
+        }
+    }
+
+    #[test]
+    fn a_server_whose_answers_fail_at_once_is_stalled_since_the_first() {
+        let (pause, mut patience) = (Duration::from_millis(600), Patience::default());
+        let mut now = MonotonicTime::default();
+        assert_eq!(patience.lost(now), (Duration::ZERO, true));
+        for failures in 1..5 {
+            now = now.plus(pause);
+            patience.answer_begins(now);
+            assert_eq!(patience.lost(now), (failures * pause, false));
+        }
+        patience.heard();
+        assert_eq!(patience.lost(now), (Duration::ZERO, true));
     }
 }

@@ -70,6 +70,7 @@ impl WriterCore {
         while segment.queue.front().is_some_and(|block| block.last <= last) {
             let Some(block) = segment.queue.pop_front() else { break };
             self.memory_used -= block.data.len();
+            segment.widen_window(block.data.len());
             if segment.in_flight > 0 {
                 segment.in_flight -= 1;
                 segment.in_flight_bytes -= block.data.len();
@@ -144,6 +145,7 @@ impl WriterCore {
                 self.pause(index, Duration::ZERO, now);
             }
             Reason::ResourceExhausted => {
+                self.segments[index].narrow_window(&self.limits);
                 let wait = Duration::from_millis(failure.retry_after_millis.into());
                 self.pause(index, wait, now);
             }

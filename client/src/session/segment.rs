@@ -12,6 +12,9 @@ use super::{LinkId, WriterLimits};
 /// on, and others on their way there, in a queue and on their way back.
 const BLOCKS_IN_FLIGHT: usize = 4;
 
+/// After a refusal a window grows by one part in so many of what is stored through it.
+const WINDOW_GROWTH: usize = 16;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// No session, and none wanted.
@@ -41,6 +44,8 @@ pub(super) struct Segment {
     pub(super) queue: VecDeque<Block>,
     pub(super) in_flight: usize,
     pub(super) in_flight_bytes: usize,
+    /// Bytes that the container took on without refusing: less than the limit after a refusal.
+    pub(super) window_bytes: usize,
     pub(super) open: OpenBlock,
     /// The last number sent, or stored at the `Open`: what the next block continues.
     pub(super) chain: u64,
@@ -72,6 +77,7 @@ impl Segment {
             queue: VecDeque::new(),
             in_flight: 0,
             in_flight_bytes: 0,
+            window_bytes: usize::MAX,
             open: OpenBlock::default(),
             chain: 0,
             acknowledged: 0,
@@ -117,7 +123,20 @@ impl Segment {
                 self.open.bytes()
             }
         };
-        self.in_flight_bytes == 0 || self.in_flight_bytes + bytes <= limits.window_bytes
+        let window = self.window_bytes.min(limits.window_bytes);
+        self.in_flight_bytes == 0 || self.in_flight_bytes + bytes <= window
+    }
+
+    /// A full container refused a block: half as much is sent at once from now on, so that many
+    /// writers share its queue instead of sending again and again what it cannot take.
+    pub(super) fn narrow_window(&mut self, limits: &WriterLimits) {
+        let halved = self.window_bytes.min(limits.window_bytes) / 2;
+        self.window_bytes = halved.max(limits.block_bytes);
+    }
+
+    /// Blocks of so many bytes were stored: the window opens by a part of them.
+    pub(super) fn widen_window(&mut self, stored_bytes: usize) {
+        self.window_bytes = self.window_bytes.saturating_add(stored_bytes / WINDOW_GROWTH);
     }
 
     /// The session is over: nothing is in flight any more, everything queued is to be sent again.

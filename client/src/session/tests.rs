@@ -159,6 +159,55 @@ fn fail(core: &mut WriterCore, slot: u32, reason: Reason, current: Option<Writer
     core.on_response(LINK, response, NOW);
 }
 
+/// Sends what may be sent; gives the bytes, and the last number if there is one.
+fn send_all(core: &mut WriterCore, slots: &mut Slots) -> (usize, Option<u64>) {
+    let (mut bytes, mut last) = (0, None);
+    while let Some(request) = core.poll_send(LINK, slots) {
+        if let Some(v1::append_request::Message::Blocks(blocks)) = request.message {
+            bytes += blocks.blocks.iter().map(|block| block.data.len()).sum::<usize>();
+            last = blocks.blocks.last().map(|block| block.last_number).or(last);
+        }
+    }
+    (bytes, last)
+}
+
+fn fill(core: &mut WriterCore) {
+    while push(core, &[0; 10_000]).unwrap() != Pushed::Full {}
+}
+
+/// Opens the session of `slot`, once its time has come.
+fn open(core: &mut WriterCore, slots: &mut Slots, slot: u32) {
+    core.on_time(NOW.plus(Duration::from_secs(60)));
+    assert!(core.poll_open(LINK, slots).is_some());
+    let opened = v1::SessionOpened { slot, ..Default::default() };
+    let response = v1::AppendResponse { opened: vec![opened], ..Default::default() };
+    core.on_response(LINK, response, NOW);
+}
+
+#[test]
+fn a_writer_sends_less_at_once_after_a_full_container_refused_it_and_more_again_later() {
+    let (mut core, mut slots) = opened_core();
+    fill(&mut core);
+    let limits = WriterLimits::default();
+    let (mut window, mut last) = send_all(&mut core, &mut slots);
+    assert!(window + limits.block_bytes > limits.window_bytes, "{window}");
+    for refused in 0..4 {
+        fail(&mut core, refused, Reason::ResourceExhausted, None);
+        open(&mut core, &mut slots, refused + 1);
+        let before = window;
+        (window, last) = send_all(&mut core, &mut slots);
+        assert!(window <= before / 2 + limits.block_bytes, "{window} after {before}");
+    }
+    for _ in 0..100 {
+        let ack = v1::BlockAck { slot: 4, last_number: last.unwrap(), length: 0 };
+        core.on_response(LINK, v1::AppendResponse { acks: vec![ack], ..Default::default() }, NOW);
+        fill(&mut core);
+        (window, last) = send_all(&mut core, &mut slots);
+    }
+    assert!(window + limits.block_bytes > limits.window_bytes, "{window} at last");
+    assert!(core.failed().is_none());
+}
+
 #[test]
 fn a_higher_epoch_fences_for_good_and_a_higher_attempt_only_raises_the_own() {
     let (mut core, mut slots) = opened_core();

@@ -23,6 +23,7 @@ use tonic_prost::ProstCodec;
 
 use super::SegmentStoreService;
 use super::read::ReadOutput;
+use crate::limits::READ_GATHER_BELOW;
 
 /// The path of `Read`.
 const READ_PATH: &str = "/braid.v1.SegmentStore/Read";
@@ -116,6 +117,11 @@ impl http_body::Body for ReadBody {
             Some(Ok(response)) => {
                 let head = message_head(&response);
                 let ReadResponse { data, .. } = response;
+                if data.len() < READ_GATHER_BELOW {
+                    // A little of an entry must not keep all of it while it waits to be sent.
+                    let whole = [&head[..], &data[..]].concat();
+                    return Poll::Ready(Some(Ok(Frame::data(whole.into()))));
+                }
                 self.data = data;
                 return Poll::Ready(Some(Ok(Frame::data(head))));
             }

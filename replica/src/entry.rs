@@ -33,8 +33,9 @@ pub struct Entry<'a> {
     pub term: Term,
     pub stamp: Stamp,
     /// The payloads of all operations, one after the other. Apply never looks into them; slices
-    /// of it are shared, not copied.
-    pub payload: &'a Bytes,
+    /// of it are shared, not copied. `None` where the entry is replayed from long-term storage,
+    /// whose rounds keep the payload apart.
+    pub payload: Option<&'a Bytes>,
     context: &'a Bytes,
     operations: u32,
 }
@@ -58,15 +59,30 @@ impl<'a> Entry<'a> {
         payload: &'a Bytes,
     ) -> Result<Self, EnvelopeError> {
         let head = envelope::check(context, payload.len())?;
-        Ok(Self {
-            group,
-            index,
-            term,
-            stamp: head.stamp,
-            payload,
-            context,
-            operations: head.operations,
-        })
+        Ok(Self::checked(group, (index, term), head, context, Some(payload)))
+    }
+
+    /// The same for an entry whose `payload_bytes` bytes of payload rest in long-term storage.
+    pub fn archived(
+        group: GroupId,
+        index: LogIndex,
+        term: Term,
+        context: &'a Bytes,
+        payload_bytes: usize,
+    ) -> Result<Self, EnvelopeError> {
+        let head = envelope::check(context, payload_bytes)?;
+        Ok(Self::checked(group, (index, term), head, context, None))
+    }
+
+    fn checked(
+        group: GroupId,
+        (index, term): (LogIndex, Term),
+        head: envelope::Head,
+        context: &'a Bytes,
+        payload: Option<&'a Bytes>,
+    ) -> Self {
+        let (stamp, operations) = (head.stamp, head.operations);
+        Self { group, index, term, stamp, payload, context, operations }
     }
 
     /// How many operations the entry holds; 0 for a leader's empty entry.
@@ -88,8 +104,8 @@ impl<'a> Entry<'a> {
         self.context.slice_ref(operation.header)
     }
 
-    /// An operation's payload as shared bytes.
-    pub fn payload_bytes(&self, operation: &Operation<'_>) -> Bytes {
-        self.payload.slice(operation.payload.clone())
+    /// An operation's payload as shared bytes; `None` where the entry is replayed without it.
+    pub fn payload_bytes(&self, operation: &Operation<'_>) -> Option<Bytes> {
+        Some(self.payload?.slice(operation.payload.clone()))
     }
 }

@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use common::LogIndex;
+use lts::ObjectName;
 
 use crate::entry::Entry;
+use crate::resting::{Compacted, CompactionPlan, Nobody, Owners, Tiered};
 
 /// A deterministic state machine.
 ///
@@ -71,6 +73,37 @@ pub trait StateMachine: Send + 'static {
 
     /// Called once after each round of applied entries: the moment to wake tail readers.
     fn round_done(&mut self) {}
+
+    /// Whose the payload of log entries is, to be asked off the worker by whoever archives them.
+    /// The default is for machines whose operations have no payload.
+    fn owners(&self) -> Box<dyn Owners> {
+        Box::new(Nobody)
+    }
+
+    /// A round is committed: what the state refers to of its entries' payload rests in objects from
+    /// now on. A part of apply, with its laws; called in the order of the log.
+    fn tiered(&mut self, round: &Tiered) {
+        let _ = round;
+    }
+
+    /// Pieces were copied into other objects: takes over each whose place is still as it was, and
+    /// leaves out the others. A part of apply.
+    fn compacted(&mut self, compacted: &Compacted) {
+        let _ = compacted;
+    }
+
+    /// The objects to which the state referred and, since the last call, refers no more; also those
+    /// of a round or a compaction just applied of which it takes nothing. In any order, each once.
+    /// A part of apply: every replica gives the same.
+    fn take_dead_objects(&mut self) -> Vec<ObjectName> {
+        Vec::new()
+    }
+
+    /// Pieces that had better be together: what to read and to write again. Asked now and then on
+    /// the worker; `None` where nothing is worth it.
+    fn compaction(&self) -> Option<CompactionPlan> {
+        None
+    }
 }
 
 /// A changed key of the saved state; `None` removes it.

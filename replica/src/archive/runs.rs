@@ -60,7 +60,7 @@ pub struct Runs {
 
 impl Runs {
     /// Takes runs in any order.
-    pub(super) fn encode(mut runs: Vec<Run>) -> Self {
+    pub fn encode(mut runs: Vec<Run>) -> Self {
         runs.sort_unstable_by_key(|run| (run.index, run.start));
         let mut bytes = Vec::with_capacity(runs.len() * Run::BYTES);
         for run in runs {

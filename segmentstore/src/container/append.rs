@@ -136,7 +136,7 @@ fn store(segment: &mut Segment, append: &Append, at: At<'_>, marks: &mut Marks<'
         at.entry.index,
         at.payload_start as u32,
         bytes,
-        at.entry.payload,
+        at.entry.payload.expect("nothing is replayed from long-term storage yet"),
     );
     segment.record.length = Offset(offset.0 + u64::from(bytes));
     if let Some(chunk) = extents {

@@ -9,29 +9,29 @@
 //! A **checkpoint** is the state at a log index: *chunks* with sorted keys and values, and the
 //! checkpoint itself, which names them.
 //!
-//! This module turns entries and pairs into objects and objects into what they say; it does no I/O
-//! and decides nothing: not when a round is made, nor what is collected. Every object is checked
-//! as a whole before anything of it is believed, and a single changed or missing bit is found.
-//!
-//! Nothing in the running product calls it yet. Tiering will build rounds for the containers and
-//! the controller's group alike and commit where their runs lie; the checkpoint thread will write
-//! checkpoints; the read path will check the runs that it fetches; recovery and the installation
-//! of replicas will read all of it back.
+//! This module turns entries and pairs into objects and objects into what they say, and holds what
+//! a group's log says of its archive ([`Archive`], changed by [`Housekeeping`] entries). It does no
+//! I/O and decides nothing: when a round is made and what is collected is decided in
+//! `group/tiering.rs` and done in `tiering/`. Every object is checked as a whole before anything of
+//! it is believed, and a single changed or missing bit is found.
 //!
 //! Objects are named by [`lts::ObjectName`]. Those of a round bear the term under which it was made
 //! and follow one another in sequence, the footer last: it is put when the others are there, and
 //! deleted before them.
 
 mod checkpoint;
+mod compacted;
 mod error;
 mod fields;
 mod footer;
 mod frame;
 mod header;
+pub(crate) mod housekeeping;
 mod packed;
 mod packer;
 mod round;
 mod runs;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -39,10 +39,14 @@ pub use checkpoint::{
     Checkpoint, CheckpointDraft, CheckpointError, CheckpointSettings, CheckpointWriter, Chunk,
     ChunkRef,
 };
+pub(crate) use compacted::CompactedDraft;
 pub use error::{ObjectError, Problem};
 pub use footer::{Footer, Located};
 pub use frame::{FRAME_BYTES, Kind, ObjectRef, Sealed};
 pub use header::{EntryHeader, EntryKind, FeatureLevel};
+pub use housekeeping::{CommittedCheckpoint, CommittedRound, Housekeeping};
 pub use packed::{PackedIndex, PackedObject, PackedRun};
 pub use round::{Round, RoundBuilder, RoundEntry, RoundError, RoundSettings, Taken};
 pub use runs::{Run, Runs};
+pub(crate) use state::At;
+pub use state::{Archive, Dropped, KeptCheckpoint, KeptRound, Refused, Stored};

@@ -7,6 +7,12 @@
 //!
 //! Little-endian. `data` is the concatenation of the payloads. The format is persisted: a change
 //! needs a new version, and the old one stays readable.
+//!
+//! Entries by which a group looks after its archive have version 2 and no data:
+//!
+//! ```text
+//! version u8 | wall u64 | up u64 | housekeeping (see `archive/housekeeping.rs`)
+//! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
 use common::WallTime;
@@ -15,6 +21,10 @@ use crate::entry::{Operation, Stamp};
 
 /// The version written today.
 pub const VERSION: u8 = 1;
+/// The version of housekeeping entries.
+pub(crate) const HOUSEKEEPING: u8 = 2;
+/// Bytes before what a housekeeping entry says.
+const HOUSEKEEPING_HEAD_BYTES: usize = 1 + 8 + 8;
 /// Bytes before the first operation.
 pub const HEAD_BYTES: usize = 1 + 8 + 8 + 4;
 /// Bytes of the envelope per operation beside its header.
@@ -99,17 +109,49 @@ pub fn encode(stamp: Stamp, operations: &[(&[u8], &[u8])]) -> (Bytes, Bytes) {
     (builder.finish(stamp), data.freeze())
 }
 
-/// Reads the head and walks every operation, so that iterating afterwards cannot fail.
+/// The context of an entry that says `body`, as `put` writes it.
+pub(crate) fn housekeeping(stamp: Stamp, put: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut out = Vec::with_capacity(256);
+    out.put_u8(HOUSEKEEPING);
+    out.put_u64_le(stamp.wall.0);
+    out.put_u64_le(stamp.up_micros);
+    put(&mut out);
+    out.into()
+}
+
+/// What a housekeeping entry says, and when; `None` for every other context.
+pub(crate) fn as_housekeeping(context: &Bytes) -> Option<(Stamp, Bytes)> {
+    if context.first() != Some(&HOUSEKEEPING) || context.len() < HOUSEKEEPING_HEAD_BYTES {
+        return None;
+    }
+    Some((stamp_of(context), context.slice(HOUSEKEEPING_HEAD_BYTES..)))
+}
+
+fn stamp_of(context: &[u8]) -> Stamp {
+    Stamp { wall: WallTime(u64_at(context, 1)), up_micros: u64_at(context, 9) }
+}
+
+/// Reads the head and walks every operation, so that iterating afterwards cannot fail. What a
+/// housekeeping entry says is for its reader to check.
 pub(crate) fn check(context: &[u8], payload_len: usize) -> Result<Head, EnvelopeError> {
     let short = |need| EnvelopeError::Short { have: context.len(), need };
     let version = *context.first().ok_or_else(|| short(HEAD_BYTES))?;
+    if version == HOUSEKEEPING {
+        if context.len() < HOUSEKEEPING_HEAD_BYTES {
+            return Err(short(HOUSEKEEPING_HEAD_BYTES));
+        }
+        if payload_len != 0 {
+            return Err(EnvelopeError::Payload { declared: 0, have: payload_len });
+        }
+        return Ok(Head { stamp: stamp_of(context), operations: 0 });
+    }
     if version != VERSION {
         return Err(EnvelopeError::Version(version));
     }
     if context.len() < HEAD_BYTES {
         return Err(short(HEAD_BYTES));
     }
-    let stamp = Stamp { wall: WallTime(u64_at(context, 1)), up_micros: u64_at(context, 9) };
+    let stamp = stamp_of(context);
     let operations = u32_at(context, 17);
     let (mut at, mut declared) = (HEAD_BYTES, 0_u64);
     for _ in 0..operations {

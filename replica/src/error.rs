@@ -4,6 +4,7 @@ use common::{GroupId, LogIndex, Term};
 
 use crate::kv::KvError;
 use crate::machine::RestoreError;
+use crate::restore::RestoreFailure;
 
 /// Why a group cannot start. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +52,12 @@ pub enum StartError {
         group: GroupId,
         #[source]
         source: RestoreError,
+    },
+    #[error("bring the state of group {group} back from long-term storage")]
+    Archive {
+        group: GroupId,
+        #[source]
+        source: RestoreFailure,
     },
     #[error("read the log of group {group}")]
     Read {

@@ -17,6 +17,7 @@ use crate::machine::StateMachine;
 use crate::propose::ProposeError;
 use crate::settings::HostSettings;
 use crate::storage::LogStorage;
+use crate::tiering::{StorageDone, StorageJob};
 
 mod apply;
 mod checkpoint;
@@ -26,6 +27,7 @@ mod queries;
 mod ready;
 mod replies;
 mod start;
+mod tiering;
 
 pub use checkpoint::CheckpointJob;
 pub(crate) use checkpoint::Frozen;
@@ -37,6 +39,7 @@ use checkpoint::Saved;
 use proposals::Proposals;
 use queries::Queries;
 use ready::Unsynced;
+use tiering::Tiering;
 
 /// Which group to run, and as whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +75,7 @@ pub(crate) struct Group<M: StateMachine> {
     queries: Queries<M>,
     unsynced: Unsynced,
     saved: Saved,
+    tiering: Tiering,
     role: Role,
     outgoing: Vec<Message>,
     /// Ready again without outside help: proposals wait for room that comes with time.
@@ -98,6 +102,10 @@ pub(crate) trait Member: Send {
     fn checkpointed(&mut self, job: &CheckpointJob) -> Result<(), Failure>;
     /// The disk has no space for the checkpoint; it comes later.
     fn checkpoint_waits(&mut self);
+    /// Work with the bucket that is due.
+    fn storage_jobs(&mut self, now: MonotonicTime) -> Vec<StorageJob>;
+    fn storage_done(&mut self, done: StorageDone, now: MonotonicTime);
+    fn storage_due(&self) -> Option<MonotonicTime>;
     /// Drops what nobody needs of the log. `full_permille` says how much of the budget is used.
     fn truncate(&mut self, full_permille: u64) -> Result<(), Failure>;
     fn checkpoint_due(&self) -> Option<MonotonicTime>;
@@ -143,6 +151,9 @@ impl<M: StateMachine> Group<M> {
         let leads = (state == StateRole::Leader).then_some(term);
         if self.role.leads.is_some() && self.role.leads != leads {
             self.resign(leader);
+        }
+        if self.role.leads != leads {
+            self.tiering.begin_term();
         }
         if leads.is_some() && self.role.leads != leads {
             self.role.serving = false;
@@ -216,7 +227,13 @@ impl<M: StateMachine> Group<M> {
         let oldest_live = self.saved.oldest_live;
         let (checkpointed, waits) = (self.saved.flushed, self.saved.waits);
         let peer = self.peer;
+        let (archive, tiering) = (&self.applier.archive, &self.tiering);
         self.shared.publish(|status| {
+            status.archived = archive.end();
+            status.archived_checkpoint = archive.newest_checkpoint();
+            status.unarchived_bytes = tiering.behind.bytes();
+            status.unarchived_since = tiering.behind.since();
+            status.storage_failure.clone_from(&tiering.failure);
             status.peer = peer;
             status.leader = (role.leader != raft::INVALID_ID).then_some(role.leader);
             status.serving = role.serving;
@@ -255,6 +272,10 @@ impl<M: StateMachine> Member for Group<M> {
             self.ask_for_read_index();
             self.handle_ready()?;
             self.propose()?;
+            self.propose_housekeeping()?;
+        }
+        if std::mem::take(&mut self.tiering.truncatable) {
+            self.truncate_log(0)?;
         }
         self.publish();
         Ok(())
@@ -318,6 +339,18 @@ impl<M: StateMachine> Member for Group<M> {
         self.saved.waits = true;
         self.changed = true;
         self.publish();
+    }
+
+    fn storage_jobs(&mut self, now: MonotonicTime) -> Vec<StorageJob> {
+        self.begin_storage_jobs(now)
+    }
+
+    fn storage_done(&mut self, done: StorageDone, now: MonotonicTime) {
+        Self::storage_done(self, done, now);
+    }
+
+    fn storage_due(&self) -> Option<MonotonicTime> {
+        self.next_storage_job()
     }
 
     fn truncate(&mut self, full_permille: u64) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::limits::ENTRY_BYTES_MAX;
-use common::{GroupId, LogIndex, Term};
+use common::{GroupId, LogIndex, MonotonicTime, Term};
 use tokio::sync::{oneshot, watch};
 
 use crate::bell::Bell;
@@ -40,6 +40,15 @@ pub struct GroupStatus {
     pub checkpoint_waits: bool,
     /// The lowest index whose payload the machine still needs.
     pub oldest_live: Option<LogIndex>,
+    /// Up to where the log is archived in long-term storage; 0 where nothing is, or there is none.
+    pub archived: LogIndex,
+    /// The newest checkpoint there that counts.
+    pub archived_checkpoint: LogIndex,
+    /// Bytes of log that are not archived yet, and since when the oldest of them wait.
+    pub unarchived_bytes: u64,
+    pub unarchived_since: Option<MonotonicTime>,
+    /// Why long-term storage could not be used last, while it cannot.
+    pub storage_failure: Option<String>,
     /// The rolling hash over (index, outcomes) up to `applied`, saved with the state.
     pub digest: u64,
     /// Why the group stopped, where it did.

@@ -5,6 +5,7 @@
 //!   never idle while the worker copies the next block.
 //! - *files*: makes and recycles log files ahead of their use.
 //! - *checkpoint*: writes frozen state to the store.
+//! - *tiering*, two of them: jobs between groups and their bucket, where there is one.
 //! - *watch*: notices a write that does not come back, whoever of the others hangs in it.
 //!
 //! A failed write, a failed store or a panic outside a group ends them all: [`Host::failed`] says
@@ -28,21 +29,30 @@ use crate::handle::{Gate, GroupHandle};
 use crate::kv::{Kv, KvError};
 use crate::machine::StateMachine;
 use crate::settings::HostSettings;
+use crate::tiering::{Storage, StorageDone, Workshop};
 use crate::worker::{Step, Worker, stop_stalled};
 
+mod jobs;
 #[cfg(test)]
 mod tests;
+
+use jobs::StorageJobs;
 
 /// Bytes written after which the files thread looks whether it has to make more.
 const FILES_LOOK_BYTES: u64 = 8 << 20;
 /// How often a full disk is tried again: nobody rings when an operator makes space on it.
 const FULL_LOOK: Duration = Duration::from_secs(1);
 
+/// Threads that work with the bucket: rounds of two groups at a time keep a disk or a way to a
+/// remote store busy, and each has a round in memory.
+const TIERING_THREADS: [&str; 2] = ["braid-tier-0", "braid-tier-1"];
+
 /// The groups of a node with their threads.
 pub struct Host {
     log: Log,
     recovered: Recovered,
     kv: Arc<dyn Kv>,
+    storage: Option<Storage>,
     clock: Arc<dyn Clock>,
     worker: Option<Worker>,
     center: Arc<Center>,
@@ -80,6 +90,7 @@ struct Center {
     bell: Arc<Bell>,
     mailbox: Mutex<Mailbox>,
     files: Bell,
+    storage_jobs: StorageJobs,
     written: AtomicU64,
     stop_files: AtomicBool,
     watch: Bell,
@@ -94,6 +105,7 @@ struct Center {
 struct Mailbox {
     checkpointed: Option<(CheckpointJob, Result<(), KvError>)>,
     fetched: Vec<Fetched>,
+    stored: Vec<StorageDone>,
     stop: bool,
 }
 
@@ -122,6 +134,7 @@ impl Host {
             bell: worker.bell(),
             mailbox: Mutex::default(),
             files: Bell::default(),
+            storage_jobs: StorageJobs::default(),
             written: AtomicU64::new(0),
             stop_files: AtomicBool::new(false),
             watch: Bell::default(),
@@ -130,7 +143,15 @@ impl Host {
             failed: watch::Sender::default(),
         });
         let (worker, threads, watch) = (Some(worker), Threads::default(), Threads::default());
-        Ok(Host { log, recovered, kv, clock, worker, center, threads, watch, patience })
+        let storage = None;
+        Ok(Host { log, recovered, kv, storage, clock, worker, center, threads, watch, patience })
+    }
+
+    /// Groups that are added from now on archive their log there. Only before [`Host::run`].
+    pub fn use_storage(&mut self, storage: Storage) {
+        let worker = self.worker.as_mut().expect("storage is given before the threads run");
+        worker.use_storage(storage.clone());
+        self.storage = Some(storage);
     }
 
     /// Restores a group of which this node is the only member. Only before [`Host::run`].
@@ -158,6 +179,13 @@ impl Host {
         self.spawn("braid-files", move || make_files(&center))?;
         let (center, kv) = (self.center.clone(), self.kv.clone());
         self.spawn("braid-checkpoint", move || run_background(&center, &*kv, &jobs_in))?;
+        if let Some(storage) = self.storage.clone() {
+            let workshop = Workshop { storage, log: self.log.clone(), kv: self.kv.clone() };
+            for name in TIERING_THREADS {
+                let (center, workshop) = (self.center.clone(), workshop.clone());
+                self.spawn(name, move || run_storage_jobs(&center, &workshop))?;
+            }
+        }
         let (center, clock) = (self.center.clone(), self.clock.clone());
         self.spawn("braid-worker", move || {
             WorkerShell { center: &center, clock: &*clock, blocks, jobs }.run(worker);
@@ -199,6 +227,11 @@ impl Host {
     pub fn stop(&mut self) {
         self.center.mailbox().stop = true;
         self.center.bell.ring();
+        // Jobs count for nothing before their entries, and those are not taken any more.
+        self.center.storage_jobs.stop();
+        if let Some(storage) = &self.storage {
+            storage.waiter.stop();
+        }
         self.end_threads();
         self.center.stop_watch.store(true, Ordering::Release);
         self.center.watch.ring();
@@ -246,6 +279,7 @@ impl Center {
         });
         // The worker may be what hangs: it does not refuse what comes.
         self.gate.shut();
+        self.storage_jobs.stop();
         self.stop_files.store(true, Ordering::Release);
         self.files.ring();
         self.bell.ring();
@@ -343,6 +377,14 @@ fn run_background(center: &Center, kv: &dyn Kv, jobs: &Receiver<Background>) {
     }
 }
 
+fn run_storage_jobs(center: &Center, workshop: &Workshop) {
+    while let Some(job) = center.storage_jobs.next() {
+        let done = job.perform(workshop);
+        center.mailbox().stored.push(done);
+        center.bell.ring();
+    }
+}
+
 /// The thread around the worker.
 struct WorkerShell<'a> {
     center: &'a Center,
@@ -387,6 +429,7 @@ impl WorkerShell<'_> {
         if let Some((job, result)) = mail.checkpointed {
             worker.checkpointed(job, result)?;
         }
+        mail.stored.into_iter().try_for_each(|done| worker.storage_done(done))?;
         mail.fetched.into_iter().try_for_each(|fetched| worker.fetched(fetched))
     }
 
@@ -402,6 +445,7 @@ impl WorkerShell<'_> {
         for job in step.fetches {
             let _ = self.jobs.send(Background::Fetch(job));
         }
+        self.center.storage_jobs.push(step.storage);
         if step.wants_files {
             self.center.files.ring();
         }

@@ -31,8 +31,45 @@ pub struct Applied {
     pub digest: u64,
 }
 
-/// The pairs of one group in key order.
+/// The pairs of one group and space in key order.
 pub type Pairs<'a> = Box<dyn Iterator<Item = Result<(Bytes, Bytes), KvError>> + 'a>;
+
+/// Whose pairs they are. The numbers are persisted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Space {
+    /// The state machine's.
+    Machine = 1,
+    /// The archive's of the group.
+    Archive = 2,
+}
+
+impl Space {
+    pub(crate) const ALL: [Space; 2] = [Space::Machine, Space::Archive];
+
+    pub(crate) fn of_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|space| *space as u8 == number)
+    }
+}
+
+/// What changed in each space.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Changes<'a> {
+    pub machine: &'a [Change],
+    pub archive: &'a [Change],
+}
+
+impl<'a> Changes<'a> {
+    pub(crate) fn spaces(self) -> [(Space, &'a [Change]); 2] {
+        [(Space::Machine, self.machine), (Space::Archive, self.archive)]
+    }
+}
+
+/// Everything saved of a group as it was at one moment.
+pub struct Whole<'a> {
+    pub applied: Applied,
+    /// In order of spaces and keys.
+    pub pairs: Box<dyn Iterator<Item = Result<(Space, Bytes, Bytes), KvError>> + 'a>,
+}
 
 /// Saved state by group.
 ///
@@ -43,12 +80,27 @@ pub type Pairs<'a> = Box<dyn Iterator<Item = Result<(Bytes, Bytes), KvError>> + 
 /// - A `write` or `flush` that finds the disk full says so (`no_space`) and costs nothing that was
 ///   flushed before. Once there is space the same batch can be written and flushed again, soon but
 ///   perhaps not at once; until then every attempt may fail in the same way.
-/// - Groups do not see each other's keys. `scan` gives keys in order.
+/// - Groups and spaces do not see each other's keys. `scan` gives keys in order.
+/// - `whole` is of one moment, whatever is written while it is read; `None` where nothing counts.
+/// - `load` adds pairs that do not count before a `write`; `clear` removes everything of a group. A
+///   crash between them leaves any part, and no `applied`.
 pub trait Kv: Send + Sync + fmt::Debug {
-    fn write(&self, group: GroupId, applied: Applied, changes: &[Change]) -> Result<(), KvError>;
+    fn write(
+        &self,
+        group: GroupId,
+        applied: Applied,
+        changes: Changes<'_>,
+    ) -> Result<(), KvError>;
     fn flush(&self) -> Result<(), KvError>;
     fn applied(&self, group: GroupId) -> Result<Option<Applied>, KvError>;
-    fn scan(&self, group: GroupId) -> Result<Pairs<'_>, KvError>;
+    fn scan(&self, group: GroupId, space: Space) -> Result<Pairs<'_>, KvError>;
+    fn whole(&self, group: GroupId) -> Result<Option<Whole<'_>>, KvError>;
+    fn clear(&self, group: GroupId) -> Result<(), KvError>;
+    fn load(
+        &self,
+        group: GroupId,
+        pairs: &mut dyn Iterator<Item = (Space, Bytes, Bytes)>,
+    ) -> Result<(), KvError>;
 }
 
 /// The store failed. But for a full disk the node stops: it could no longer truncate its log.

@@ -13,6 +13,7 @@
 pub mod archive;
 mod bell;
 mod conf;
+mod digests;
 pub mod entry;
 pub mod envelope;
 mod error;
@@ -24,9 +25,11 @@ mod logger;
 pub mod machine;
 pub mod propose;
 pub mod resting;
+pub mod restore;
 pub mod settings;
 mod stamp;
 mod storage;
+pub mod tiering;
 #[cfg(test)]
 mod testing;
 mod worker;
@@ -36,9 +39,13 @@ pub use error::{HostFailure, StartError};
 pub use group::{CheckpointJob, FetchJob, Fetched, GroupSpec};
 pub use handle::{GroupHandle, GroupStatus, Leadership};
 pub use host::{Host, Patience};
-pub use kv::{Applied, Kv, KvError, MemKv, RocksKv};
+pub use kv::{Applied, Changes, Kv, KvError, MemKv, RocksKv, Space};
 pub use machine::{Change, RestoreError, Slice, StateMachine, UnknownOperation};
 pub use propose::{OutcomeSink, Proposal, ProposeError, Refused, Reply};
 pub use resting::{Compacted, CompactionPlan, Moved, OwnedRun, Owners, Piece, Rested, Tiered};
 pub use settings::HostSettings;
+pub use tiering::{
+    Inline, JobKind, Storage, StorageDone, StorageFailure, StorageJob, TieringSettings, Waiter,
+    Workshop,
+};
 pub use worker::{Step, Worker};

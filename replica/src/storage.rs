@@ -116,6 +116,11 @@ impl LogStorage {
         self.last
     }
 
+    /// The membership as it is recorded.
+    pub(crate) fn membership(&self) -> Vec<u8> {
+        crate::conf::encode(&self.conf)
+    }
+
     pub(crate) fn take_wanted(&mut self) -> Vec<Wanted> {
         std::mem::take(&mut self.fetches.get_mut().wanted)
     }

@@ -22,6 +22,7 @@ use crate::handle::{Gate, GroupHandle, Limits, Shared};
 use crate::kv::Kv;
 use crate::machine::StateMachine;
 use crate::settings::HostSettings;
+use crate::tiering::{Storage, StorageDone, StorageJob};
 
 mod saving;
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub struct Worker {
     settings: Arc<HostSettings>,
     log: Log,
     kv: Arc<dyn Kv>,
+    storage: Option<Storage>,
     clock: Arc<dyn Clock>,
     rng: Rng,
     gate: Arc<Gate>,
@@ -87,6 +89,8 @@ pub struct Step {
     pub checkpoint: Option<CheckpointJob>,
     /// Perform them and hand the results to [`Worker::fetched`].
     pub fetches: Vec<FetchJob>,
+    /// Perform them in any order and hand the results to [`Worker::storage_done`].
+    pub storage: Vec<StorageJob>,
     /// Send them, in order; dropping some is allowed.
     pub messages: Vec<(GroupId, Message)>,
     /// The log waits for files to be made.
@@ -107,6 +111,7 @@ impl Worker {
             settings: Arc::new(settings),
             log,
             kv,
+            storage: None,
             clock,
             rng,
             gate: Arc::default(),
@@ -117,6 +122,12 @@ impl Worker {
             saving: Saving::default(),
             stopping: false,
         }
+    }
+
+    /// From now on groups that are added archive their log there, and are brought back from there
+    /// where this node lacks their state.
+    pub fn use_storage(&mut self, storage: Storage) {
+        self.storage = Some(storage);
     }
 
     /// Restores and replays a group. It works from the next step on.
@@ -135,7 +146,8 @@ impl Worker {
             spec,
             settings: &self.settings,
             log: &self.log,
-            kv: &*self.kv,
+            kv: &self.kv,
+            storage: self.storage.as_ref(),
             clock: &self.clock,
             rng: self.rng.fork(&format!("group {id}")),
         };
@@ -165,6 +177,7 @@ impl Worker {
         self.write(&mut step)?;
         self.look(now)?;
         self.save(now, &mut step)?;
+        self.begin_storage_jobs(now, &mut step)?;
         step.wake_at = self.wake_at(now);
         // Until freed files are taken they count as used, and a full log stays full.
         step.wants_files =
@@ -194,6 +207,28 @@ impl Worker {
     pub fn end(&mut self) {
         self.running_mut().for_each(|member| member.end());
         self.members.clear();
+    }
+
+    /// Takes what came of a job with the bucket.
+    pub fn storage_done(&mut self, done: StorageDone) -> Result<(), HostFailure> {
+        let now = self.clock.monotonic();
+        self.with(done.group, |member| {
+            member.storage_done(done, now);
+            Ok(())
+        })
+    }
+
+    fn begin_storage_jobs(
+        &mut self,
+        now: MonotonicTime,
+        step: &mut Step,
+    ) -> Result<(), HostFailure> {
+        for slot in &mut self.members {
+            if let Some(jobs) = slot.guard(|member| Ok(member.storage_jobs(now)))? {
+                step.storage.extend(jobs);
+            }
+        }
+        Ok(())
     }
 
     fn running(&self) -> impl Iterator<Item = &dyn Member> {
@@ -298,7 +333,8 @@ impl Worker {
         let retry = self.running().any(Member::wants_retry).then(|| now.plus(RETRY_INTERVAL));
         let stall = (!self.is_settled()).then(|| now.plus(STALL_INTERVAL));
         let tick = self.next_tick;
-        [seal, look, save, retry, stall, tick].into_iter().flatten().min()
+        let storage = self.running().filter_map(Member::storage_due).min();
+        [seal, look, save, retry, stall, tick, storage].into_iter().flatten().min()
     }
 
     fn check_stall(&mut self) -> Result<(), HostFailure> {

@@ -60,6 +60,17 @@ impl Draft {
         HEAD_BYTES + self.payload_bytes + slice.bytes.len() + index + ENDING_BYTES
     }
 
+    /// Bytes of the object, at most, once it holds so many more slices of one owner.
+    pub(super) fn bytes_with_all(&self, slices: usize, bytes: usize) -> usize {
+        let index = self.index_bytes + OWNER_BYTES + slices * ROW_BYTES;
+        HEAD_BYTES + self.payload_bytes + bytes + index + ENDING_BYTES
+    }
+
+    /// Where the next slice begins in the object.
+    pub(super) fn next_offset(&self) -> u32 {
+        word(HEAD_BYTES + self.payload_bytes)
+    }
+
     pub(super) fn push(&mut self, owner: u128, slice: Slice) {
         if !self.is_last(owner) {
             self.owners.push((owner, Vec::new()));

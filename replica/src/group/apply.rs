@@ -1,11 +1,15 @@
 //! Committed entries into the state machine, outcomes out of it.
 
+use bytes::Bytes;
 use common::{GroupId, LogIndex, MonotonicTime, Term};
 use raft::eraftpb::{Entry as RaftEntry, EntryType};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Group;
-use crate::entry::Entry;
+use crate::archive::{Archive, At, EntryHeader, EntryKind, Housekeeping, Refused};
+use crate::digests::Digests;
+use crate::entry::{Entry, Stamp};
+use crate::envelope;
 use crate::error::Failure;
 use crate::kv::Applied;
 use crate::machine::StateMachine;
@@ -15,11 +19,19 @@ use crate::stamp::Stamps;
 pub(super) struct Applier<M: StateMachine> {
     pub(super) group: GroupId,
     pub(super) machine: M,
+    pub(super) archive: Archive,
     pub(super) applied: Applied,
     pub(super) stamps: Stamps,
     /// Of the entry applied last, one per operation.
     pub(super) outcomes: Vec<M::Outcome>,
+    /// What became of the entry applied last, where it was housekeeping.
+    pub(super) housekept: Option<Result<(), Refused>>,
     pub(super) unsaved: Unsaved,
+    /// Whether rounds will be made, which carry digests.
+    pub(super) archives: bool,
+    pub(super) digests: Digests,
+    /// When the up-time of the newest entry was met: up-time goes on from there.
+    up_seen: (u64, MonotonicTime),
 }
 
 /// What was applied since the state was frozen last.
@@ -30,33 +42,121 @@ pub(super) struct Unsaved {
     pub(super) since: Option<MonotonicTime>,
 }
 
+/// An entry's payload.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Payload<'a> {
+    Here(&'a Bytes),
+    /// So many bytes, in objects.
+    Archived(usize),
+}
+
 impl<M: StateMachine> Applier<M> {
-    pub(super) fn new(group: GroupId, machine: M, applied: Applied) -> Self {
+    pub(super) fn new(group: GroupId, machine: M, archive: Archive, applied: Applied) -> Self {
         let mut stamps = Stamps::default();
         stamps.observe(applied.stamp);
-        Self { group, machine, applied, stamps, outcomes: Vec::new(), unsaved: Unsaved::default() }
+        Self {
+            group,
+            machine,
+            archive,
+            applied,
+            stamps,
+            outcomes: Vec::new(),
+            housekept: None,
+            unsaved: Unsaved::default(),
+            archives: false,
+            digests: Digests::default(),
+            up_seen: (applied.stamp.up_micros, MonotonicTime::default()),
+        }
     }
 
     /// Applies one entry; its outcomes are in `outcomes` until the next call.
     pub(super) fn apply(&mut self, raft: &RaftEntry, now: MonotonicTime) -> Result<(), String> {
         let (index, term) = (LogIndex(raft.index), Term(raft.term));
-        let expected = LogIndex(self.applied.index.0 + 1);
-        assert_eq!(index, expected, "entries are applied one after the other");
         if raft.entry_type != EntryType::EntryNormal {
             return Err(format!(
                 "entry {index} changes the membership, which this build cannot; run a newer one"
             ));
         }
-        self.outcomes.clear();
-        self.unsaved.bytes += (raft.context.len() + raft.data.len()) as u64;
-        // The empty entry of a new leader only moves the index.
-        if !raft.context.is_empty() {
-            let entry = Entry::decode(self.group, index, term, &raft.context, &raft.data)
-                .map_err(|error| format!("entry {index}: {error}"))?;
+        self.apply_entry((index, term), &raft.context, Payload::Here(&raft.data), now)
+    }
+
+    /// The same for an entry of a round; `Err` also where its outcome is not the recorded one.
+    pub(super) fn replay(&mut self, header: &EntryHeader, now: MonotonicTime) -> Result<(), String> {
+        let EntryHeader { index, term, kind, .. } = *header;
+        if kind != EntryKind::Normal {
+            // Who was a member is history: whoever replays a round has a membership of its own.
+            self.begin(index, header.change.len());
+            (self.applied.index, self.applied.term) = (index, term);
+            return Ok(());
+        }
+        let payload = Payload::Archived(header.data_bytes as usize);
+        self.apply_entry((index, term), &header.context, payload, now)?;
+        let (recorded, found) = (header.digest, self.applied.digest);
+        if recorded != Digests::UNKNOWN && recorded != found {
+            return Err(format!(
+                "entry {index} was decided differently when it was archived ({recorded:016x}) than \
+                 in this replay ({found:016x}): run the version that archived it, and report it"
+            ));
+        }
+        Ok(())
+    }
+
+    fn apply_entry(
+        &mut self,
+        (index, term): (LogIndex, Term),
+        context: &Bytes,
+        payload: Payload<'_>,
+        now: MonotonicTime,
+    ) -> Result<(), String> {
+        let payload_bytes = match payload {
+            Payload::Here(bytes) => bytes.len(),
+            Payload::Archived(bytes) => bytes,
+        };
+        self.begin(index, context.len() + payload_bytes);
+        if let Some((stamp, body)) = envelope::as_housekeeping(context) {
+            let said = Housekeeping::decode(&body)
+                .map_err(|problem| format!("entry {index}, which is housekeeping, {problem}"))?;
+            self.observe(stamp, now);
+            let at = At { index, term, stamp: self.applied.stamp };
+            let result = self.keep_house(said, at);
+            self.housekept = Some(result);
+            self.applied.digest = roll(self.applied.digest, index, u64::from(result.is_ok()));
+        } else if !context.is_empty() {
+            // The empty entry of a new leader only moves the index.
+            let entry = match payload {
+                Payload::Here(bytes) => Entry::decode(self.group, index, term, context, bytes),
+                Payload::Archived(bytes) => {
+                    Entry::archived(self.group, index, term, context, bytes)
+                }
+            };
+            let entry = entry.map_err(|error| format!("entry {index}: {error}"))?;
             self.apply_operations(&entry, now)?;
         }
         (self.applied.index, self.applied.term) = (index, term);
+        if self.archives {
+            self.digests.push(index, self.applied.digest);
+        }
         Ok(())
+    }
+
+    fn begin(&mut self, index: LogIndex, bytes: usize) {
+        let expected = LogIndex(self.applied.index.0 + 1);
+        assert_eq!(index, expected, "entries are applied one after the other");
+        self.outcomes.clear();
+        self.housekept = None;
+        self.unsaved.bytes += bytes as u64;
+    }
+
+    fn observe(&mut self, stamp: Stamp, now: MonotonicTime) {
+        self.stamps.observe(stamp);
+        self.applied.stamp = self.applied.stamp.max_of(stamp);
+        self.up_seen = (self.applied.stamp.up_micros, now);
+    }
+
+    /// About the up-time that an entry proposed now would be stamped with.
+    pub(super) fn up_micros(&self, now: MonotonicTime) -> u64 {
+        let (up, seen) = self.up_seen;
+        up + now.since(seen).as_micros() as u64
     }
 
     fn apply_operations(&mut self, entry: &Entry<'_>, now: MonotonicTime) -> Result<(), String> {
@@ -64,14 +164,46 @@ impl<M: StateMachine> Applier<M> {
             .apply(entry, &mut self.outcomes)
             .map_err(|unknown| format!("entry {}: {unknown}", entry.index))?;
         assert_eq!(self.outcomes.len(), entry.len(), "apply gives one outcome per operation");
-        self.stamps.observe(entry.stamp);
-        self.applied.stamp = self.applied.stamp.max_of(entry.stamp);
+        self.observe(entry.stamp, now);
         for outcome in &self.outcomes {
             self.applied.digest = roll(self.applied.digest, entry.index, M::digest(outcome));
         }
+        self.archive.note_operation(entry.index);
+        self.bury_dead(At {
+            index: entry.index,
+            term: entry.term,
+            stamp: self.applied.stamp,
+        });
         self.unsaved.operations += entry.len() as u64;
         self.unsaved.since.get_or_insert(now);
         Ok(())
+    }
+
+    /// Housekeeping changes the archive first: the machine hears of it only where it counts.
+    fn keep_house(&mut self, said: Housekeeping, at: At) -> Result<(), Refused> {
+        match said {
+            Housekeeping::Round(round) => {
+                self.archive.round(&round, at)?;
+                self.digests.archived(self.archive.end());
+                self.machine.tiered(&round.tiered);
+            }
+            Housekeeping::Checkpoint(checkpoint) => self.archive.checkpoint(&checkpoint, at)?,
+            Housekeeping::Compacted(compacted) => {
+                self.archive.compacted(&compacted.objects, at)?;
+                self.machine.compacted(&compacted);
+            }
+            Housekeeping::Removed(names) => self.archive.removed(&names, at),
+            Housekeeping::Recovered(incarnation) => self.archive.recovered(incarnation)?,
+        }
+        self.bury_dead(at);
+        Ok(())
+    }
+
+    fn bury_dead(&mut self, at: At) {
+        let dead = self.machine.take_dead_objects();
+        if !dead.is_empty() {
+            self.archive.dead(dead, at);
+        }
     }
 }
 
@@ -90,6 +222,7 @@ impl<M: StateMachine> Group<M> {
         let mut released = 0;
         for entry in entries {
             self.applier.apply(entry, now).map_err(Failure::Quarantine)?;
+            self.tiering.applied(entry, &self.applier, now);
             released += self.proposals.settle(entry, &mut self.applier.outcomes);
         }
         self.node.advance_apply_to(last.index);

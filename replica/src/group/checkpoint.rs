@@ -8,7 +8,7 @@ use wal::{AppendError, Batch, Truncated};
 
 use super::Group;
 use crate::error::{Failure, HostFailure};
-use crate::kv::{Applied, Kv, KvError};
+use crate::kv::{Applied, Changes, Kv, KvError};
 use crate::machine::{Change, Slice, StateMachine};
 
 /// A group that holds back a log this full is saved before its time.
@@ -22,6 +22,7 @@ pub struct CheckpointJob {
     pub group: GroupId,
     pub applied: Applied,
     slices: Vec<Vec<Change>>,
+    archive: Vec<Change>,
 }
 
 impl CheckpointJob {
@@ -29,7 +30,8 @@ impl CheckpointJob {
     /// not the worker who frees them; what failed can be run again.
     pub fn run(&mut self, kv: &dyn Kv) -> Result<(), KvError> {
         let changes: Vec<Change> = std::mem::take(&mut self.slices).into_iter().flatten().collect();
-        let result = kv.write(self.group, self.applied, &changes).and_then(|()| kv.flush());
+        let both = Changes { machine: &changes, archive: &self.archive };
+        let result = kv.write(self.group, self.applied, both).and_then(|()| kv.flush());
         if result.is_err() {
             self.slices.push(changes);
         }
@@ -114,8 +116,9 @@ impl<M: StateMachine> Group<M> {
         self.saved.running = true;
         self.saved.pressed = false;
         self.applier.machine.freeze();
+        let archive = self.applier.archive.freeze();
         let (group, applied) = (self.id, self.applier.applied);
-        self.saved.freezing = Some(CheckpointJob { group, applied, slices: Vec::new() });
+        self.saved.freezing = Some(CheckpointJob { group, applied, slices: Vec::new(), archive });
     }
 
     pub(super) fn saved(&mut self, job: &CheckpointJob) {
@@ -124,17 +127,19 @@ impl<M: StateMachine> Group<M> {
     }
 
     /// The log is dropped up to the lowest of: the flushed local checkpoint, what the machine
-    /// still reads, and what every member has. Followers leave it to their leader, who knows.
+    /// still reads, what every member has, and, where there is long-term storage, what is archived:
+    /// a restart never needs it. Followers leave it to their leader, who knows.
     pub(super) fn truncate_log(&mut self, full_permille: u64) -> Result<(), Failure> {
         let applied = self.applier.applied.index;
         self.saved.oldest_live = self.applier.machine.oldest_live_index();
         let before_live = self.saved.oldest_live.map_or(applied, |live| LogIndex(live.0 - 1));
-        let wanted = before_live.min(applied).min(self.members_have());
+        let wanted = before_live.min(applied).min(self.members_have()).min(self.archived());
         let flushed = if planted::active("log-truncated-past-checkpoint") {
             applied
         } else {
             self.saved.flushed
         };
+        self.tiering.press(full_permille >= PRESSED_PERMILLE);
         if full_permille >= PRESSED_PERMILLE && wanted > self.saved.flushed {
             self.saved.pressed = true;
         }
@@ -156,6 +161,14 @@ impl<M: StateMachine> Group<M> {
         }
         self.changed = true;
         Ok(())
+    }
+
+    fn archived(&self) -> LogIndex {
+        if self.tiering.is_on() && !planted::active("log-truncated-before-it-is-archived") {
+            self.applier.archive.end()
+        } else {
+            LogIndex(u64::MAX)
+        }
     }
 
     /// The last entry that every member is known to have made durable.

@@ -5,30 +5,38 @@
 //! unapplied log in one slice. raft-rs does not ask to sync a commit index that moves alone, so
 //! the saved state may be ahead of it: then the commit is raised, but only if the log has that
 //! very entry. A log that ends earlier has lost acknowledged data, and the group is refused.
+//!
+//! Where there is long-term storage the saved state is a cache: one that is missing, or that ends
+//! before the log begins, is fetched from there ([`crate::restore`]).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use common::{Clock, LogIndex, Rng};
 use raft::eraftpb::{ConfState, HardState};
 use raft::{Config, NO_LIMIT, RawNode, StateRole};
-use wal::{Batch, ConfRef, GroupState, Log};
+use wal::{Batch, ConfRef, GroupState, Log, Truncated};
 
 use super::apply::Applier;
 use super::checkpoint::Saved;
 use super::proposals::Proposals;
 use super::queries::Queries;
 use super::ready::Unsynced;
+use super::tiering::{Behind, Tiering};
 use super::{Group, GroupSpec, Role, draw_timeout};
+use crate::archive::Archive;
 use crate::conf;
 use crate::error::StartError;
 use crate::handle::Shared;
-use crate::kv::{Applied, Kv};
+use crate::kv::{Applied, Kv, Space};
 use crate::logger::raft_logger;
-use crate::machine::StateMachine;
+use crate::machine::{RestoreError, StateMachine};
 use crate::propose::ProposeError;
+use crate::restore::{Chain, RestoreFailure};
 use crate::settings::HostSettings;
 use crate::storage::{LogStorage, raft_entry};
+use crate::tiering::Storage;
 
 /// Bytes of log read at once during replay.
 const REPLAY_BYTES: usize = 4 << 20;
@@ -44,7 +52,8 @@ pub(crate) struct Starting<'a> {
     pub(crate) spec: GroupSpec,
     pub(crate) settings: &'a Arc<HostSettings>,
     pub(crate) log: &'a Log,
-    pub(crate) kv: &'a dyn Kv,
+    pub(crate) kv: &'a Arc<dyn Kv>,
+    pub(crate) storage: Option<&'a Storage>,
     pub(crate) clock: &'a Arc<dyn Clock>,
     pub(crate) rng: Rng,
 }
@@ -70,13 +79,17 @@ impl Starting<'_> {
         machine: M,
         shared: Arc<Shared<M>>,
     ) -> Result<Opened<M>, StartError> {
-        let saved = self.kv.applied(self.spec.group)?;
-        self.check_saved(saved)?;
+        let (saved, chain) = self.saved()?;
+        self.check_saved(saved, chain.is_some())?;
         let found = self.known_group()?;
         if let Some(reason) = found.quarantined.clone() {
             return Ok(Opened::quarantined(&shared, reason));
         }
         let mut applier = self.restore(machine, saved)?;
+        applier.archives = self.storage.is_some();
+        if let Some(chain) = chain {
+            self.replay_archived(&mut applier, &chain, found.truncated)?;
+        }
         applier.machine.begin(found.last);
         let commit = found.hard_state.commit.max(applier.applied.index);
         if commit > found.last {
@@ -112,12 +125,61 @@ impl Starting<'_> {
         self.log.group(group).ok_or(StartError::Membership(group))
     }
 
-    /// Whether saved state and log belong together and nothing is missing between them.
-    fn check_saved(&self, saved: Option<Applied>) -> Result<(), StartError> {
+    /// What is saved, and the rounds that lead from there to the log's first entry, where the saved
+    /// state ends before it and long-term storage has more.
+    fn saved(&self) -> Result<(Option<Applied>, Option<Chain>), StartError> {
+        let group = self.spec.group;
+        let saved = self.kv.applied(group)?;
+        let truncated = self.log.group(group).map_or(LogIndex(0), |found| found.truncated.index);
+        let (Some(storage), true) = (self.storage, saved.unwrap_or_default().index < truncated)
+        else {
+            return Ok((saved, None));
+        };
+        let failed = |source| StartError::Archive { group, source };
+        let chain = Chain::find(storage, group, saved.map(|saved| saved.index)).map_err(failed)?;
+        if saved.is_none() {
+            chain.load_state(storage, &**self.kv).map_err(failed)?;
+        }
+        Ok((self.kv.applied(group)?, Some(chain)))
+    }
+
+    /// Replays the archived log up to where the log of this node begins.
+    fn replay_archived<M: StateMachine>(
+        &self,
+        applier: &mut Applier<M>,
+        chain: &Chain,
+        truncated: Truncated,
+    ) -> Result<(), StartError> {
+        let (group, now) = (self.spec.group, self.clock.monotonic());
+        tracing::info!(
+            %group, from = %applier.applied.index, to = %truncated.index,
+            "state is brought back from long-term storage"
+        );
+        let failed = |source| StartError::Archive { group, source };
+        for header in chain.headers(applier.applied.index, truncated.index) {
+            applier.replay(&header, now).map_err(|why| failed(RestoreFailure::Replay(why)))?;
+        }
+        let Applied { index, term, .. } = applier.applied;
+        if index < truncated.index {
+            let (end, first) = (index, truncated.index);
+            return Err(failed(RestoreFailure::Ends { end, first }));
+        }
+        if index == truncated.index && term != truncated.term {
+            let (saved, logged) = (term, truncated.term);
+            return Err(StartError::Mismatch { group, index, saved, logged });
+        }
+        applier.machine.round_done();
+        Ok(())
+    }
+
+    /// Whether saved state and log belong together and nothing is missing between them that is not
+    /// `archived`.
+    fn check_saved(&self, saved: Option<Applied>, archived: bool) -> Result<(), StartError> {
         let group = self.spec.group;
         let saved = saved.filter(|saved| saved.index > LogIndex(0));
         let (log, saved) = match (self.log.group(group), saved) {
             (Some(log), Some(saved)) => (log, saved),
+            (Some(_), None) if archived => return Ok(()),
             (Some(log), None) if log.truncated.index > LogIndex(0) => {
                 return Err(StartError::StateMissing { group, first: log.first });
             }
@@ -128,6 +190,9 @@ impl Starting<'_> {
             }
         };
         if saved.index < log.truncated.index {
+            if archived {
+                return Ok(());
+            }
             return Err(StartError::StateBehind { group, saved: saved.index, first: log.first });
         }
         if saved.index > log.last.max(log.truncated.index) {
@@ -153,18 +218,29 @@ impl Starting<'_> {
         saved: Option<Applied>,
     ) -> Result<Applier<M>, StartError> {
         let group = self.spec.group;
+        let mut archive = Archive::default();
         if saved.is_some() {
-            let mut failed = None;
-            let mut pairs =
-                self.kv.scan(group)?.map_while(|pair| pair.map_err(|e| failed = Some(e)).ok());
-            let restored = machine.restore(&mut pairs);
-            drop(pairs);
-            if let Some(error) = failed {
-                return Err(StartError::Kv(error));
-            }
-            restored.map_err(|source| StartError::Restore { group, source })?;
+            self.read_space(Space::Machine, |pairs| machine.restore(pairs))?;
+            archive = self.read_space(Space::Archive, Archive::restore)?;
         }
-        Ok(Applier::new(group, machine, saved.unwrap_or_default()))
+        Ok(Applier::new(group, machine, archive, saved.unwrap_or_default()))
+    }
+
+    fn read_space<T>(
+        &self,
+        space: Space,
+        restore: impl FnOnce(&mut dyn Iterator<Item = (Bytes, Bytes)>) -> Result<T, RestoreError>,
+    ) -> Result<T, StartError> {
+        let group = self.spec.group;
+        let mut failed = None;
+        let pairs = self.kv.scan(group, space)?;
+        let mut pairs = pairs.map_while(|pair| pair.map_err(|error| failed = Some(error)).ok());
+        let restored = restore(&mut pairs);
+        drop(pairs);
+        if let Some(error) = failed {
+            return Err(StartError::Kv(error));
+        }
+        restored.map_err(|source| StartError::Restore { group, source })
     }
 
     /// Applies the log up to `commit`; a reason means that the group must not run.
@@ -222,6 +298,7 @@ impl Starting<'_> {
             serving: false,
             election_timeout: draw_timeout(&mut self.rng, self.settings),
         };
+        let tiering = self.tiering(&applier);
         let mut group = Group {
             id,
             peer: self.spec.peer,
@@ -237,6 +314,7 @@ impl Starting<'_> {
             proposals: Proposals::default(),
             unsynced: Unsynced::new(&hard_state),
             saved: Saved::new(flushed, self.clock.monotonic()),
+            tiering,
             role,
             outgoing: Vec::new(),
             retry: false,
@@ -247,6 +325,23 @@ impl Starting<'_> {
             group.node.campaign().map_err(raft_error)?;
         }
         Ok(group)
+    }
+
+    /// What is not archived counts as new from now on.
+    fn tiering<M: StateMachine>(&self, applier: &Applier<M>) -> Tiering {
+        let now = self.clock.monotonic();
+        let mut tiering = Tiering::new(self.storage.cloned(), now);
+        let groups = self.log.usage().groups;
+        let logged = groups.iter().find(|usage| usage.group == self.spec.group);
+        let all = Behind::of(logged.map_or(0, |usage| usage.bytes), now);
+        let archive = &applier.archive;
+        let behind = if archive.is_behind() { all } else { Behind::default() };
+        let since_checkpoint = match archive.last_operation() > archive.newest_checkpoint() {
+            true => all,
+            false => Behind::default(),
+        };
+        tiering.found(behind, since_checkpoint);
+        tiering
     }
 
     /// The log as raft-rs sees it, with everything behind `commit` in memory.

@@ -5,9 +5,9 @@ use common::{ByteSize, LogIndex, SystemClock, WallTime};
 use wal::{DiskOperation, Fault, Faults, FaultyDisk, LogSettings, RealDisk};
 
 use super::*;
-use crate::kv::Pairs;
+use crate::kv::{Changes, Pairs, Space, Whole};
 use crate::testing::*;
-use crate::{Applied, Change, GroupHandle, MemKv, ProposeError, RocksKv};
+use crate::{Applied, GroupHandle, MemKv, ProposeError, RocksKv};
 
 const OTHER: GroupId = GroupId(3);
 
@@ -26,7 +26,12 @@ struct HangingKv {
 }
 
 impl Kv for HangingKv {
-    fn write(&self, group: GroupId, applied: Applied, changes: &[Change]) -> Result<(), KvError> {
+    fn write(
+        &self,
+        group: GroupId,
+        applied: Applied,
+        changes: Changes<'_>,
+    ) -> Result<(), KvError> {
         self.inner.write(group, applied, changes)
     }
 
@@ -40,8 +45,24 @@ impl Kv for HangingKv {
         self.inner.applied(group)
     }
 
-    fn scan(&self, group: GroupId) -> Result<Pairs<'_>, KvError> {
-        self.inner.scan(group)
+    fn scan(&self, group: GroupId, space: Space) -> Result<Pairs<'_>, KvError> {
+        self.inner.scan(group, space)
+    }
+
+    fn whole(&self, group: GroupId) -> Result<Option<Whole<'_>>, KvError> {
+        self.inner.whole(group)
+    }
+
+    fn clear(&self, group: GroupId) -> Result<(), KvError> {
+        self.inner.clear(group)
+    }
+
+    fn load(
+        &self,
+        group: GroupId,
+        pairs: &mut dyn Iterator<Item = (Space, bytes::Bytes, bytes::Bytes)>,
+    ) -> Result<(), KvError> {
+        self.inner.load(group, pairs)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use common::{GroupId, Rng};
 
-use super::{Applied, Kv, KvError, Pairs};
+use super::{Applied, Changes, Kv, KvError, Pairs, Space, Whole};
 use crate::machine::Change;
 
 /// An in-memory [`Kv`] with the crash semantics of a store without a log of its own. Clones share
@@ -19,27 +19,44 @@ pub struct MemKv {
 #[derive(Debug, Default)]
 struct Content {
     flushed: BTreeMap<GroupId, GroupContent>,
-    unflushed: Vec<(GroupId, Applied, Vec<Change>)>,
+    unflushed: Vec<(GroupId, Write)>,
     /// The disk has no space for a flush.
     full: bool,
     /// A flush failed: nothing is written until one succeeds.
     stopped: bool,
 }
 
+/// What a process handed over.
+#[derive(Debug, Clone)]
+enum Write {
+    Changes(Applied, Vec<(Space, Change)>),
+    Clear,
+    Load(Vec<(Space, Bytes, Bytes)>),
+}
+
 #[derive(Debug, Clone, Default)]
 struct GroupContent {
-    applied: Applied,
-    pairs: BTreeMap<Vec<u8>, Bytes>,
+    applied: Option<Applied>,
+    pairs: BTreeMap<(Space, Vec<u8>), Bytes>,
 }
 
 impl GroupContent {
-    fn write(&mut self, applied: Applied, changes: &[Change]) {
-        self.applied = applied;
-        for change in changes {
-            match &change.value {
-                Some(value) => self.pairs.insert(change.key.clone(), value.clone()),
-                None => self.pairs.remove(&change.key),
-            };
+    fn write(&mut self, write: &Write) {
+        match write {
+            Write::Changes(applied, changes) => {
+                self.applied = Some(*applied);
+                for (space, Change { key, value }) in changes {
+                    match value {
+                        Some(value) => self.pairs.insert((*space, key.clone()), value.clone()),
+                        None => self.pairs.remove(&(*space, key.clone())),
+                    };
+                }
+            }
+            Write::Clear => *self = Self::default(),
+            Write::Load(pairs) => {
+                let pairs = pairs.iter().cloned();
+                self.pairs.extend(pairs.map(|(space, key, value)| ((space, key.into()), value)));
+            }
         }
     }
 }
@@ -48,15 +65,15 @@ impl Content {
     /// The group as readers see it: what was flushed and what was written since.
     fn group(&self, group: GroupId) -> Option<GroupContent> {
         let mut content = self.flushed.get(&group).cloned();
-        for (_, applied, changes) in self.unflushed.iter().filter(|(of, ..)| *of == group) {
-            content.get_or_insert_default().write(*applied, changes);
+        for (_, write) in self.unflushed.iter().filter(|(of, _)| *of == group) {
+            content.get_or_insert_default().write(write);
         }
         content
     }
 
     fn settle(&mut self, batches: usize) {
-        for (group, applied, changes) in self.unflushed.drain(..batches) {
-            self.flushed.entry(group).or_default().write(applied, &changes);
+        for (group, write) in self.unflushed.drain(..batches) {
+            self.flushed.entry(group).or_default().write(&write);
         }
     }
 }
@@ -107,14 +124,28 @@ fn no_space(action: &'static str) -> KvError {
     KvError { no_space: true, ..KvError::new(action, "no space left on the simulated disk") }
 }
 
-impl Kv for MemKv {
-    fn write(&self, group: GroupId, applied: Applied, changes: &[Change]) -> Result<(), KvError> {
+impl MemKv {
+    fn push(&self, group: GroupId, write: Write) -> Result<(), KvError> {
         let mut content = self.lock();
         if content.stopped {
             return Err(no_space("write to"));
         }
-        content.unflushed.push((group, applied, changes.to_vec()));
+        content.unflushed.push((group, write));
         Ok(())
+    }
+}
+
+impl Kv for MemKv {
+    fn write(
+        &self,
+        group: GroupId,
+        applied: Applied,
+        changes: Changes<'_>,
+    ) -> Result<(), KvError> {
+        let of = |(space, changes): (Space, &[Change])| {
+            changes.iter().map(|change| (space, change.clone())).collect::<Vec<_>>()
+        };
+        self.push(group, Write::Changes(applied, changes.spaces().into_iter().flat_map(of).collect()))
     }
 
     fn flush(&self) -> Result<(), KvError> {
@@ -129,11 +160,32 @@ impl Kv for MemKv {
     }
 
     fn applied(&self, group: GroupId) -> Result<Option<Applied>, KvError> {
-        Ok(self.lock().group(group).map(|content| content.applied))
+        Ok(self.lock().group(group).and_then(|content| content.applied))
     }
 
-    fn scan(&self, group: GroupId) -> Result<Pairs<'_>, KvError> {
+    fn scan(&self, group: GroupId, space: Space) -> Result<Pairs<'_>, KvError> {
         let content = self.lock().group(group).unwrap_or_default();
-        Ok(Box::new(content.pairs.into_iter().map(|(key, value)| Ok((Bytes::from(key), value)))))
+        let pairs = content.pairs.into_iter().filter(move |((of, _), _)| *of == space);
+        Ok(Box::new(pairs.map(|((_, key), value)| Ok((Bytes::from(key), value)))))
+    }
+
+    fn whole(&self, group: GroupId) -> Result<Option<Whole<'_>>, KvError> {
+        let Some(content) = self.lock().group(group) else { return Ok(None) };
+        let Some(applied) = content.applied else { return Ok(None) };
+        let pairs = content.pairs.into_iter();
+        let pairs = pairs.map(|((space, key), value)| Ok((space, Bytes::from(key), value)));
+        Ok(Some(Whole { applied, pairs: Box::new(pairs) }))
+    }
+
+    fn clear(&self, group: GroupId) -> Result<(), KvError> {
+        self.push(group, Write::Clear)
+    }
+
+    fn load(
+        &self,
+        group: GroupId,
+        pairs: &mut dyn Iterator<Item = (Space, Bytes, Bytes)>,
+    ) -> Result<(), KvError> {
+        self.push(group, Write::Load(pairs.collect()))
     }
 }

@@ -10,12 +10,12 @@ use rocksdb::{
     ReadOptions, WriteBatch, WriteOptions,
 };
 
-use super::{Applied, Kv, KvError, Pairs};
-use crate::machine::Change;
+use super::{Applied, Changes, Kv, KvError, Pairs, Space, Whole};
 
-/// Follows the group in a key: its applied record, or a pair of its machine.
+/// Follows the group in a key: its applied record; else the number of the space comes.
 const APPLIED: u8 = 0;
-const PAIR: u8 = 1;
+/// Above every space.
+const END: u8 = u8::MAX;
 const PREFIX_BYTES: usize = 9;
 
 /// One RocksDB for all groups of a node: keys are led by the group, RocksDB's own log is off.
@@ -46,6 +46,26 @@ impl RocksKv {
         }
         let db = DB::open_for_read_only(&options(memory), path, false);
         Ok(Some(Self { db: db.map_err(|error| failed(&error))? }))
+    }
+}
+
+impl RocksKv {
+    fn write_batch(&self, batch: WriteBatch) -> Result<(), KvError> {
+        let mut without_log = WriteOptions::default();
+        without_log.disable_wal(true);
+        self.db.write_opt(batch, &without_log).map_err(failed("write to"))
+    }
+
+    fn iterate(
+        &self,
+        start: Vec<u8>,
+        end: Vec<u8>,
+    ) -> impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>> + '_ {
+        let mut bounds = ReadOptions::default();
+        bounds.set_iterate_upper_bound(end);
+        // A scan happens at start and for a checkpoint: it must not push out what the cache is for.
+        bounds.fill_cache(false);
+        self.db.iterator_opt(IteratorMode::From(&start, Direction::Forward), bounds)
     }
 }
 
@@ -92,19 +112,24 @@ fn key(group: GroupId, kind: u8, rest: &[u8]) -> Vec<u8> {
 }
 
 impl Kv for RocksKv {
-    fn write(&self, group: GroupId, applied: Applied, changes: &[Change]) -> Result<(), KvError> {
+    fn write(
+        &self,
+        group: GroupId,
+        applied: Applied,
+        changes: Changes<'_>,
+    ) -> Result<(), KvError> {
         let mut batch = WriteBatch::default();
-        for change in changes {
-            let key = key(group, PAIR, &change.key);
-            match &change.value {
-                Some(value) => batch.put(key, value),
-                None => batch.delete(key),
+        for (space, changes) in changes.spaces() {
+            for change in changes {
+                let key = key(group, space as u8, &change.key);
+                match &change.value {
+                    Some(value) => batch.put(key, value),
+                    None => batch.delete(key),
+                }
             }
         }
         batch.put(key(group, APPLIED, &[]), applied.encode());
-        let mut without_log = WriteOptions::default();
-        without_log.disable_wal(true);
-        self.db.write_opt(batch, &without_log).map_err(failed("write to"))
+        self.write_batch(batch)
     }
 
     fn flush(&self) -> Result<(), KvError> {
@@ -116,16 +141,50 @@ impl Kv for RocksKv {
         record.map(|bytes| Applied::decode(&bytes)).transpose()
     }
 
-    fn scan(&self, group: GroupId) -> Result<Pairs<'_>, KvError> {
-        let start = key(group, PAIR, &[]);
-        let mut bounds = ReadOptions::default();
-        bounds.set_iterate_upper_bound(key(group, PAIR + 1, &[]));
-        // A scan happens once, at start: it must not push out what the cache is for.
-        bounds.fill_cache(false);
-        let pairs = self.db.iterator_opt(IteratorMode::From(&start, Direction::Forward), bounds);
+    fn scan(&self, group: GroupId, space: Space) -> Result<Pairs<'_>, KvError> {
+        let pairs = self.iterate(key(group, space as u8, &[]), key(group, space as u8 + 1, &[]));
         Ok(Box::new(pairs.map(|pair| {
             let (key, value) = pair.map_err(failed("read"))?;
             Ok((Bytes::from(key).slice(PREFIX_BYTES..), Bytes::from(value)))
         })))
+    }
+
+    /// An iterator of RocksDB sees the store as it was when it was made, and the applied record
+    /// comes first.
+    fn whole(&self, group: GroupId) -> Result<Option<Whole<'_>>, KvError> {
+        let mut pairs = self.iterate(key(group, APPLIED, &[]), key(group, END, &[]));
+        let Some(first) = pairs.next() else { return Ok(None) };
+        let (first, value) = first.map_err(failed("read"))?;
+        if first.get(PREFIX_BYTES - 1) != Some(&APPLIED) {
+            return Ok(None);
+        }
+        let applied = Applied::decode(&value)?;
+        let pairs = pairs.map(|pair| {
+            let (key, value) = pair.map_err(failed("read"))?;
+            let number = key.get(PREFIX_BYTES - 1).copied().unwrap_or(END);
+            let space = Space::of_number(number).ok_or_else(|| {
+                KvError::new("read", format!("a key is of space {number}, which is not known"))
+            })?;
+            Ok((space, Bytes::from(key).slice(PREFIX_BYTES..), Bytes::from(value)))
+        });
+        Ok(Some(Whole { applied, pairs: Box::new(pairs) }))
+    }
+
+    fn clear(&self, group: GroupId) -> Result<(), KvError> {
+        let mut batch = WriteBatch::default();
+        batch.delete_range(key(group, APPLIED, &[]), key(group, END, &[]));
+        self.write_batch(batch)
+    }
+
+    fn load(
+        &self,
+        group: GroupId,
+        pairs: &mut dyn Iterator<Item = (Space, Bytes, Bytes)>,
+    ) -> Result<(), KvError> {
+        let mut batch = WriteBatch::default();
+        for (space, pair_key, value) in pairs {
+            batch.put(key(group, space as u8, &pair_key), value);
+        }
+        self.write_batch(batch)
     }
 }

@@ -98,13 +98,17 @@ fn put(key: &str, value: &str) -> Change {
     Change { key: key.into(), value: Some(Bytes::copy_from_slice(value.as_bytes())) }
 }
 
+fn of(machine: &[Change]) -> Changes<'_> {
+    Changes { machine, archive: &[] }
+}
+
 fn remove(key: &str) -> Change {
     Change { key: key.into(), value: None }
 }
 
 fn pairs(kv: &dyn Kv, group: u64) -> Vec<(String, String)> {
     let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
-    kv.scan(GroupId(group))
+    kv.scan(GroupId(group), Space::Machine)
         .unwrap()
         .map(|pair| pair.map(|(key, value)| (text(key), text(value))).unwrap())
         .collect()
@@ -120,9 +124,9 @@ fn owned(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 fn groups_do_not_see_each_other_and_keys_come_in_order(#[case] mut store: Box<dyn Reopen>) {
     let kv = store.open();
     assert_eq!(kv.applied(GroupId(1)), Ok(None));
-    kv.write(GroupId(1), applied(5), &[put("b", "1"), put("a", "2"), put("", "3")]).unwrap();
-    kv.write(GroupId(2), applied(9), &[put("a", "other")]).unwrap();
-    kv.write(GroupId(1), applied(6), &[remove("b"), put("c", "4")]).unwrap();
+    kv.write(GroupId(1), applied(5), of(&[put("b", "1"), put("a", "2"), put("", "3")])).unwrap();
+    kv.write(GroupId(2), applied(9), of(&[put("a", "other")])).unwrap();
+    kv.write(GroupId(1), applied(6), of(&[remove("b"), put("c", "4")])).unwrap();
     assert_eq!(pairs(&*kv, 1), owned(&[("", "3"), ("a", "2"), ("c", "4")]));
     assert_eq!(pairs(&*kv, 2), owned(&[("a", "other")]));
     assert_eq!(pairs(&*kv, 3), owned(&[]));
@@ -134,9 +138,9 @@ fn groups_do_not_see_each_other_and_keys_come_in_order(#[case] mut store: Box<dy
 #[case::rocks(rocks())]
 fn what_was_flushed_survives_a_crash_whole(#[case] mut store: Box<dyn Reopen>) {
     let kv = store.open();
-    kv.write(GroupId(1), applied(5), &[put("a", "1"), put("b", "1")]).unwrap();
+    kv.write(GroupId(1), applied(5), of(&[put("a", "1"), put("b", "1")])).unwrap();
     kv.flush().unwrap();
-    kv.write(GroupId(1), applied(8), &[put("a", "2"), remove("b")]).unwrap();
+    kv.write(GroupId(1), applied(8), of(&[put("a", "2"), remove("b")])).unwrap();
     store.crash(kv);
     let kv = store.open();
     match kv.applied(GroupId(1)).unwrap() {
@@ -161,7 +165,7 @@ fn fill_starts(dir: &std::path::Path, full: bool) {
 fn a_batch_that_met_a_full_disk_goes_in_once_there_is_space(#[case] mut store: Box<dyn Reopen>) {
     let kv = store.open();
     let save = |index, value| {
-        kv.write(GroupId(1), applied(index), &[put("a", value)]).and_then(|()| kv.flush())
+        kv.write(GroupId(1), applied(index), of(&[put("a", value)])).and_then(|()| kv.flush())
     };
     save(5, "1").unwrap();
     store.set_full(true);
@@ -187,16 +191,16 @@ fn a_batch_that_met_a_full_disk_goes_in_once_there_is_space(#[case] mut store: B
 #[case::rocks(rocks())]
 fn a_full_disk_costs_nothing_that_was_flushed(#[case] mut store: Box<dyn Reopen>) {
     let kv = store.open();
-    kv.write(GroupId(1), applied(5), &[put("a", "1")]).unwrap();
+    kv.write(GroupId(1), applied(5), of(&[put("a", "1")])).unwrap();
     kv.flush().unwrap();
     store.set_full(true);
-    kv.write(GroupId(1), applied(6), &[put("a", "2")]).unwrap();
+    kv.write(GroupId(1), applied(6), of(&[put("a", "2")])).unwrap();
     assert!(kv.flush().unwrap_err().no_space);
     store.crash(kv);
     store.set_full(false);
     let kv = store.open();
     assert!([applied(5), applied(6)].map(|at| Ok(Some(at))).contains(&kv.applied(GroupId(1))));
-    kv.write(GroupId(1), applied(6), &[put("a", "2")]).unwrap();
+    kv.write(GroupId(1), applied(6), of(&[put("a", "2")])).unwrap();
     kv.flush().unwrap();
     assert_eq!(pairs(&*kv, 1), owned(&[("a", "2")]));
 }
@@ -209,7 +213,7 @@ fn a_store_that_cannot_be_opened_for_lack_of_space_says_so_and_opens_later() {
     assert!(full.no_space, "{full}");
     fill_starts(dir.path(), false);
     let kv = RocksKv::open(dir.path(), ByteSize::mib(4)).unwrap();
-    kv.write(GroupId(1), applied(5), &[put("a", "1")]).unwrap();
+    kv.write(GroupId(1), applied(5), of(&[put("a", "1")])).unwrap();
     kv.flush().unwrap();
 }
 
@@ -228,12 +232,12 @@ fn a_store_is_read_as_it_is_and_never_made() {
     assert!(RocksKv::open_read_only(&none, ByteSize::mib(4)).unwrap().is_none());
     assert!(!none.try_exists().unwrap());
     let kv = RocksKv::open(dir.path(), ByteSize::mib(4)).unwrap();
-    kv.write(GroupId(1), applied(5), &[put("a", "1")]).unwrap();
+    kv.write(GroupId(1), applied(5), of(&[put("a", "1")])).unwrap();
     kv.flush().unwrap();
     drop(kv);
     let kv = RocksKv::open_read_only(dir.path(), ByteSize::mib(4)).unwrap().unwrap();
     assert_eq!(kv.applied(GroupId(1)), Ok(Some(applied(5))));
-    kv.write(GroupId(1), applied(6), &[]).unwrap_err();
+    kv.write(GroupId(1), applied(6), of(&[])).unwrap_err();
 }
 
 #[test]
@@ -243,4 +247,48 @@ fn an_applied_record_of_another_version_is_refused() {
     bytes[0] = 2;
     assert!(Applied::decode(&bytes).unwrap_err().to_string().contains("version 2"));
     assert!(Applied::decode(&[]).is_err());
+}
+
+fn whole(kv: &dyn Kv, group: u64) -> Option<(Applied, Vec<(Space, String, String)>)> {
+    let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+    let found = kv.whole(GroupId(group)).unwrap()?;
+    let pairs = found.pairs.map(|pair| {
+        let (space, key, value) = pair.unwrap();
+        (space, text(key), text(value))
+    });
+    Some((found.applied, pairs.collect()))
+}
+
+#[rstest]
+#[case::memory(memory())]
+#[case::rocks(rocks())]
+fn spaces_do_not_see_each_other_and_the_whole_of_a_group_is_of_one_moment(
+    #[case] mut store: Box<dyn Reopen>,
+) {
+    let kv = store.open();
+    let (machine, archive) = ([put("a", "1"), put("b", "2")], [put("a", "3")]);
+    kv.write(GroupId(1), applied(5), Changes { machine: &machine, archive: &archive }).unwrap();
+    kv.write(GroupId(2), applied(9), of(&[put("a", "other")])).unwrap();
+    assert_eq!(pairs(&*kv, 1), owned(&[("a", "1"), ("b", "2")]));
+    let text = |text: &str| text.to_owned();
+    let expected = [
+        (Space::Machine, text("a"), text("1")),
+        (Space::Machine, text("b"), text("2")),
+        (Space::Archive, text("a"), text("3")),
+    ];
+    let before = kv.whole(GroupId(1)).unwrap().unwrap();
+    kv.write(GroupId(1), applied(6), of(&[remove("a"), put("c", "4")])).unwrap();
+    assert_eq!((before.applied, before.pairs.count()), (applied(5), 3));
+    assert_eq!(whole(&*kv, 1).unwrap().0, applied(6));
+    assert_eq!(whole(&*kv, 3), None);
+    kv.clear(GroupId(1)).unwrap();
+    assert_eq!((whole(&*kv, 1), kv.applied(GroupId(1))), (None, Ok(None)));
+    assert_eq!(pairs(&*kv, 2), owned(&[("a", "other")]));
+    let mut loaded = expected.iter().map(|(space, key, value)| {
+        (*space, Bytes::from(key.clone()), Bytes::from(value.clone()))
+    });
+    kv.load(GroupId(1), &mut loaded).unwrap();
+    assert_eq!(whole(&*kv, 1), None, "it does not count yet");
+    kv.write(GroupId(1), applied(7), Changes::default()).unwrap();
+    assert_eq!(whole(&*kv, 1), Some((applied(7), expected.to_vec())));
 }

@@ -32,7 +32,7 @@ fn a_large_state_is_copied_a_slice_a_step_and_the_node_goes_on_meanwhile() {
     assert!(answered > 0, "nothing was applied while the set was copied");
     assert_eq!(job.applied.index, frozen);
     job.run(&machine.kv).unwrap();
-    let saved = machine.kv.scan(GROUP).unwrap().count();
+    let saved = machine.kv.scan(GROUP, crate::kv::Space::Machine).unwrap().count();
     assert_eq!(saved as u64, numbers, "what came later is of the next set");
     drop(node);
     machine.crash(CrashOutcome::Lost);

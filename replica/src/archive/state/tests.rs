@@ -1,0 +1,139 @@
+use common::GroupId;
+
+use super::*;
+use crate::archive::runs::Runs;
+use crate::resting::Tiered;
+
+const HOUR: u64 = 3_600_000_000;
+
+fn name(term: u64, sequence: u64) -> ObjectName {
+    let (incarnation, group) = (Incarnation(1), GroupId(2));
+    ObjectName { incarnation, group, term: Term(term), sequence }
+}
+
+fn object(term: u64, sequence: u64) -> ObjectRef {
+    ObjectRef { name: name(term, sequence), length: 1_000, checksum: sequence as u32 }
+}
+
+fn at(index: u64, term: u64, up_micros: u64) -> At {
+    let stamp = Stamp { up_micros, ..Stamp::default() };
+    At { index: LogIndex(index), term: Term(term), stamp }
+}
+
+/// A round of one payload object, named in term 3.
+fn round(first: u64, last: u64, sequence: u64) -> CommittedRound {
+    let range = LogIndex(first)..=LogIndex(last);
+    let tiered =
+        Tiered { range, objects: vec![object(3, sequence)], runs: Runs::encode(Vec::new()) };
+    let footer = object(3, sequence + 1);
+    CommittedRound { footer, tiered, last_term: Term(3), recovered: false }
+}
+
+fn checkpoint(index: u64, sequence: u64) -> CommittedCheckpoint {
+    CommittedCheckpoint {
+        reference: object(3, sequence + 1),
+        index: LogIndex(index),
+        archived: LogIndex(index),
+        chunks: vec![object(3, sequence)],
+        keep_micros: HOUR,
+    }
+}
+
+/// What is saved and read again is the archive.
+fn check_saved(archive: &Archive) {
+    let mut whole = archive.clone();
+    let rounds = archive.rounds.keys().map(|last| Record::Round(*last));
+    let objects = archive.objects.keys().map(|name| Record::Object(*name));
+    let checkpoints = archive.checkpoints.keys().map(|index| Record::Checkpoint(*index));
+    let dropped = archive.dropped.keys().map(|name| Record::Dropped(*name));
+    let all = rounds.chain(objects).chain(checkpoints).chain(dropped);
+    whole.unsaved = all.chain([Record::Head]).collect();
+    let changes = whole.freeze().into_iter();
+    let mut pairs = changes.map(|change| (change.key.into(), change.value.unwrap()));
+    assert_eq!(Archive::restore(&mut pairs).unwrap(), whole);
+}
+
+#[test]
+fn rounds_follow_one_another_without_a_gap_and_under_the_term_of_their_entry() {
+    let mut archive = Archive::default();
+    assert_eq!(archive.round(&round(2, 5, 1), at(9, 3, 0)), Err(Refused::NotTheNext));
+    assert_eq!(archive.round(&round(1, 5, 1), at(9, 4, 0)), Err(Refused::OfAnotherTerm));
+    assert_eq!(archive.round(&round(1, 9, 1), at(9, 3, 0)), Err(Refused::NotReached));
+    assert_eq!(archive, Archive::default(), "what is refused changes nothing");
+    archive.round(&round(1, 5, 1), at(9, 3, 0)).unwrap();
+    assert_eq!(archive.round(&round(1, 5, 3), at(10, 3, 0)), Err(Refused::NotTheNext));
+    archive.round(&round(6, 9, 3), at(11, 3, 0)).unwrap();
+    assert_eq!((archive.end(), archive.tip()), (LogIndex(9), Some(object(3, 4))));
+    check_saved(&archive);
+}
+
+#[test]
+fn a_recovery_raises_the_incarnation_and_takes_over_rounds_of_the_ones_before() {
+    let mut archive = Archive::default();
+    let recovered = CommittedRound { recovered: true, ..round(1, 5, 1) };
+    assert_eq!(archive.round(&recovered, at(9, 3, 0)), Err(Refused::OfAnotherTerm));
+    assert_eq!(archive.recovered(Incarnation(1)), Err(Refused::Older));
+    archive.recovered(Incarnation(2)).unwrap();
+    assert_eq!(archive.round(&round(1, 5, 1), at(9, 3, 0)), Err(Refused::OfAnotherTerm));
+    archive.round(&recovered, at(9, 8, 0)).unwrap();
+    assert_eq!(archive.end(), LogIndex(5));
+    check_saved(&archive);
+}
+
+#[test]
+fn a_checkpoint_counts_once_the_rounds_reach_it() {
+    let mut archive = Archive::default();
+    assert_eq!(archive.checkpoint(&checkpoint(5, 10), at(9, 3, 0)), Err(Refused::NotReached));
+    archive.round(&round(1, 5, 1), at(9, 3, 0)).unwrap();
+    assert_eq!(archive.checkpoint(&checkpoint(5, 10), at(9, 4, 0)), Err(Refused::OfAnotherTerm));
+    archive.checkpoint(&checkpoint(5, 10), at(10, 3, 0)).unwrap();
+    assert_eq!(archive.checkpoint(&checkpoint(5, 12), at(11, 3, 0)), Err(Refused::Older));
+    assert_eq!(archive.newest_checkpoint(), LogIndex(5));
+    check_saved(&archive);
+}
+
+#[test]
+fn what_is_dropped_stays_until_the_oldest_kept_checkpoint_includes_the_drop_and_grace_is_over() {
+    let mut archive = Archive::default();
+    archive.round(&round(1, 5, 1), at(9, 3, 0)).unwrap();
+    archive.dead(vec![name(3, 1), name(3, 77)], at(12, 3, 100));
+    assert_eq!(archive.dropped().len(), 1, "what is not referred to is not dropped");
+    assert_eq!(archive.collectable(u64::MAX, 0, Incarnation(0), 9), [], "no checkpoint includes it");
+    archive.checkpoint(&checkpoint(5, 10), at(13, 3, 100)).unwrap();
+    assert_eq!(archive.collectable(u64::MAX, 0, Incarnation(0), 9), [], "the checkpoint is of before");
+    archive.round(&round(6, 20, 20), at(21, 3, 200)).unwrap();
+    archive.checkpoint(&checkpoint(15, 30), at(22, 3, 300)).unwrap();
+    assert_eq!(archive.collectable(u64::MAX, 0, Incarnation(0), 9), [], "the older one is kept");
+    assert!(!archive.has_old(300 + HOUR - 1) && archive.has_old(300 + HOUR));
+    archive.removed(&[], at(23, 3, 300 + HOUR));
+    assert_eq!(archive.checkpoints().len(), 1);
+    assert_eq!(archive.collectable(99 + 1_000, 1_000, Incarnation(0), 9), [], "its grace is not over");
+    assert_eq!(archive.collectable(100 + 1_000, 1_000, Incarnation(0), 9), [name(3, 1)]);
+    archive.removed(&[name(3, 1)], at(24, 3, 0));
+    assert!(!archive.dropped().contains_key(&name(3, 1)));
+    check_saved(&archive);
+}
+
+#[test]
+fn rounds_that_no_kept_checkpoint_needs_are_dropped_and_go_before_what_they_name() {
+    let mut archive = Archive::default();
+    for number in 0..4 {
+        let first = 1 + 5 * number;
+        archive.round(&round(first, first + 4, 1 + 2 * number), at(30, 3, 0)).unwrap();
+    }
+    let mut young = checkpoint(15, 50);
+    young.archived = LogIndex(10);
+    archive.checkpoint(&young, at(31, 3, 0)).unwrap();
+    let lasts: Vec<u64> = archive.rounds().keys().map(|last| last.0).collect();
+    assert_eq!(lasts, [15, 20], "its state is archived up to 10");
+    archive.dead(vec![name(3, 1)], at(32, 3, 0));
+    archive.round(&round(21, 40, 90), at(41, 3, 0)).unwrap();
+    archive.checkpoint(&checkpoint(40, 100), at(42, 3, 0)).unwrap();
+    archive.removed(&[], at(43, 3, 2 * HOUR));
+    let first = archive.collectable(2 * HOUR, 0, Incarnation(0), 9);
+    assert_eq!(first, [name(3, 2), name(3, 4)], "footers that were dropped before index 40");
+    archive.removed(&first, at(44, 3, 2 * HOUR));
+    assert_eq!(archive.collectable(2 * HOUR, 0, Incarnation(0), 9), [name(3, 1)]);
+    assert_eq!(archive.rounds().len(), 1, "the tip stays: the next round continues it");
+    check_saved(&archive);
+}

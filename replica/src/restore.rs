@@ -1,0 +1,358 @@
+//! From long-term storage back to a group's state: a checkpoint, and the chain of rounds behind it.
+//!
+//! The *tip* is the round with the highest name of which every object is there: names are led by
+//! incarnation and term, and within a term a later name reaches at least as far. From it the chain
+//! is walked back, link by link, to the newest checkpoint that counts, which an entry in one of the
+//! rounds names, and further to the first round that the checkpoint's state does not know yet. Where
+//! no checkpoint counts, the chain goes back to the group's first entry.
+//!
+//! What is found damaged or missing on the way is told, and a way around it is taken where there is
+//! one: an older checkpoint, or for the tip the round before it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use common::{GroupId, Incarnation, LogIndex, Term};
+use lts::bucket::PAGE_OBJECTS_MAX;
+use lts::{ObjectName, ObjectPath};
+
+use crate::archive::{
+    Checkpoint, CommittedCheckpoint, CommittedRound, EntryHeader, Footer, FRAME_BYTES,
+    Housekeeping, Kind, ObjectError, ObjectRef,
+};
+use crate::envelope;
+use crate::kv::{Applied, Changes, Kv, KvError};
+use crate::resting::Tiered;
+use crate::tiering::{Storage, StorageFailure, of_led_key};
+
+#[cfg(test)]
+mod tests;
+
+/// Why a group cannot be brought back.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RestoreFailure {
+    #[error(transparent)]
+    Storage(#[from] StorageFailure),
+    #[error("there is no round of the group; check that it is the bucket of this cluster")]
+    Nothing,
+    #[error("the chain of rounds is broken: {0}")]
+    Broken(String),
+    #[error("write the state store: {0}")]
+    Kv(#[from] KvError),
+    #[error("replay the archived log: {0}")]
+    Replay(String),
+    #[error(
+        "the archived log ends at entry {end}, but the log begins behind {first}: rounds between \
+         them are missing from the bucket"
+    )]
+    Ends { end: LogIndex, first: LogIndex },
+}
+
+impl From<ObjectError> for RestoreFailure {
+    fn from(error: ObjectError) -> Self {
+        Self::Storage(error.into())
+    }
+}
+
+impl From<lts::Error> for RestoreFailure {
+    fn from(error: lts::Error) -> Self {
+        Self::Storage(error.into())
+    }
+}
+
+/// The objects of a group that there are, with their lengths.
+pub type Listing = BTreeMap<ObjectName, u64>;
+
+/// What brings a group back.
+#[derive(Debug)]
+pub struct Chain {
+    /// The checkpoint to begin with; `None` for an empty state.
+    pub checkpoint: Option<(CommittedCheckpoint, Checkpoint)>,
+    /// Rounds from the first that is needed to the tip.
+    pub footers: Vec<Footer>,
+    /// What was damaged or missing, and could be done without.
+    pub problems: Vec<String>,
+}
+
+/// Every group of which the bucket has objects.
+pub fn groups(storage: &Storage) -> Result<Vec<GroupId>, RestoreFailure> {
+    let mut groups = Vec::new();
+    let mut after: Option<ObjectPath> = None;
+    loop {
+        let (bucket, from) = (storage.bucket.clone(), after.take());
+        let page = storage.run(async move { bucket.list("", from.as_ref(), PAGE_OBJECTS_MAX).await })??;
+        let names = page.objects.iter().filter_map(|o| o.path.as_str().parse::<ObjectName>().ok());
+        groups.extend(names.map(|name| name.group));
+        groups.sort_unstable();
+        groups.dedup();
+        match page.objects.last() {
+            Some(last) if page.more => {
+                // The rest of this group's objects says nothing new: go on behind all of them.
+                after = Some(past_group(&last.path).unwrap_or_else(|| last.path.clone()));
+            }
+            _ => return Ok(groups),
+        }
+    }
+}
+
+/// The last path that an object of the same group and incarnation can have.
+fn past_group(path: &ObjectPath) -> Option<ObjectPath> {
+    let name: ObjectName = path.as_str().parse().ok()?;
+    Some(ObjectName { term: Term(u64::MAX), sequence: u64::MAX, ..name }.into())
+}
+
+/// The group's objects of all incarnations.
+pub fn list(storage: &Storage, group: GroupId) -> Result<Listing, RestoreFailure> {
+    let newest = match storage.marker {
+        Some(marker) => marker.incarnation,
+        None => Incarnation(1),
+    };
+    let mut listing = Listing::new();
+    for incarnation in 1..=newest.0 {
+        let prefix = ObjectName::group_prefix(Incarnation(incarnation), group);
+        let mut after: Option<ObjectPath> = None;
+        loop {
+            let (bucket, prefix, from) = (storage.bucket.clone(), prefix.clone(), after.take());
+            let page = storage.run(async move {
+                bucket.list(&prefix, from.as_ref(), PAGE_OBJECTS_MAX).await
+            })??;
+            for object in &page.objects {
+                if let Ok(name) = object.path.as_str().parse() {
+                    listing.insert(name, object.length);
+                }
+            }
+            match page.objects.last() {
+                Some(last) if page.more => after = Some(last.path.clone()),
+                _ => break,
+            }
+        }
+    }
+    Ok(listing)
+}
+
+/// All bytes of an object.
+pub fn read(storage: &Storage, name: ObjectName, length: u64) -> Result<Bytes, StorageFailure> {
+    let bucket = storage.bucket.clone();
+    Ok(storage.run(async move { bucket.get(&name.into(), 0..length).await })??)
+}
+
+impl Chain {
+    /// Finds what leads from a state that includes the log up to `from` to the tip; from nothing,
+    /// the checkpoint too.
+    pub fn find(
+        storage: &Storage,
+        group: GroupId,
+        from: Option<LogIndex>,
+    ) -> Result<Self, RestoreFailure> {
+        let listing = list(storage, group)?;
+        let mut chain = Self { checkpoint: None, footers: Vec::new(), problems: Vec::new() };
+        let tip = chain.find_tip(storage, &listing)?.ok_or(RestoreFailure::Nothing)?;
+        chain.footers.push(tip);
+        while !chain.is_complete(from) {
+            if from.is_none() && chain.checkpoint.is_none() {
+                chain.find_checkpoint(storage, &listing);
+                if chain.is_complete(from) {
+                    break;
+                }
+            }
+            chain.walk_back(storage, &listing)?;
+        }
+        chain.footers.reverse();
+        Ok(chain)
+    }
+
+    /// The last archived entry and its term.
+    pub fn end(&self) -> (LogIndex, Term) {
+        let tip = self.footers.last().expect("a chain has a tip");
+        (tip.last_index(), tip.last_term())
+    }
+
+    /// The membership behind the last entry, as recorded.
+    pub fn membership(&self) -> Bytes {
+        self.footers.last().expect("a chain has a tip").membership.clone()
+    }
+
+    /// The headers of the entries behind `after`, up to `to`.
+    pub fn headers(
+        &self,
+        after: LogIndex,
+        to: LogIndex,
+    ) -> impl Iterator<Item = EntryHeader> + '_ {
+        let wanted = move |header: &EntryHeader| header.index > after && header.index <= to;
+        let footers = self.footers.iter().filter(move |footer| footer.last_index() > after);
+        footers.flat_map(Footer::headers).filter(wanted)
+    }
+
+    /// The rounds behind `archived`, as a recovery takes them over.
+    pub fn rounds_behind(&self, archived: LogIndex) -> impl Iterator<Item = CommittedRound> + '_ {
+        let footers = self.footers.iter().filter(move |footer| footer.last_index() > archived);
+        footers.map(|footer| CommittedRound {
+            footer: footer.reference,
+            tiered: Tiered {
+                range: footer.range(),
+                objects: footer.objects.clone(),
+                runs: footer.runs.clone(),
+            },
+            last_term: footer.last_term(),
+            recovered: true,
+        })
+    }
+
+    /// Writes the checkpoint's state to an empty part of the state store; without one, nothing.
+    pub fn load_state(&self, storage: &Storage, kv: &dyn Kv) -> Result<(), RestoreFailure> {
+        let Some((_, checkpoint)) = &self.checkpoint else { return Ok(()) };
+        let group = checkpoint.reference.name.group;
+        kv.clear(group)?;
+        for (ordinal, chunk) in checkpoint.chunks.iter().enumerate() {
+            let bytes = read(storage, chunk.object.name, chunk.object.length.into())?;
+            let chunk = checkpoint.chunk(ordinal, &bytes)?;
+            let mut pairs = chunk.pairs().filter_map(|(key, value)| {
+                let (space, key) = of_led_key(&key)?;
+                Some((space, key, value))
+            });
+            kv.load(group, &mut pairs)?;
+        }
+        kv.write(group, checkpoint.applied, Changes::default())?;
+        Ok(kv.flush()?)
+    }
+
+    /// What the state is at the beginning of the chain.
+    pub fn applied(&self) -> Applied {
+        self.checkpoint.as_ref().map(|(_, checkpoint)| checkpoint.applied).unwrap_or_default()
+    }
+
+    /// Whether the rounds so far, tip first, reach back far enough.
+    fn is_complete(&self, from: Option<LogIndex>) -> bool {
+        let first = *self.footers.last().expect("the tip was pushed").range().start();
+        let known = match (from, &self.checkpoint) {
+            (Some(from), _) => from,
+            (None, Some((committed, _))) => committed.index.min(committed.archived),
+            (None, None) => LogIndex(0),
+        };
+        first.0 <= known.0 + 1
+    }
+
+    fn find_tip(
+        &mut self,
+        storage: &Storage,
+        listing: &Listing,
+    ) -> Result<Option<Footer>, RestoreFailure> {
+        for (name, length) in listing.iter().rev() {
+            if *length < FRAME_BYTES as u64 {
+                self.problems.push(format!("object `{name}` is cut short: {length} bytes"));
+                continue;
+            }
+            let head = read(storage, *name, Kind::PEEK_BYTES as u64)?;
+            match Kind::peek(*name, &head) {
+                Ok(Kind::Footer) => {}
+                Ok(_) => continue,
+                Err(error) => {
+                    self.problems.push(error.to_string());
+                    continue;
+                }
+            }
+            match self.footer(storage, listing, *name, None) {
+                Ok(footer) => return Ok(Some(footer)),
+                Err(RestoreFailure::Broken(why)) => self.problems.push(why),
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads a footer, all of whose objects must be there.
+    fn footer(
+        &self,
+        storage: &Storage,
+        listing: &Listing,
+        name: ObjectName,
+        expected: Option<ObjectRef>,
+    ) -> Result<Footer, RestoreFailure> {
+        let length = *listing.get(&name).ok_or_else(|| {
+            RestoreFailure::Broken(format!("object `{name}`, the footer of a round, is missing"))
+        })?;
+        let bytes = read(storage, name, length)?;
+        let footer = Footer::decode(name, &bytes)
+            .and_then(|footer| match expected {
+                Some(expected) => expected.expect(&footer.reference).map(|()| footer),
+                None => Ok(footer),
+            })
+            .map_err(|error| RestoreFailure::Broken(error.to_string()))?;
+        // Payload of rounds below the tip may have been compacted away or collected since.
+        if expected.is_none() {
+            for object in &footer.objects {
+                present(listing, object).map_err(RestoreFailure::Broken)?;
+            }
+        }
+        Ok(footer)
+    }
+
+    fn walk_back(&mut self, storage: &Storage, listing: &Listing) -> Result<(), RestoreFailure> {
+        let next = self.footers.last().expect("the tip was pushed");
+        let Some(previous) = next.continues else {
+            let first = next.range().start().0;
+            return Err(RestoreFailure::Broken(format!(
+                "it begins at entry {first}, and no checkpoint includes what comes before"
+            )));
+        };
+        let footer = self.footer(storage, listing, previous.name, Some(previous))?;
+        next.follows(&footer)?;
+        self.footers.push(footer);
+        Ok(())
+    }
+
+    /// Looks into the oldest round so far for a checkpoint that counts and is whole.
+    fn find_checkpoint(&mut self, storage: &Storage, listing: &Listing) {
+        let round = self.footers.last().expect("the tip was pushed");
+        let said = |header: EntryHeader| match said(&header)? {
+            Housekeeping::Checkpoint(checkpoint) => Some(checkpoint),
+            _ => None,
+        };
+        let mut found: Vec<CommittedCheckpoint> = round.headers().filter_map(said).collect();
+        let end = self.footers[0].last_index();
+        while let Some(committed) = found.pop() {
+            // What its entry was refused for is not said: it counts where the chain reaches it.
+            if committed.index > end {
+                continue;
+            }
+            match checkpoint(storage, listing, &committed) {
+                Ok(checkpoint) => {
+                    self.checkpoint = Some((committed, checkpoint));
+                    return;
+                }
+                Err(why) => self.problems.push(why),
+            }
+        }
+    }
+}
+
+fn said(header: &EntryHeader) -> Option<Housekeeping> {
+    let (_, body) = envelope::as_housekeeping(&header.context)?;
+    Housekeeping::decode(&body).ok()
+}
+
+fn present(listing: &Listing, object: &ObjectRef) -> Result<(), String> {
+    match listing.get(&object.name) {
+        Some(length) if *length == u64::from(object.length) => Ok(()),
+        Some(length) => {
+            let (name, expected) = (object.name, object.length);
+            Err(format!("object `{name}` has {length} bytes, not {expected}"))
+        }
+        None => Err(format!("object `{}` is missing", object.name)),
+    }
+}
+
+fn checkpoint(
+    storage: &Storage,
+    listing: &Listing,
+    committed: &CommittedCheckpoint,
+) -> Result<Checkpoint, String> {
+    let reference = committed.reference;
+    present(listing, &reference)?;
+    committed.chunks.iter().try_for_each(|chunk| present(listing, chunk))?;
+    let bytes = read(storage, reference.name, reference.length.into());
+    let bytes = bytes.map_err(|failure| failure.to_string())?;
+    let checkpoint = Checkpoint::decode(reference.name, &bytes).map_err(|e| e.to_string())?;
+    reference.expect(&checkpoint.reference).map_err(|error| error.to_string())?;
+    Ok(checkpoint)
+}

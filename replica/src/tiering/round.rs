@@ -1,0 +1,146 @@
+//! A round: the oldest entries that are not archived, into objects.
+//!
+//! The bytes come from the log, which checks them, and go into the objects uncopied. The footer is
+//! put when everything that it names is there.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use common::{LogIndex, Term};
+use wal::{Log, LogEntry};
+
+use super::{Done, NameRange, StorageFailure, Workshop};
+use crate::archive::{
+    CommittedRound, EntryKind, FeatureLevel, ObjectRef, Round, RoundBuilder, RoundEntry, Taken,
+};
+use crate::digests::Digests;
+use crate::resting::{OwnedRun, Owners, Tiered};
+
+/// Bytes of log read at once.
+const READ_BYTES: usize = 4 << 20;
+
+/// A round to be made.
+pub(crate) struct RoundUpload {
+    pub(crate) names: NameRange,
+    pub(crate) continues: Option<ObjectRef>,
+    /// From the first entry that is not archived to the last one that is applied.
+    pub(crate) range: RangeInclusive<LogIndex>,
+    pub(crate) membership: Vec<u8>,
+    pub(crate) digests: Digests,
+    pub(crate) owners: Box<dyn Owners>,
+}
+
+/// What was gathered of the log.
+struct Gathered {
+    builder: RoundBuilder,
+    last_term: Term,
+    log_bytes: u64,
+}
+
+impl RoundUpload {
+    pub(super) fn perform(self, workshop: &Workshop) -> Result<Done, StorageFailure> {
+        let (names, membership) = (self.names, self.membership.clone());
+        let Gathered { builder, last_term, log_bytes } = self.gather(workshop)?;
+        let round = builder.finish(names.first(), &membership)?;
+        let Round { range, objects, footer, runs } = round;
+        let references = objects.iter().map(|object| object.reference).collect();
+        let reference = footer.reference;
+        if common::planted::active("footer-before-its-objects") {
+            workshop.storage.put(footer)?;
+            workshop.storage.put_all(objects)?;
+        } else {
+            workshop.storage.put_all(objects)?;
+            workshop.storage.put(footer)?;
+        }
+        let tiered = Tiered { range, objects: references, runs };
+        let round =
+            CommittedRound { footer: reference, tiered, last_term, recovered: false };
+        Ok(Done::Round { round, log_bytes })
+    }
+
+    fn gather(self, workshop: &Workshop) -> Result<Gathered, StorageFailure> {
+        let settings = &workshop.storage.settings;
+        let (first, last) = self.range.clone().into_inner();
+        let mut gathered = Gathered {
+            builder: RoundBuilder::new(settings.round, self.continues, first),
+            last_term: Term(0),
+            log_bytes: 0,
+        };
+        let group = self.names.group;
+        let mut owned = Owned::new(self.owners.owned(self.range.clone()));
+        while gathered.builder.next_index() <= last {
+            let entries = read(&workshop.log, group, gathered.builder.next_index(), last)?;
+            for entry in entries {
+                let bytes = (entry.context.len() + entry.data.len()) as u64;
+                let full = gathered.log_bytes + bytes > settings.round_bytes_max.bytes();
+                if full && gathered.log_bytes > 0 {
+                    return Ok(gathered);
+                }
+                let term = entry.term;
+                let digest = self.digests.get(entry.index);
+                match gathered.builder.push(&owned.entry(entry, digest)?)? {
+                    Taken::Full => return Ok(gathered),
+                    Taken::Yes => {}
+                }
+                gathered.log_bytes += bytes;
+                gathered.last_term = term;
+            }
+        }
+        Ok(gathered)
+    }
+}
+
+fn read(
+    log: &Log,
+    group: common::GroupId,
+    low: LogIndex,
+    last: LogIndex,
+) -> Result<Vec<LogEntry>, StorageFailure> {
+    let entries = log
+        .read(group, low, LogIndex(last.0 + 1), READ_BYTES)
+        .map_err(|error| StorageFailure::Log(Arc::new(error)))?;
+    match entries.is_empty() {
+        true => Err(StorageFailure::Damaged(format!("the log returned nothing for entry {low}"))),
+        false => Ok(entries),
+    }
+}
+
+/// Owned runs, taken entry by entry.
+struct Owned {
+    runs: std::iter::Peekable<std::vec::IntoIter<OwnedRun>>,
+}
+
+impl Owned {
+    fn new(runs: Vec<OwnedRun>) -> Self {
+        Self { runs: runs.into_iter().peekable() }
+    }
+
+    fn entry(&mut self, entry: LogEntry, digest: u64) -> Result<RoundEntry, StorageFailure> {
+        let mut owned = Vec::new();
+        while let Some(run) = self.runs.next_if(|run| run.index <= entry.index) {
+            if run.index == entry.index {
+                owned.push((run.owner, run.start..run.start.saturating_add(run.bytes)));
+            }
+        }
+        let kind = match entry.kind {
+            0 => EntryKind::Normal,
+            1 => EntryKind::Membership,
+            2 => EntryKind::JointMembership,
+            other => {
+                let (index, kind) = (entry.index, other);
+                let why = format!("entry {index} is of kind {kind}, which is not known");
+                return Err(StorageFailure::Damaged(why));
+            }
+        };
+        Ok(RoundEntry {
+            index: entry.index,
+            term: entry.term,
+            kind,
+            feature_level: FeatureLevel::FIRST,
+            digest,
+            context: entry.context,
+            data: entry.data,
+            owned,
+        })
+    }
+}

@@ -1,0 +1,54 @@
+//! The knobs of tiering.
+
+use std::time::Duration;
+
+use common::ByteSize;
+
+use crate::archive::{CheckpointSettings, RoundSettings};
+
+/// When a group's log is archived and its state copied, and how long what nobody needs is kept.
+#[derive(Debug, Clone)]
+pub struct TieringSettings {
+    /// Bytes that are not archived that begin a round.
+    pub round_bytes: ByteSize,
+    /// Age of bytes that are not archived that begins a round, however few they are.
+    pub round_age: Duration,
+    /// Bytes of log that one round takes at most: they are in memory until they are stored.
+    pub round_bytes_max: ByteSize,
+    pub round: RoundSettings,
+    /// Bytes of log after which the state is copied.
+    pub checkpoint_bytes: ByteSize,
+    /// Time after which changed state is copied although little was written.
+    pub checkpoint_interval: Duration,
+    /// The shortest time between two copies.
+    pub checkpoint_pause: Duration,
+    /// How long a checkpoint is kept once a newer one counts.
+    pub checkpoint_keep: Duration,
+    pub checkpoint: CheckpointSettings,
+    /// Time from the moment nobody refers to an object to its deletion: readers that have just been
+    /// told of it get to its end.
+    pub grace: Duration,
+    /// How often objects are looked for that nobody ever referred to.
+    pub sweep_interval: Duration,
+    /// How often it is asked whether a compaction is worth it.
+    pub compaction_interval: Duration,
+}
+
+impl Default for TieringSettings {
+    fn default() -> Self {
+        Self {
+            round_bytes: ByteSize::mib(16),
+            round_age: Duration::from_secs(10),
+            round_bytes_max: ByteSize::mib(32),
+            round: RoundSettings::default(),
+            checkpoint_bytes: ByteSize::gib(1),
+            checkpoint_interval: Duration::from_mins(10),
+            checkpoint_pause: Duration::from_mins(1),
+            checkpoint_keep: Duration::from_hours(1),
+            checkpoint: CheckpointSettings::default(),
+            grace: Duration::from_mins(10),
+            sweep_interval: Duration::from_hours(1),
+            compaction_interval: Duration::from_secs(10),
+        }
+    }
+}

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use common::{Clock, GroupId, LogIndex, MonotonicTime, Rng, Term};
+use common::{Clock, GroupId, Incarnation, LogIndex, MonotonicTime, Rng, Term};
 use raft::eraftpb::{Message, MessageType};
 use raft::{RawNode, StateRole};
 use wal::{BlockSeq, Log};
@@ -50,12 +50,15 @@ pub struct GroupSpec {
     /// The members of a new group. A group that exists keeps the members in its log.
     pub voters: Vec<u64>,
     pub learners: Vec<u64>,
+    /// The group was brought back from its bucket: its first entries say so, under this
+    /// incarnation.
+    pub recover: Option<Incarnation>,
 }
 
 impl GroupSpec {
     /// A group with this node as its only member.
     pub fn alone(group: GroupId) -> Self {
-        Self { group, peer: 1, voters: vec![1], learners: Vec::new() }
+        Self { group, peer: 1, voters: vec![1], learners: Vec::new(), recover: None }
     }
 }
 
@@ -209,6 +212,7 @@ impl<M: StateMachine> Group<M> {
         }
         self.role.serving = true;
         self.changed = true;
+        self.tiering.take_over();
         if !self.stopping {
             self.shared.refuse(None);
         }
@@ -332,7 +336,9 @@ impl<M: StateMachine> Member for Group<M> {
     fn checkpointed(&mut self, job: &CheckpointJob) -> Result<(), Failure> {
         self.saved(job);
         self.changed = true;
-        self.truncate(0)
+        self.truncate_log(0)?;
+        self.publish();
+        Ok(())
     }
 
     fn checkpoint_waits(&mut self) {
@@ -354,6 +360,7 @@ impl<M: StateMachine> Member for Group<M> {
     }
 
     fn truncate(&mut self, full_permille: u64) -> Result<(), Failure> {
+        self.tiering.press(full_permille >= checkpoint::PRESSED_PERMILLE);
         self.truncate_log(full_permille)?;
         self.publish();
         Ok(())

@@ -85,12 +85,7 @@ pub struct Whole<'a> {
 /// - `load` adds pairs that do not count before a `write`; `clear` removes everything of a group. A
 ///   crash between them leaves any part, and no `applied`.
 pub trait Kv: Send + Sync + fmt::Debug {
-    fn write(
-        &self,
-        group: GroupId,
-        applied: Applied,
-        changes: Changes<'_>,
-    ) -> Result<(), KvError>;
+    fn write(&self, group: GroupId, applied: Applied, changes: Changes<'_>) -> Result<(), KvError>;
     fn flush(&self) -> Result<(), KvError>;
     fn applied(&self, group: GroupId) -> Result<Option<Applied>, KvError>;
     fn scan(&self, group: GroupId, space: Space) -> Result<Pairs<'_>, KvError>;

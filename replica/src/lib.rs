@@ -24,14 +24,15 @@ pub mod kv;
 mod logger;
 pub mod machine;
 pub mod propose;
+pub mod recover;
 pub mod resting;
 pub mod restore;
 pub mod settings;
 mod stamp;
 mod storage;
-pub mod tiering;
 #[cfg(test)]
 mod testing;
+pub mod tiering;
 mod worker;
 
 pub use entry::{Entry, Operation, Stamp};

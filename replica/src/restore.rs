@@ -17,7 +17,7 @@ use lts::bucket::PAGE_OBJECTS_MAX;
 use lts::{ObjectName, ObjectPath};
 
 use crate::archive::{
-    Checkpoint, CommittedCheckpoint, CommittedRound, EntryHeader, Footer, FRAME_BYTES,
+    Checkpoint, CommittedCheckpoint, CommittedRound, EntryHeader, FRAME_BYTES, Footer,
     Housekeeping, Kind, ObjectError, ObjectRef,
 };
 use crate::envelope;
@@ -39,6 +39,8 @@ pub enum RestoreFailure {
     Broken(String),
     #[error("write the state store: {0}")]
     Kv(#[from] KvError),
+    #[error("begin the log: {0}")]
+    Log(String),
     #[error("replay the archived log: {0}")]
     Replay(String),
     #[error(
@@ -80,7 +82,8 @@ pub fn groups(storage: &Storage) -> Result<Vec<GroupId>, RestoreFailure> {
     let mut after: Option<ObjectPath> = None;
     loop {
         let (bucket, from) = (storage.bucket.clone(), after.take());
-        let page = storage.run(async move { bucket.list("", from.as_ref(), PAGE_OBJECTS_MAX).await })??;
+        let page = storage
+            .run(async move { bucket.list("", from.as_ref(), PAGE_OBJECTS_MAX).await })??;
         let names = page.objects.iter().filter_map(|o| o.path.as_str().parse::<ObjectName>().ok());
         groups.extend(names.map(|name| name.group));
         groups.sort_unstable();
@@ -173,11 +176,7 @@ impl Chain {
     }
 
     /// The headers of the entries behind `after`, up to `to`.
-    pub fn headers(
-        &self,
-        after: LogIndex,
-        to: LogIndex,
-    ) -> impl Iterator<Item = EntryHeader> + '_ {
+    pub fn headers(&self, after: LogIndex, to: LogIndex) -> impl Iterator<Item = EntryHeader> + '_ {
         let wanted = move |header: &EntryHeader| header.index > after && header.index <= to;
         let footers = self.footers.iter().filter(move |footer| footer.last_index() > after);
         footers.flat_map(Footer::headers).filter(wanted)

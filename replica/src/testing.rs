@@ -9,19 +9,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::clock::ManualClock;
 use common::{ByteSize, Clock, GroupId, LogIndex, Rng, Term, WallTime};
+use lts::ObjectName;
 use raft::eraftpb::Message;
 use tokio::sync::oneshot;
 use wal::{CrashOutcome, Log, LogSettings, SimDisk};
 
 use crate::{
     Change, CheckpointJob, Entry, GroupHandle, GroupSpec, HostFailure, HostSettings, MemKv,
-    Proposal, ProposeError, Reply, RestoreError, Slice, StartError, StateMachine, Step,
-    UnknownOperation, Worker,
+    OwnedRun, Owners, Proposal, ProposeError, Reply, Rested, RestoreError, Slice, StartError,
+    StateMachine, Step, Storage, Tiered, UnknownOperation, Worker, Workshop,
 };
 
 /// Operations that misbehave; every other number is stored.
 pub(crate) const PANIC: u64 = u64::MAX;
 pub(crate) const UNKNOWN: u64 = u64::MAX - 1;
+/// Added to a number that was stored: forgets its payload.
+pub(crate) const FORGET: u64 = 1 << 62;
 
 pub(crate) const GROUP: GroupId = GroupId(2);
 
@@ -46,16 +49,40 @@ impl Journal {
         self.live.store(live.map_or(0, |index| index.0), Ordering::SeqCst);
     }
 
+    /// The numbers of the entries up to this one.
+    pub(crate) fn entries_up_to(&self, end: LogIndex) -> Vec<u64> {
+        let entries = self.entries.lock().unwrap();
+        entries.range(..=end.0).flat_map(|(_, (_, numbers))| numbers.clone()).collect()
+    }
+
     pub(crate) fn numbers(&self) -> Vec<u64> {
         let entries = self.entries.lock().unwrap();
         entries.values().flat_map(|(_, numbers)| numbers.clone()).collect()
     }
 }
 
-/// Stores numbers in the order in which they came, each once.
+/// Where the payload of a number is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Location {
+    Log {
+        index: LogIndex,
+        start: u32,
+        bytes: u32,
+    },
+    Object {
+        rested: Rested,
+        bytes: u32,
+    },
+    /// Forgotten before it was archived, as a replay from long-term storage finds out.
+    Nowhere,
+}
+
+/// Stores numbers in the order in which they came, each once, and knows where their payload is.
 #[derive(Debug, Default)]
 pub(crate) struct Numbers {
     pub(crate) stored: BTreeMap<u64, u64>,
+    pub(crate) locations: BTreeMap<u64, Location>,
+    dead: Vec<ObjectName>,
     unsaved: BTreeSet<u64>,
     frozen: BTreeSet<u64>,
     pub(crate) payload_bytes: u64,
@@ -90,11 +117,23 @@ impl StateMachine for Numbers {
             if number == UNKNOWN {
                 return Err(UnknownOperation::new("planned"));
             }
+            if number & FORGET != 0 {
+                self.forget(number - FORGET);
+                outcomes.push(Stored { number, place: 0 });
+                numbers.push(number);
+                continue;
+            }
             let payload = entry.payload_bytes(&operation).unwrap_or_default();
             assert!(payload.iter().all(|byte| *byte == number as u8));
             self.payload_bytes += operation.payload.len() as u64;
             let next = self.stored.len() as u64;
+            let new = !self.stored.contains_key(&number);
             let place = *self.stored.entry(number).or_insert(next);
+            if new && !operation.payload.is_empty() {
+                let start = operation.payload.start as u32;
+                let bytes = operation.payload.len() as u32;
+                self.locations.insert(number, Location::Log { index: entry.index, start, bytes });
+            }
             self.unsaved.insert(number);
             outcomes.push(Stored { number, place });
             numbers.push(number);
@@ -112,13 +151,14 @@ impl StateMachine for Numbers {
         self.frozen = std::mem::take(&mut self.unsaved);
     }
 
-    /// What is stored never changes: it needs no copy before.
+    /// A location that changes before it is copied is copied as it is then: what lies in between is
+    /// replayed, and comes to the same.
     fn copy_frozen(&mut self, slice: &mut Slice) -> bool {
         while slice.has_room() {
             let Some(number) = self.frozen.pop_first() else { return true };
             slice.push(Change {
                 key: number.to_be_bytes().to_vec(),
-                value: Some(Bytes::copy_from_slice(&self.stored[&number].to_le_bytes())),
+                value: Some(saved(self.stored[&number], self.locations.get(&number))),
             });
         }
         self.frozen.is_empty()
@@ -134,9 +174,36 @@ impl StateMachine for Numbers {
     ) -> Result<(), RestoreError> {
         for (key, value) in pairs {
             let number = u64::from_be_bytes(key[..].try_into().unwrap());
-            self.stored.insert(number, u64::from_le_bytes(value[..].try_into().unwrap()));
+            self.stored.insert(number, u64::from_le_bytes(value[..8].try_into().unwrap()));
+            if let Some(location) = location(&value[8..]) {
+                self.locations.insert(number, location);
+            }
         }
         Ok(())
+    }
+
+    fn owners(&self) -> Box<dyn Owners> {
+        Box::new(Payloads(self.in_log()))
+    }
+
+    fn tiered(&mut self, round: &Tiered) {
+        for OwnedRun { index, start, bytes, owner } in self.in_log() {
+            if index <= *round.range.end() {
+                let location = match round.locate(index, start, bytes) {
+                    Some(rested) => Location::Object { rested, bytes },
+                    None => Location::Nowhere,
+                };
+                self.locations.insert(owner as u64, location);
+                self.unsaved.insert(owner as u64);
+            }
+        }
+        let unused = round.objects.iter().map(|object| object.name);
+        let unused: Vec<ObjectName> = unused.filter(|name| !self.refers_to(*name)).collect();
+        self.dead.extend(unused);
+    }
+
+    fn take_dead_objects(&mut self) -> Vec<ObjectName> {
+        std::mem::take(&mut self.dead)
     }
 
     fn oldest_live_index(&self) -> Option<LogIndex> {
@@ -145,6 +212,83 @@ impl StateMachine for Numbers {
             index => Some(LogIndex(index)),
         }
     }
+}
+
+struct Payloads(Vec<OwnedRun>);
+
+impl Owners for Payloads {
+    fn owned(self: Box<Self>, range: std::ops::RangeInclusive<LogIndex>) -> Vec<OwnedRun> {
+        self.0.into_iter().filter(|run| range.contains(&run.index)).collect()
+    }
+}
+
+impl Numbers {
+    /// Payload in the log, by place.
+    fn in_log(&self) -> Vec<OwnedRun> {
+        let run = |(number, location): (&u64, &Location)| match *location {
+            Location::Log { index, start, bytes } => {
+                Some(OwnedRun { index, start, bytes, owner: u128::from(*number) })
+            }
+            _ => None,
+        };
+        let mut runs: Vec<OwnedRun> = self.locations.iter().filter_map(run).collect();
+        runs.sort_unstable();
+        runs
+    }
+
+    fn refers_to(&self, name: ObjectName) -> bool {
+        let there = |location: &Location| matches!(location, Location::Object { rested, .. } if rested.object == name);
+        self.locations.values().any(there)
+    }
+
+    fn forget(&mut self, number: u64) {
+        let Some(location) = self.locations.remove(&number) else { return };
+        self.unsaved.insert(number);
+        if let Location::Object { rested, .. } = location
+            && !self.refers_to(rested.object)
+        {
+            self.dead.push(rested.object);
+        }
+    }
+}
+
+fn saved(place: u64, location: Option<&Location>) -> Bytes {
+    let mut out = place.to_le_bytes().to_vec();
+    match location {
+        None => {}
+        Some(Location::Nowhere) => out.push(2),
+        Some(Location::Log { index, start, bytes }) => {
+            out.push(0);
+            out.extend_from_slice(&index.0.to_le_bytes());
+            out.extend_from_slice(&start.to_le_bytes());
+            out.extend_from_slice(&bytes.to_le_bytes());
+        }
+        Some(Location::Object { rested, bytes }) => {
+            out.push(1);
+            out.extend_from_slice(&rested.object.encode());
+            for word in [rested.offset, rested.crc, *bytes] {
+                out.extend_from_slice(&word.to_le_bytes());
+            }
+        }
+    }
+    out.into()
+}
+
+fn location(value: &[u8]) -> Option<Location> {
+    let (kind, rest) = value.split_first()?;
+    let word = |at: usize| u32::from_le_bytes(rest[at..at + 4].try_into().unwrap());
+    Some(match kind {
+        0 => {
+            let index = LogIndex(u64::from_le_bytes(rest[..8].try_into().unwrap()));
+            Location::Log { index, start: word(8), bytes: word(12) }
+        }
+        1 => {
+            let object = ObjectName::decode(rest[..26].try_into().unwrap());
+            let rested = Rested { object, offset: word(26), crc: word(30) };
+            Location::Object { rested, bytes: word(34) }
+        }
+        _ => Location::Nowhere,
+    })
 }
 
 pub(crate) fn proposal(number: u64, payload: usize) -> Proposal<Stored> {
@@ -172,7 +316,8 @@ pub(crate) struct Machine {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) settings: HostSettings,
     pub(crate) journal: Arc<Journal>,
-    rng: Rng,
+    pub(crate) storage: Option<Storage>,
+    pub(crate) rng: Rng,
 }
 
 /// A running node with one group.
@@ -209,6 +354,7 @@ impl Machine {
             clock: Arc::new(ManualClock::new(WallTime(1_000_000))),
             settings: small_settings(),
             journal: Arc::default(),
+            storage: None,
             rng,
         }
     }
@@ -225,6 +371,9 @@ impl Machine {
         let kv = Arc::new(self.kv.clone());
         let rng = self.rng.fork("worker");
         let mut worker = Worker::new(self.settings.clone(), log.clone(), kv, clock, rng);
+        if let Some(storage) = &self.storage {
+            worker.use_storage(storage.clone());
+        }
         let handle = worker.add_group(spec, Numbers::new(&self.journal))?;
         Ok(Node { machine: self.clone(), worker, log, handle })
     }
@@ -251,12 +400,21 @@ impl Node {
         if let Some(job) = step.checkpoint {
             self.save(job)?;
         }
+        for job in step.storage {
+            let done = job.perform(&self.workshop());
+            self.worker.storage_done(done)?;
+        }
         for fetch in step.fetches {
             let fetched = fetch.perform(&self.log);
             self.worker.fetched(fetched)?;
         }
         while self.log.prepare_files()? != wal::Prepared::Idle {}
         Ok(step.messages.into_iter().map(|(_, message)| message).collect())
+    }
+
+    pub(crate) fn workshop(&self) -> Workshop {
+        let storage = self.machine.storage.clone().expect("only groups with storage have jobs");
+        Workshop { storage, log: self.log.clone(), kv: Arc::new(self.machine.kv.clone()) }
     }
 
     pub(crate) fn save(&mut self, mut job: CheckpointJob) -> Result<(), HostFailure> {
@@ -268,8 +426,11 @@ impl Node {
     pub(crate) fn settle(&mut self) -> Result<(), HostFailure> {
         loop {
             let step = self.step()?;
-            let busy =
-                step.more || step.wants_files || step.write.is_some() || step.checkpoint.is_some();
+            let busy = step.more
+                || step.wants_files
+                || step.write.is_some()
+                || step.checkpoint.is_some()
+                || !step.storage.is_empty();
             self.perform(step)?;
             if !busy {
                 return Ok(());
@@ -285,8 +446,15 @@ impl Node {
 
     /// What the state machine holds.
     pub(crate) fn stored(&mut self) -> BTreeMap<u64, u64> {
+        self.ask(|numbers| numbers.stored.clone())
+    }
+
+    pub(crate) fn ask<R: Send + 'static>(
+        &mut self,
+        ask: impl FnOnce(&Numbers) -> R + Send + 'static,
+    ) -> R {
         let handle = self.handle.clone();
-        let mut query = Box::pin(handle.query(|numbers| numbers.stored.clone()));
+        let mut query = Box::pin(handle.query(ask));
         let mut context = Context::from_waker(Waker::noop());
         assert!(query.as_mut().poll(&mut context).is_pending());
         self.settle().unwrap();

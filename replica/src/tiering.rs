@@ -34,14 +34,14 @@ mod sweep;
 mod tests;
 
 pub(crate) use checkpoint::{CheckpointUpload, of_led_key};
+pub use collect::adopted_path;
 pub(crate) use collect::{Collected, Collection};
 pub(crate) use compact::Compaction;
 pub(crate) use round::RoundUpload;
 pub use settings::TieringSettings;
-pub use collect::adopted_path;
 pub(crate) use sweep::{Sweep, Swept};
 
-use crate::archive::{CommittedCheckpoint, CommittedRound, CheckpointError};
+use crate::archive::{CheckpointError, CommittedCheckpoint, CommittedRound};
 use crate::resting::Compacted;
 
 /// Long-term storage as the groups of a node use it. Cheap to clone.

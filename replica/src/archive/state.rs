@@ -256,8 +256,7 @@ impl Archive {
         if checkpoint.index <= self.newest_checkpoint() {
             return Err(Refused::Older);
         }
-        let kept =
-            KeptCheckpoint { committed: checkpoint.clone(), up_micros: at.stamp.up_micros };
+        let kept = KeptCheckpoint { committed: checkpoint.clone(), up_micros: at.stamp.up_micros };
         self.checkpoints.insert(checkpoint.index, kept);
         self.unsaved.insert(Record::Checkpoint(checkpoint.index));
         self.drop_old(at);

@@ -81,7 +81,11 @@ impl<M: StateMachine> Applier<M> {
     }
 
     /// The same for an entry of a round; `Err` also where its outcome is not the recorded one.
-    pub(super) fn replay(&mut self, header: &EntryHeader, now: MonotonicTime) -> Result<(), String> {
+    pub(super) fn replay(
+        &mut self,
+        header: &EntryHeader,
+        now: MonotonicTime,
+    ) -> Result<(), String> {
         let EntryHeader { index, term, kind, .. } = *header;
         if kind != EntryKind::Normal {
             // Who was a member is history: whoever replays a round has a membership of its own.
@@ -169,11 +173,7 @@ impl<M: StateMachine> Applier<M> {
             self.applied.digest = roll(self.applied.digest, entry.index, M::digest(outcome));
         }
         self.archive.note_operation(entry.index);
-        self.bury_dead(At {
-            index: entry.index,
-            term: entry.term,
-            stamp: self.applied.stamp,
-        });
+        self.bury_dead(At { index: entry.index, term: entry.term, stamp: self.applied.stamp });
         self.unsaved.operations += entry.len() as u64;
         self.unsaved.since.get_or_insert(now);
         Ok(())

@@ -12,7 +12,7 @@ use crate::kv::{Applied, Changes, Kv, KvError};
 use crate::machine::{Change, Slice, StateMachine};
 
 /// A group that holds back a log this full is saved before its time.
-const PRESSED_PERMILLE: u64 = 500;
+pub(super) const PRESSED_PERMILLE: u64 = 500;
 /// The shortest time between two checkpoints of a group under such pressure.
 const PRESSED_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -139,7 +139,6 @@ impl<M: StateMachine> Group<M> {
         } else {
             self.saved.flushed
         };
-        self.tiering.press(full_permille >= PRESSED_PERMILLE);
         if full_permille >= PRESSED_PERMILLE && wanted > self.saved.flushed {
             self.saved.pressed = true;
         }

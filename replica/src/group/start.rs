@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use common::{Clock, LogIndex, Rng};
+use common::{Clock, Incarnation, LogIndex, Rng};
 use raft::eraftpb::{ConfState, HardState};
 use raft::{Config, NO_LIMIT, RawNode, StateRole};
 use wal::{Batch, ConfRef, GroupState, Log, Truncated};
@@ -87,8 +87,12 @@ impl Starting<'_> {
         }
         let mut applier = self.restore(machine, saved)?;
         applier.archives = self.storage.is_some();
+        let mut recovery = None;
         if let Some(chain) = chain {
             self.replay_archived(&mut applier, &chain, found.truncated)?;
+            let rounds = || chain.rounds_behind(applier.archive.end()).collect::<Vec<_>>();
+            let higher = |incarnation: &Incarnation| *incarnation > applier.archive.incarnation();
+            recovery = self.spec.recover.filter(higher).map(|incarnation| (incarnation, rounds()));
         }
         applier.machine.begin(found.last);
         let commit = found.hard_state.commit.max(applier.applied.index);
@@ -107,7 +111,11 @@ impl Starting<'_> {
             }
         }
         let flushed = saved.map_or(LogIndex(0), |saved| saved.index);
-        Ok(Opened::Running(Box::new(self.group(applier, shared, &found, commit, flushed)?)))
+        let mut group = Box::new(self.group(applier, shared, &found, commit, flushed)?);
+        if let Some((incarnation, rounds)) = recovery {
+            group.tiering.recovered(incarnation, rounds);
+        }
+        Ok(Opened::Running(group))
     }
 
     /// What the log knows of the group; a new group gets its membership record first.
@@ -131,13 +139,13 @@ impl Starting<'_> {
         let group = self.spec.group;
         let saved = self.kv.applied(group)?;
         let truncated = self.log.group(group).map_or(LogIndex(0), |found| found.truncated.index);
-        let (Some(storage), true) = (self.storage, saved.unwrap_or_default().index < truncated)
-        else {
-            return Ok((saved, None));
-        };
+        let behind = saved.unwrap_or_default().index < truncated || self.spec.recover.is_some();
+        let (Some(storage), true) = (self.storage, behind) else { return Ok((saved, None)) };
         let failed = |source| StartError::Archive { group, source };
-        let chain = Chain::find(storage, group, saved.map(|saved| saved.index)).map_err(failed)?;
-        if saved.is_none() {
+        // A recovery needs every round that the state does not know, also below its own index.
+        let from = saved.map(|saved| saved.index).filter(|_| self.spec.recover.is_none());
+        let chain = Chain::find(storage, group, from).map_err(failed)?;
+        if saved.is_none() && truncated > LogIndex(0) {
             chain.load_state(storage, &**self.kv).map_err(failed)?;
         }
         Ok((self.kv.applied(group)?, Some(chain)))

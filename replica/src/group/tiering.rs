@@ -17,14 +17,14 @@ use raft::eraftpb::{Entry as RaftEntry, Message, MessageType};
 
 use super::Group;
 use super::apply::Applier;
-use crate::archive::{CommittedCheckpoint, Housekeeping};
+use crate::archive::{Archive, CommittedCheckpoint, CommittedRound, Housekeeping};
 use crate::envelope;
 use crate::error::Failure;
 use crate::machine::StateMachine;
 use crate::storage::proposed;
 use crate::tiering::{
-    CheckpointUpload, Collected, Collection, Compaction, Done, JobKind, NameRange, RoundUpload, Storage,
-    StorageDone, StorageFailure, StorageJob, Sweep, Swept, TieringSettings, Work,
+    CheckpointUpload, Collected, Collection, Compaction, Done, JobKind, NameRange, RoundUpload,
+    Storage, StorageDone, StorageFailure, StorageJob, Sweep, Swept, TieringSettings, Work,
 };
 
 mod behind;
@@ -48,7 +48,12 @@ pub(super) struct Tiering {
     names: u64,
     under_way: BTreeMap<JobKind, UnderWay>,
     /// Waits to be proposed, in order.
-    to_propose: VecDeque<(JobKind, Housekeeping)>,
+    to_propose: VecDeque<(Option<JobKind>, Housekeeping)>,
+    /// What a recovered group says first.
+    recovery: Vec<Housekeeping>,
+    /// Up to where rounds are to be taken over first: until then objects that no entry names yet
+    /// would look like garbage, and a new round would leave a gap.
+    take_over_until: LogIndex,
     /// Checkpoint that the rounds have not reached.
     uploaded: Option<CommittedCheckpoint>,
     pauses: BTreeMap<JobKind, Pause>,
@@ -99,6 +104,8 @@ impl Tiering {
             names: 0,
             under_way: BTreeMap::new(),
             to_propose: VecDeque::new(),
+            recovery: Vec::new(),
+            take_over_until: LogIndex(0),
             uploaded: None,
             pauses: BTreeMap::new(),
             behind: Behind::default(),
@@ -120,6 +127,18 @@ impl Tiering {
     /// What the group found at its start: what is not archived, and what no checkpoint has.
     pub(super) fn found(&mut self, behind: Behind, since_checkpoint: Behind) {
         (self.behind, self.since_checkpoint) = (behind, since_checkpoint);
+    }
+
+    /// What the group says as soon as it leads.
+    pub(super) fn recovered(&mut self, incarnation: Incarnation, rounds: Vec<CommittedRound>) {
+        self.take_over_until = rounds.last().map_or(LogIndex(0), |round| *round.range().end());
+        let rounds = rounds.into_iter().map(Housekeeping::Round);
+        self.recovery =
+            std::iter::once(Housekeeping::Recovered(incarnation)).chain(rounds).collect();
+    }
+
+    pub(super) fn take_over(&mut self) {
+        self.to_propose.extend(self.recovery.drain(..).map(|said| (None, said)));
     }
 
     fn settings(&self) -> Option<&TieringSettings> {
@@ -158,6 +177,9 @@ impl Tiering {
             return;
         };
         let place = Some((entry.index, entry.term));
+        if result.is_ok() && !applier.archive.is_behind() {
+            self.behind = Behind::default();
+        }
         let ours = self.under_way.iter().find(|(_, job)| job.entry == place);
         let Some((kind, job)) = ours.map(|(kind, job)| (*kind, *job)) else { return };
         self.under_way.remove(&kind);
@@ -171,6 +193,13 @@ impl Tiering {
                 tracing::debug!(kind = kind.as_str(), %refused, "housekeeping is made again");
             }
         }
+    }
+
+    /// Whether there is a bucket, and the archive is of the cluster that owns it, and whole.
+    fn suits(&self, archive: &Archive) -> bool {
+        let Some(storage) = &self.storage else { return false };
+        let ours = storage.marker.is_none_or(|own| own.incarnation == archive.incarnation());
+        ours && archive.end() >= self.take_over_until
     }
 
     fn is_free(&self, kind: JobKind, now: MonotonicTime) -> bool {
@@ -218,6 +247,13 @@ impl Tiering {
         let length = (before * 2).clamp(RETRY_FIRST, RETRY_LONGEST);
         self.pauses.insert(kind, Pause { length, until: now.plus(length) });
         self.failure = Some(failure.to_string());
+        // What looks for work by itself is as good as asked for.
+        match kind {
+            JobKind::Sweep => self.next_look.sweep = now,
+            JobKind::Collection => self.next_look.collection = now,
+            JobKind::Compaction => self.next_look.compaction = now,
+            JobKind::Round | JobKind::Checkpoint => {}
+        }
     }
 
     fn succeeded(&mut self, kind: JobKind) {
@@ -237,7 +273,8 @@ impl Tiering {
 
 impl<M: StateMachine> Group<M> {
     fn leads_storage(&self) -> bool {
-        self.tiering.is_on() && self.role.serving && !self.stopping && !self.is_blocked()
+        let leads = self.role.serving && !self.stopping && !self.is_blocked();
+        leads && self.tiering.suits(&self.applier.archive)
     }
 
     pub(super) fn next_storage_job(&self) -> Option<MonotonicTime> {
@@ -332,7 +369,7 @@ impl<M: StateMachine> Group<M> {
             if archive.has_old(up) {
                 self.tiering.begin(JobKind::Collection, now);
                 let nothing = Housekeeping::Removed(Vec::new());
-                self.tiering.to_propose.push_back((JobKind::Collection, nothing));
+                self.tiering.to_propose.push_back((Some(JobKind::Collection), nothing));
                 self.retry = true;
             }
             return None;
@@ -412,7 +449,7 @@ impl<M: StateMachine> Group<M> {
     }
 
     fn say(&mut self, kind: JobKind, said: Housekeeping) {
-        self.tiering.to_propose.push_back((kind, said));
+        self.tiering.to_propose.push_back((Some(kind), said));
     }
 
     /// What of a page nobody refers to, and never will: what was named under an older term, since an
@@ -464,7 +501,7 @@ impl<M: StateMachine> Group<M> {
         Ok(())
     }
 
-    fn propose_said(&mut self, kind: JobKind, said: &Housekeeping) -> Result<(), Failure> {
+    fn propose_said(&mut self, kind: Option<JobKind>, said: &Housekeeping) -> Result<(), Failure> {
         let stamp = self.applier.stamps.next(&*self.clock);
         let context = envelope::housekeeping(stamp, |out| said.encode(out));
         let mut message = Message::default();
@@ -475,17 +512,17 @@ impl<M: StateMachine> Group<M> {
             Ok(()) => {}
             Err(raft::Error::ProposalDropped) => {
                 // In no log: the job is done again.
-                self.tiering.under_way.remove(&kind);
+                kind.map(|kind| self.tiering.under_way.remove(&kind));
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
         }
         let raft = &self.node.raft;
         let place = (raft.raft_log.last_index(), raft.term);
-        if let Some(job) = self.tiering.under_way.get_mut(&kind) {
+        if let Some(job) = kind.and_then(|kind| self.tiering.under_way.get_mut(&kind)) {
             job.entry = Some(place);
         }
-        if kind == JobKind::Round {
+        if kind == Some(JobKind::Round) {
             let interval = self.tiering.settings().map(|settings| settings.compaction_interval);
             let due = self.clock.monotonic().plus(interval.unwrap_or_default());
             let look = &mut self.tiering.next_look.compaction;

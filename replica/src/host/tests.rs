@@ -26,12 +26,7 @@ struct HangingKv {
 }
 
 impl Kv for HangingKv {
-    fn write(
-        &self,
-        group: GroupId,
-        applied: Applied,
-        changes: Changes<'_>,
-    ) -> Result<(), KvError> {
+    fn write(&self, group: GroupId, applied: Applied, changes: Changes<'_>) -> Result<(), KvError> {
         self.inner.write(group, applied, changes)
     }
 

@@ -110,6 +110,13 @@ impl MemKv {
         (content.full, content.stopped) = (full, full && content.stopped);
     }
 
+    /// Another store with the same content, as a copy of the directory is.
+    pub fn copy(&self) -> Self {
+        let content = self.lock();
+        let flushed = content.flushed.clone();
+        Self { content: Arc::new(Mutex::new(Content { flushed, ..Content::default() })) }
+    }
+
     /// Throws everything away, as a person who deletes the directory does.
     pub fn wipe(&self) {
         *self.lock() = Content::default();
@@ -136,16 +143,14 @@ impl MemKv {
 }
 
 impl Kv for MemKv {
-    fn write(
-        &self,
-        group: GroupId,
-        applied: Applied,
-        changes: Changes<'_>,
-    ) -> Result<(), KvError> {
+    fn write(&self, group: GroupId, applied: Applied, changes: Changes<'_>) -> Result<(), KvError> {
         let of = |(space, changes): (Space, &[Change])| {
             changes.iter().map(|change| (space, change.clone())).collect::<Vec<_>>()
         };
-        self.push(group, Write::Changes(applied, changes.spaces().into_iter().flat_map(of).collect()))
+        self.push(
+            group,
+            Write::Changes(applied, changes.spaces().into_iter().flat_map(of).collect()),
+        )
     }
 
     fn flush(&self) -> Result<(), KvError> {

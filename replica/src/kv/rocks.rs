@@ -112,12 +112,7 @@ fn key(group: GroupId, kind: u8, rest: &[u8]) -> Vec<u8> {
 }
 
 impl Kv for RocksKv {
-    fn write(
-        &self,
-        group: GroupId,
-        applied: Applied,
-        changes: Changes<'_>,
-    ) -> Result<(), KvError> {
+    fn write(&self, group: GroupId, applied: Applied, changes: Changes<'_>) -> Result<(), KvError> {
         let mut batch = WriteBatch::default();
         for (space, changes) in changes.spaces() {
             for change in changes {

@@ -284,9 +284,9 @@ fn spaces_do_not_see_each_other_and_the_whole_of_a_group_is_of_one_moment(
     kv.clear(GroupId(1)).unwrap();
     assert_eq!((whole(&*kv, 1), kv.applied(GroupId(1))), (None, Ok(None)));
     assert_eq!(pairs(&*kv, 2), owned(&[("a", "other")]));
-    let mut loaded = expected.iter().map(|(space, key, value)| {
-        (*space, Bytes::from(key.clone()), Bytes::from(value.clone()))
-    });
+    let mut loaded = expected
+        .iter()
+        .map(|(space, key, value)| (*space, Bytes::from(key.clone()), Bytes::from(value.clone())));
     kv.load(GroupId(1), &mut loaded).unwrap();
     assert_eq!(whole(&*kv, 1), None, "it does not count yet");
     kv.write(GroupId(1), applied(7), Changes::default()).unwrap();

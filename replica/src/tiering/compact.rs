@@ -31,7 +31,8 @@ impl Compaction {
     pub(super) fn perform(self, storage: &Storage) -> Result<Compacted, StorageFailure> {
         let pieces = self.plan.pieces;
         let bytes = storage.read_pieces(&pieces)?;
-        let mut draft = CompactedDraft::new(storage.settings.round.object_bytes, self.names.first());
+        let mut draft =
+            CompactedDraft::new(storage.settings.round.object_bytes, self.names.first());
         let mut at = 0;
         while at < pieces.len() {
             let count = pieces[at..].windows(2).take_while(|two| follows(&two[0], &two[1])).count();

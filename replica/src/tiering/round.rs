@@ -53,8 +53,7 @@ impl RoundUpload {
             workshop.storage.put(footer)?;
         }
         let tiered = Tiered { range, objects: references, runs };
-        let round =
-            CommittedRound { footer: reference, tiered, last_term, recovered: false };
+        let round = CommittedRound { footer: reference, tiered, last_term, recovered: false };
         Ok(Done::Round { round, log_bytes })
     }
 

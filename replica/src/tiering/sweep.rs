@@ -5,8 +5,8 @@
 //! by what it knows then, and those are deleted with the next step.
 
 use common::{GroupId, Incarnation};
-use lts::bucket::PAGE_OBJECTS_MAX;
 use lts::ObjectName;
+use lts::bucket::PAGE_OBJECTS_MAX;
 
 use super::{NameRange, Storage, StorageFailure};
 
@@ -38,9 +38,8 @@ impl Sweep {
         }
         let prefix = ObjectName::group_prefix(self.incarnation, self.group);
         let (bucket, after) = (storage.bucket.clone(), self.after.map(Into::into));
-        let page = storage.run(async move {
-            bucket.list(&prefix, after.as_ref(), PAGE_OBJECTS_MAX).await
-        })??;
+        let page = storage
+            .run(async move { bucket.list(&prefix, after.as_ref(), PAGE_OBJECTS_MAX).await })??;
         // What is not called like an object is not the group's.
         let names = page.objects.iter().filter_map(|listed| listed.path.as_str().parse().ok());
         Ok(Swept { names: names.collect(), more: page.more, deleted })

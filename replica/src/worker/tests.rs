@@ -4,6 +4,7 @@ use super::*;
 use crate::testing::*;
 use crate::{HostFailure, ProposeError};
 
+mod archive;
 mod cluster;
 mod crash;
 mod freezing;

@@ -98,16 +98,28 @@ fn what_is_dropped_stays_until_the_oldest_kept_checkpoint_includes_the_drop_and_
     archive.round(&round(1, 5, 1), at(9, 3, 0)).unwrap();
     archive.dead(vec![name(3, 1), name(3, 77)], at(12, 3, 100));
     assert_eq!(archive.dropped().len(), 1, "what is not referred to is not dropped");
-    assert_eq!(archive.collectable(u64::MAX, 0, Incarnation(0), 9), [], "no checkpoint includes it");
+    assert_eq!(
+        archive.collectable(u64::MAX, 0, Incarnation(0), 9),
+        [],
+        "no checkpoint includes it"
+    );
     archive.checkpoint(&checkpoint(5, 10), at(13, 3, 100)).unwrap();
-    assert_eq!(archive.collectable(u64::MAX, 0, Incarnation(0), 9), [], "the checkpoint is of before");
+    assert_eq!(
+        archive.collectable(u64::MAX, 0, Incarnation(0), 9),
+        [],
+        "the checkpoint is of before"
+    );
     archive.round(&round(6, 20, 20), at(21, 3, 200)).unwrap();
     archive.checkpoint(&checkpoint(15, 30), at(22, 3, 300)).unwrap();
     assert_eq!(archive.collectable(u64::MAX, 0, Incarnation(0), 9), [], "the older one is kept");
     assert!(!archive.has_old(300 + HOUR - 1) && archive.has_old(300 + HOUR));
     archive.removed(&[], at(23, 3, 300 + HOUR));
     assert_eq!(archive.checkpoints().len(), 1);
-    assert_eq!(archive.collectable(99 + 1_000, 1_000, Incarnation(0), 9), [], "its grace is not over");
+    assert_eq!(
+        archive.collectable(99 + 1_000, 1_000, Incarnation(0), 9),
+        [],
+        "its grace is not over"
+    );
     assert_eq!(archive.collectable(100 + 1_000, 1_000, Incarnation(0), 9), [name(3, 1)]);
     archive.removed(&[name(3, 1)], at(24, 3, 0));
     assert!(!archive.dropped().contains_key(&name(3, 1)));

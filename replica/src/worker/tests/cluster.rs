@@ -67,6 +67,7 @@ impl Cluster {
             peer,
             voters: self.voters.clone(),
             learners: self.learners.clone(),
+            recover: None,
         };
         let member = self.members.get_mut(&peer).unwrap();
         member.node = Some(member.machine.open_as(spec).unwrap());

@@ -1,0 +1,266 @@
+//! The log on its way into a bucket, and back out of it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use common::{Incarnation, LogIndex, Rng};
+use lts::{
+    Bucket, ClusterMarker, Fault, FaultRates, Faults, Faulty, Guarded, ManualTimer, Memory,
+    ObjectName, Operation,
+};
+use wal::CrashOutcome;
+
+use super::*;
+use crate::archive::{CheckpointSettings, RoundSettings};
+use crate::{Inline, Storage, TieringSettings};
+
+mod collecting;
+mod crashing;
+mod restoring;
+
+/// A bucket under a machine, with the faults in front of it.
+pub(super) struct Attached {
+    pub(super) memory: Memory,
+    pub(super) faults: Arc<Faults>,
+}
+
+pub(super) fn settings() -> TieringSettings {
+    TieringSettings {
+        round_bytes: ByteSize::kib(16),
+        round_age: Duration::from_secs(10),
+        round_bytes_max: ByteSize::kib(24),
+        round: RoundSettings {
+            object_bytes: ByteSize::kib(16),
+            own_object_bytes: ByteSize::kib(8),
+        },
+        checkpoint_bytes: ByteSize::kib(64),
+        checkpoint: CheckpointSettings { chunk_bytes: ByteSize(200) },
+        ..TieringSettings::default()
+    }
+}
+
+/// Gives the machine a bucket that outlives its crashes.
+pub(super) fn attach(machine: &mut Machine) -> Attached {
+    let memory = Memory::new(machine.clock.clone());
+    let faults =
+        attach_to(machine, &memory, ClusterMarker { incarnation: Incarnation(1), marker: 7 });
+    Attached { memory, faults }
+}
+
+pub(super) fn attach_to(
+    machine: &mut Machine,
+    memory: &Memory,
+    marker: ClusterMarker,
+) -> Arc<Faults> {
+    let timer = Arc::new(ManualTimer(machine.clock.clone()));
+    let inner = Arc::new(memory.clone());
+    let faulty = Faulty::new(inner, timer.clone(), machine.rng.fork("bucket faults"));
+    let faults = faulty.faults();
+    let clock: Arc<dyn Clock> = machine.clock.clone();
+    let rng = machine.rng.fork("guarded");
+    let settings_of_bucket = lts::Settings::default();
+    let observer: lts::Observer = Arc::new(|_| ());
+    let guarded = Guarded::new(Arc::new(faulty), &settings_of_bucket, clock, timer, rng, observer);
+    machine.storage = Some(Storage {
+        bucket: Arc::new(guarded),
+        waiter: Arc::new(Inline),
+        settings: settings(),
+        marker: Some(marker),
+        ready: Arc::new(AtomicBool::new(true)),
+    });
+    let memory = memory.clone();
+    wait_for(async move { lts::cluster::claim(&memory, marker).await }).unwrap();
+    faults
+}
+
+pub(super) fn wait_for<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    loop {
+        if let std::task::Poll::Ready(done) = future.as_mut().poll(&mut context) {
+            return done;
+        }
+    }
+}
+
+/// The names of all objects but the marker, with their bytes.
+pub(super) fn objects(memory: &Memory) -> BTreeMap<ObjectName, usize> {
+    let mut found = BTreeMap::new();
+    let mut after = None;
+    loop {
+        let page = wait_for(memory.list("0", after.as_ref(), 1_000)).unwrap();
+        let of = |o: &lts::Listed| (o.path.as_str().parse().unwrap(), o.length as usize);
+        found.extend(page.objects.iter().map(of));
+        after = page.objects.last().map(|last| last.path.clone());
+        if !page.more {
+            return found;
+        }
+    }
+}
+
+impl Node {
+    /// Every payload that is in an object is what it was; how many are.
+    pub(super) fn check_payloads(&mut self, memory: &Memory) -> usize {
+        let locations = self.ask(|numbers| numbers.locations.clone());
+        let mut found = 0;
+        for (number, location) in locations {
+            match location {
+                Location::Log { index, .. } => assert!(index >= self.handle.status().first),
+                Location::Nowhere => panic!("the payload of {number} is gone"),
+                Location::Object { rested, bytes } => {
+                    let range = u64::from(rested.offset)..u64::from(rested.offset + bytes);
+                    let read = wait_for(memory.get(&rested.object.into(), range)).unwrap();
+                    assert!(read.iter().all(|byte| *byte == number as u8), "{number}");
+                    assert_eq!(crc32fast::hash(&read), rested.crc);
+                    found += 1;
+                }
+            }
+        }
+        found
+    }
+}
+
+#[test]
+fn what_was_stored_is_archived_after_its_age_and_the_log_is_dropped_behind_it() {
+    let mut machine = Machine::new(1);
+    let bucket = attach(&mut machine);
+    let mut node = serving(&mut machine);
+    for number in 0..5 {
+        node.store(number);
+    }
+    let last = node.handle.status().applied;
+    assert_eq!(node.handle.status().archived, LogIndex(0));
+    assert!(node.handle.status().unarchived_bytes > 500);
+    node.wait(Duration::from_secs(10));
+    let status = node.handle.status();
+    assert_eq!((status.archived, status.unarchived_since), (last, None));
+    assert_eq!(objects(&bucket.memory).len(), 2, "an object and a footer");
+    assert_eq!(node.check_payloads(&bucket.memory), 5);
+    assert_eq!(node.handle.status().first, LogIndex(1), "the state is not saved yet");
+    node.wait(Duration::from_secs(60));
+    assert_eq!(node.handle.status().first, LogIndex(last.0 + 1));
+    assert_eq!(node.check_payloads(&bucket.memory), 5);
+}
+
+#[test]
+fn an_idle_group_comes_to_rest() {
+    let mut machine = Machine::new(1);
+    let bucket = attach(&mut machine);
+    let mut node = serving(&mut machine);
+    node.store(1);
+    for _ in 0..70 {
+        node.wait(Duration::from_secs(60));
+    }
+    let (at_rest, applied) = (objects(&bucket.memory), node.handle.status().applied);
+    for _ in 0..70 {
+        node.wait(Duration::from_secs(60));
+    }
+    assert_eq!((objects(&bucket.memory), node.handle.status().applied), (at_rest, applied));
+    // Nor does a restart begin anything.
+    drop(node);
+    let mut node = serving(&mut machine);
+    let before = objects(&bucket.memory);
+    node.wait(Duration::from_secs(60));
+    node.wait(Duration::from_secs(600));
+    assert_eq!(objects(&bucket.memory), before);
+}
+
+#[test]
+fn large_backlogs_are_archived_in_rounds_one_after_the_other() {
+    let mut machine = Machine::new(1);
+    let bucket = attach(&mut machine);
+    bucket.faults.set_outage(Some(lts::ErrorKind::Unavailable));
+    let mut node = serving(&mut machine);
+    for number in 0..60 {
+        let mut answer = propose(&node.handle, number, 3_000).unwrap();
+        node.settle().unwrap();
+        answer.try_recv().unwrap().unwrap();
+    }
+    let status = node.handle.status();
+    assert!(status.storage_failure.unwrap().contains("planned"));
+    assert_eq!((status.archived, status.first), (LogIndex(0), LogIndex(1)));
+    bucket.faults.set_outage(None);
+    for _ in 0..30 {
+        node.wait(Duration::from_secs(10));
+    }
+    let status = node.handle.status();
+    assert_eq!((status.storage_failure, status.unarchived_since), (None, None));
+    assert_eq!(node.check_payloads(&bucket.memory), 60);
+    let footers = node.handle.status().archived;
+    assert!(footers > LogIndex(60));
+}
+
+#[test]
+fn a_full_log_is_archived_and_truncated_long_before_its_time() {
+    let mut machine = Machine::new(1);
+    let bucket = attach(&mut machine);
+    machine.storage.as_mut().unwrap().settings.round_age = Duration::from_secs(3_600);
+    machine.storage.as_mut().unwrap().settings.round_bytes = ByteSize::gib(1);
+    machine.settings.checkpoint_interval = Duration::from_secs(3_600);
+    let mut node = serving(&mut machine);
+    // Twice the log's budget.
+    for number in 0..160 {
+        let mut answer = propose(&node.handle, number, 50_000).unwrap();
+        node.wait(Duration::from_millis(200));
+        answer.try_recv().unwrap().unwrap();
+    }
+    assert!(node.check_payloads(&bucket.memory) > 80);
+}
+
+#[test]
+fn every_answer_that_a_bucket_can_give_leads_to_the_same_archive() {
+    for seed in 0..40 {
+        let mut machine = Machine::new(seed);
+        let bucket = attach(&mut machine);
+        bucket.faults.set_rates(FaultRates {
+            error: 150,
+            lost_answer: 150,
+            busy: 50,
+            short_body: 100,
+            ..FaultRates::default()
+        });
+        let mut node = serving(&mut machine);
+        for number in 0..40 {
+            let mut answer = propose(&node.handle, number, 1_000).unwrap();
+            node.wait(Duration::from_secs(4));
+            answer.try_recv().unwrap().unwrap();
+        }
+        bucket.faults.set_rates(FaultRates::default());
+        for _ in 0..20 {
+            node.wait(Duration::from_secs(60));
+        }
+        assert_eq!(node.handle.status().unarchived_since, None, "seed {seed}");
+        assert_eq!(node.check_payloads(&bucket.memory), 40);
+    }
+}
+
+#[test]
+fn a_put_that_lasts_does_not_keep_the_group_from_working() {
+    let mut machine = Machine::new(1);
+    let bucket = attach(&mut machine);
+    bucket.faults.plan_fault(Operation::Put, "0001/", 0, Fault::Hang);
+    let mut node = serving(&mut machine);
+    node.store(1);
+    node.machine.clock.advance(Duration::from_secs(10));
+    let mut jobs = Vec::new();
+    loop {
+        let mut step = node.step().unwrap();
+        let busy = step.more || step.write.is_some() || step.wants_files;
+        jobs.append(&mut step.storage);
+        node.perform(step).unwrap();
+        if !busy {
+            break;
+        }
+    }
+    assert_eq!(jobs.iter().filter(|job| job.kind() == crate::JobKind::Round).count(), 1);
+    node.store(2);
+    for job in jobs {
+        let done = job.perform(&node.workshop());
+        node.worker.storage_done(done).unwrap();
+    }
+    node.settle().unwrap();
+    assert!(node.check_payloads(&bucket.memory) >= 1, "the put was tried again");
+    node.wait(Duration::from_secs(10));
+    assert_eq!(node.check_payloads(&bucket.memory), 2);
+}

@@ -1,0 +1,171 @@
+//! A group brought back from its bucket: its state alone, or all of it.
+
+use super::*;
+use crate::restore::Chain;
+use crate::{GroupSpec, StartError, recover};
+
+/// Works for some minutes, with everything that an archive has: rounds, checkpoints, garbage.
+fn worked(seed: u64, numbers: u64) -> (Machine, Attached, Node) {
+    let mut machine = Machine::new(seed);
+    let bucket = attach(&mut machine);
+    let mut node = serving(&mut machine);
+    for number in 0..numbers {
+        node.store(number);
+        if number % 7 == 3 {
+            let mut answer = propose(&node.handle, FORGET | (number - 1), 0).unwrap();
+            node.settle().unwrap();
+            answer.try_recv().unwrap().unwrap();
+        }
+        node.wait(Duration::from_secs(20));
+    }
+    (machine, bucket, node)
+}
+
+#[test]
+fn a_state_that_was_deleted_is_brought_back_without_asking() {
+    for numbers in [1, 5, 40, 120] {
+        let (mut machine, bucket, mut node) = worked(1, numbers);
+        for _ in 0..5 {
+            node.wait(Duration::from_secs(60));
+        }
+        let (stored, locations) = (node.stored(), node.ask(|n| n.locations.clone()));
+        let digest = node.handle.status().digest;
+        assert!(node.handle.status().first > LogIndex(1), "the log alone is not enough");
+        drop(node);
+        machine.kv.wipe();
+        let mut node = serving(&mut machine);
+        assert_eq!(node.stored(), stored, "{numbers}");
+        assert_eq!(node.ask(|n| n.locations.clone()), locations);
+        assert_eq!(node.handle.status().digest, digest);
+        node.check_payloads(&bucket.memory);
+        // And it goes on: rounds, a saved state, and once more.
+        node.store(1_000_000);
+        for _ in 0..5 {
+            node.wait(Duration::from_secs(60));
+        }
+        drop(node);
+        let mut node = serving(&mut machine);
+        assert!(node.stored().contains_key(&1_000_000));
+    }
+}
+
+#[test]
+fn a_state_that_is_older_than_the_log_is_brought_forward() {
+    let (mut machine, bucket, mut node) = worked(1, 60);
+    let older = machine.kv.copy();
+    for number in 1_000..1_040 {
+        node.store(number);
+        node.wait(Duration::from_secs(20));
+    }
+    let stored = node.stored();
+    drop(node);
+    machine.kv = older;
+    let mut node = serving(&mut machine);
+    assert_eq!(node.stored(), stored);
+    node.check_payloads(&bucket.memory);
+}
+
+#[test]
+fn without_the_bucket_a_missing_state_is_refused() {
+    let (mut machine, bucket, node) = worked(1, 40);
+    drop(node);
+    machine.kv.wipe();
+    bucket.faults.set_outage(Some(lts::ErrorKind::Unavailable));
+    let refused = machine.open().err().unwrap();
+    assert!(matches!(refused, StartError::Archive { .. }), "{refused}");
+    bucket.faults.set_outage(None);
+    machine.clock.advance(Duration::from_secs(60));
+    serving(&mut machine);
+}
+
+/// The machine is gone; another one is made from the bucket.
+pub(in crate::worker::tests) fn recovered(lost: &Machine, memory: &Memory) -> Machine {
+    let mut machine = Machine::new(99);
+    machine.clock = lost.clock.clone();
+    let newest = wait_for(lts::cluster::newest_marker(memory)).unwrap().unwrap();
+    let incarnation = Incarnation(newest.incarnation.0 + 1);
+    attach_to(&mut machine, memory, ClusterMarker { incarnation, marker: 100 });
+    let storage = machine.storage.clone().unwrap();
+    let (log, _) = Log::open(
+        Arc::new(machine.disk.clone()),
+        machine.settings.log.clone(),
+        machine.clock.clone(),
+        machine.rng.fork("recovery"),
+    )
+    .unwrap();
+    let found = recover::prepare(&storage, GROUP, &log, &machine.kv).unwrap();
+    drop(log);
+    let spec = GroupSpec { recover: Some(incarnation), ..GroupSpec::alone(GROUP) };
+    let mut node = machine.open_as(spec).unwrap();
+    node.settle().unwrap();
+    assert!(node.handle.status().archived >= found.end);
+    node.wait(Duration::from_secs(10));
+    machine
+}
+
+#[test]
+fn a_group_whose_log_is_gone_comes_back_with_exactly_what_was_archived() {
+    for seed in 0..30 {
+        let (machine, bucket, mut node) = worked(seed, 10 + 3 * seed);
+        // Some more that is not archived when the machine goes down.
+        for number in 5_000..5_000 + seed {
+            node.store(number);
+        }
+        let archived = node.handle.status().archived;
+        drop(node);
+        let chain = Chain::find(machine.storage.as_ref().unwrap(), GROUP, None).unwrap();
+        assert!(chain.end().0 >= archived);
+        let end = chain.end().0;
+        let mut expected: BTreeMap<u64, u64> = BTreeMap::new();
+        let headers = machine.journal.entries_up_to(end);
+        for number in headers.into_iter().filter(|number| number & FORGET == 0) {
+            let place = expected.len() as u64;
+            expected.entry(number).or_insert(place);
+        }
+        let mut machine = recovered(&machine, &bucket.memory);
+        let mut node = serving(&mut machine);
+        assert_eq!(node.stored(), expected, "seed {seed}");
+        node.check_payloads(&bucket.memory);
+        assert_eq!(node.handle.status().unarchived_since, None);
+        node.store(1_000_000);
+        for _ in 0..5 {
+            node.wait(Duration::from_secs(60));
+        }
+        node.check_payloads(&bucket.memory);
+        // Twice: the recovered cluster's bucket is as good.
+        drop(node);
+        let mut machine = recovered(&machine, &bucket.memory);
+        let mut node = serving(&mut machine);
+        assert!(node.stored().contains_key(&1_000_000));
+        node.check_payloads(&bucket.memory);
+    }
+}
+
+#[test]
+fn a_checkpoint_that_is_damaged_is_gone_around_by_an_older_one() {
+    let (machine, bucket, mut node) = worked(3, 120);
+    let stored = node.stored();
+    let storage = machine.storage.clone().unwrap();
+    drop(node);
+    let chain = Chain::find(&storage, GROUP, None).unwrap();
+    let (newest, _) = chain.checkpoint.unwrap();
+    bucket.memory.tamper(&newest.reference.name.into(), |bytes| bytes[40] ^= 1);
+    let chain = Chain::find(&storage, GROUP, None).unwrap();
+    assert!(chain.problems[0].contains(&newest.reference.name.to_string()));
+    let mut machine = recovered(&machine, &bucket.memory);
+    let mut node = serving(&mut machine);
+    let found = node.stored();
+    assert!(stored.iter().take(100).all(|(number, place)| found.get(number) == Some(place)));
+}
+
+#[test]
+fn a_round_that_is_missing_from_the_middle_is_told_by_name() {
+    let (machine, bucket, node) = worked(3, 20);
+    drop(node);
+    let storage = machine.storage.clone().unwrap();
+    let chain = Chain::find(&storage, GROUP, None).unwrap();
+    let middle = chain.footers[chain.footers.len() / 2].reference.name;
+    wait_for(bucket.memory.delete(&[middle.into()])).unwrap();
+    let broken = Chain::find(&storage, GROUP, None).unwrap_err().to_string();
+    assert!(broken.contains(&middle.to_string()) && broken.contains("missing"), "{broken}");
+}

@@ -193,7 +193,8 @@ impl Archive {
     ) -> Vec<ObjectName> {
         let oldest = self.checkpoints.first_key_value().map(|(index, _)| *index);
         let early = common::planted::active("collected-while-a-checkpoint-needs-it");
-        let Some(oldest) = oldest.or(early.then_some(LogIndex(0))) else { return Vec::new() };
+        let oldest = if early { Some(LogIndex(0)) } else { oldest };
+        let Some(oldest) = oldest else { return Vec::new() };
         let due = |name: &ObjectName, dropped: &Dropped| {
             name.incarnation >= from
                 && (dropped.index <= oldest || early)

@@ -10,6 +10,7 @@ use crate::kv::Applied;
 mod checkpoint;
 mod damage;
 mod golden;
+mod housekeeping;
 mod limits;
 mod round;
 

@@ -56,11 +56,7 @@ impl RocksKv {
         self.db.write_opt(batch, &without_log).map_err(failed("write to"))
     }
 
-    fn iterate(
-        &self,
-        start: Vec<u8>,
-        end: Vec<u8>,
-    ) -> impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>> + '_ {
+    fn iterate(&self, start: Vec<u8>, end: Vec<u8>) -> rocksdb::DBIterator<'_> {
         let mut bounds = ReadOptions::default();
         bounds.set_iterate_upper_bound(end);
         // A scan happens at start and for a checkpoint: it must not push out what the cache is for.

@@ -249,7 +249,9 @@ fn an_applied_record_of_another_version_is_refused() {
     assert!(Applied::decode(&[]).is_err());
 }
 
-fn whole(kv: &dyn Kv, group: u64) -> Option<(Applied, Vec<(Space, String, String)>)> {
+type TextPairs = Vec<(Space, String, String)>;
+
+fn whole(kv: &dyn Kv, group: u64) -> Option<(Applied, TextPairs)> {
     let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
     let found = kv.whole(GroupId(group)).unwrap()?;
     let pairs = found.pairs.map(|pair| {

@@ -162,7 +162,7 @@ fn a_checkpoint_that_is_damaged_is_gone_around_by_an_older_one() {
 fn a_round_that_is_missing_from_the_middle_is_told_by_name() {
     let (machine, bucket, node) = worked(3, 20);
     drop(node);
-    let storage = machine.storage.clone().unwrap();
+    let storage = machine.storage.unwrap();
     let chain = Chain::find(&storage, GROUP, None).unwrap();
     let middle = chain.footers[chain.footers.len() / 2].reference.name;
     wait_for(bucket.memory.delete(&[middle.into()])).unwrap();

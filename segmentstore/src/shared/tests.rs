@@ -18,10 +18,10 @@ fn extents(state: &ReadState) -> Vec<(u64, u64, u32, u32)> {
 fn adjacent_blocks_of_one_entry_become_one_extent_and_one_piece() {
     let mut state = ReadState::default();
     let entry = payload(100, 0);
-    assert!(state.append(LogIndex(5), 10, 20, &entry).0);
-    assert!(!state.append(LogIndex(5), 30, 5, &entry).0);
-    assert!(state.append(LogIndex(5), 60, 5, &entry).0, "bytes of others lie between");
-    assert!(state.append(LogIndex(6), 65, 5, &entry).0, "another entry");
+    assert!(state.append(LogIndex(5), 10, 20, Some(&entry)).0);
+    assert!(!state.append(LogIndex(5), 30, 5, Some(&entry)).0);
+    assert!(state.append(LogIndex(5), 60, 5, Some(&entry)).0, "bytes of others lie between");
+    assert!(state.append(LogIndex(6), 65, 5, Some(&entry)).0, "another entry");
     assert_eq!(extents(&state), [(0, 5, 10, 25), (25, 5, 60, 5), (30, 6, 65, 5)]);
     let Located::Memory(pieces) = state.locate(Offset(2), 1_000, 0) else { panic!("in memory") };
     let expected = [entry.slice(12..35), entry.slice(60..65), entry.slice(65..70)];
@@ -32,9 +32,9 @@ fn adjacent_blocks_of_one_entry_become_one_extent_and_one_piece() {
 fn a_block_that_joins_an_evicted_piece_begins_a_new_one() {
     let mut state = ReadState::default();
     let entry = payload(100, 0);
-    state.append(LogIndex(5), 0, 20, &entry);
+    state.append(LogIndex(5), 0, 20, Some(&entry));
     state.tail.pop_front();
-    assert!(state.append(LogIndex(5), 20, 10, &entry).0);
+    assert!(state.append(LogIndex(5), 20, 10, Some(&entry)).0);
     assert_eq!(extents(&state), [(0, 5, 0, 30)]);
     assert_eq!(state.locate(Offset(20), 100, 0), Located::Memory(vec![entry.slice(20..30)]));
     assert!(matches!(state.locate(Offset(19), 100, 1), Located::Log(found) if found.len() == 1));
@@ -44,9 +44,9 @@ fn a_block_that_joins_an_evicted_piece_begins_a_new_one() {
 fn large_pieces_are_cut_without_a_copy_and_small_ones_gathered() {
     let mut state = ReadState::default();
     let large = payload(READ_MESSAGE_BYTES_MAX + 10, 1);
-    state.append(LogIndex(1), 0, large.len() as u32, &large);
-    state.append(LogIndex(2), 0, 10, &payload(10, 2));
-    state.append(LogIndex(3), 0, READ_GATHER_BELOW as u32, &payload(READ_GATHER_BELOW, 3));
+    state.append(LogIndex(1), 0, large.len() as u32, Some(&large));
+    state.append(LogIndex(2), 0, 10, Some(&payload(10, 2)));
+    state.append(LogIndex(3), 0, READ_GATHER_BELOW as u32, Some(&payload(READ_GATHER_BELOW, 3)));
     let Located::Memory(pieces) = state.locate(Offset(0), READ_MESSAGE_BYTES_MAX, 0) else {
         panic!("in memory")
     };
@@ -64,7 +64,7 @@ fn large_pieces_are_cut_without_a_copy_and_small_ones_gathered() {
 fn the_log_entries_ahead_are_as_many_as_asked_for() {
     let mut state = ReadState::default();
     for index in 1..=10 {
-        state.append(LogIndex(index), 0, 100, &payload(100, 0));
+        state.append(LogIndex(index), 0, 100, Some(&payload(100, 0)));
     }
     state.tail.clear();
     let Located::Log(found) = state.locate(Offset(250), 1_000, 300) else { panic!("in the log") };
@@ -83,7 +83,7 @@ proptest! {
         let entry = payload(4_000, 9);
         for (bytes, same_entry, gap) in blocks {
             (index, at) = if same_entry { (index, at + gap) } else { (index + 1, gap) };
-            state.append(LogIndex(index), at, bytes, &entry);
+            state.append(LogIndex(index), at, bytes, Some(&entry));
             stored.extend_from_slice(&entry[at as usize..(at + bytes) as usize]);
             at += bytes;
         }
@@ -114,6 +114,7 @@ proptest! {
                     prop_assert!(found[0].offset <= offset && offset < found[0].end());
                     offset = found[0].end();
                 }
+                Located::Objects(found) => prop_assert!(false, "{:?} came from nowhere", found),
                 Located::AtEnd => prop_assert!(false, "bytes are missing at {}", offset),
             }
         }

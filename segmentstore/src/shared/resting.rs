@@ -89,9 +89,10 @@ impl ReadState {
         mut effect: impl FnMut(Effect),
     ) -> bool {
         let objects = self.objects.items();
+        let in_object = whole.rested.offset.checked_add(whole.bytes);
         let at = objects.partition_point(|run| run.offset < whole.offset);
         let Some(range) = at.checked_add(pieces as usize).map(|end| at..end) else { return false };
-        if range.is_empty() || range.end > objects.len() {
+        if in_object.is_none() || range.is_empty() || range.end > objects.len() {
             return false;
         }
         let same_place =

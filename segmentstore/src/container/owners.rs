@@ -19,7 +19,8 @@ pub(super) struct LogOwners {
 }
 
 impl Owners for LogOwners {
-    /// A run is an extent, whole: apply adds all that an entry brings to a segment at once.
+    /// A run is an extent, whole: apply adds all that an entry brings to a segment at once. The
+    /// entries were applied before this was taken, so that meanwhile their extents only go.
     fn owned(self: Box<Self>, range: RangeInclusive<LogIndex>) -> Vec<OwnedRun> {
         let mut runs = Vec::new();
         for shared in &self.segments {

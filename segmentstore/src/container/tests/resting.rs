@@ -136,6 +136,9 @@ fn what_a_round_does_not_hold_is_cut_off_with_all_before_it_and_counted() {
     let metrics = driver.machine.memory.metrics.clone();
     assert_eq!((metrics.unarchived_extents.get(), metrics.unarchived_bytes.get()), (1, 12));
     assert_eq!(driver.machine.take_dead_objects(), [object(1), object(3)]);
+    driver.save();
+    driver.machine = driver.restored();
+    assert_eq!(driver.bytes_of(1).0, Offset(12));
     truncate(&mut driver, 1, 13);
     assert_eq!(
         driver.bytes_of(1),

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use lts::ObjectName;
 use proptest::prelude::*;
 use replica::{Change, Compacted, OwnedRun, Slice, StateMachine, Tiered};
@@ -189,8 +188,9 @@ impl World {
             }
             Step::Tier(object_bytes) => self.tier(object_bytes.into()),
             Step::Plan => {
-                let plan = self.tested.machine.compaction();
-                self.planned = plan.map(|plan| self.tested.copied(&plan)).or(self.planned.take());
+                if let Some(plan) = self.tested.machine.compaction() {
+                    self.planned = Some(self.tested.copied(&plan));
+                }
             }
             Step::Compact => {
                 if let Some(compacted) = self.planned.take() {
@@ -198,7 +198,9 @@ impl World {
                 }
             }
             Step::Freeze => {
-                self.copy(usize::MAX);
+                while self.frozen.is_some() {
+                    self.copy(usize::MAX);
+                }
                 self.tested.machine.freeze();
                 self.frozen = Some((self.tested.index, Vec::new()));
             }
@@ -214,7 +216,7 @@ impl World {
         changes.extend_from_slice(slice.changes());
         if !all {
             self.frozen = Some((index, changes));
-            return self.copy_more(room);
+            return;
         }
         for Change { key, value } in changes {
             match value {
@@ -223,13 +225,6 @@ impl World {
             };
         }
         self.saved = index;
-    }
-
-    /// A slice also ends with its bytes.
-    fn copy_more(&mut self, room: usize) {
-        if room == usize::MAX {
-            self.copy(room);
-        }
     }
 
     fn restart(&mut self) {
@@ -250,6 +245,8 @@ impl World {
                 let (found_start, found) = driver.bytes_of(*number);
                 assert_eq!((found_start.0, &found[..]), (*start, &bytes[*start as usize..]));
             }
+            let record = &self.tested.machine.segments[&segment(*number)].record;
+            assert_eq!((record.start.0, record.length.0), (*start, bytes.len() as u64));
             let shared = |driver: &Driver| driver.machine.view(segment(*number)).unwrap().shared;
             let (tested, twin) = (shared(&self.tested), shared(&self.twin));
             let (tested, twin) = (tested.lock(), twin.lock());
@@ -280,6 +277,8 @@ impl World {
         });
         rounds.for_each(|round| rebuilt.machine.tiered(round));
         assert_eq!(rebuilt.machine.oldest_live_index(), None, "all of it rests");
+        rebuilt.save();
+        rebuilt.machine = rebuilt.restored();
         for number in self.numbers {
             let Some(view) = rebuilt.machine.view(segment(number)) else { continue };
             let (start, found) = rebuilt.bytes_of(number);
@@ -320,7 +319,6 @@ fn take_event(driver: &mut Driver, event: &Event, archived: bool) -> Vec<ObjectN
             driver.machine.compacted(compacted);
         }
     }
-    driver.log.entry(common::LogIndex(driver.index)).or_insert_with(Bytes::new);
     driver.machine.take_dead_objects()
 }
 

@@ -5,7 +5,8 @@
 //! [`CHUNK_ITEMS`] ordinals. A chunk is encoded once when it is full, and the last, partly filled
 //! one at each save. Items leave at the front; a chunk is removed when its last item has left. An
 //! item that left but whose chunk is still saved comes back on restore: the owner drops it again,
-//! because what keeps an item is the owner's own state (the segment's start offset).
+//! because what keeps an item is the owner's own state (the segment's start offset). Several items
+//! may become one; those behind them move up and are saved again.
 
 use std::collections::VecDeque;
 
@@ -74,6 +75,17 @@ impl<T: ChunkItem> Chunked<T> {
         change
     }
 
+    /// Takes the first item; a chunk that has none left is given to `removed`.
+    pub(crate) fn pop_front(&mut self, mut removed: impl FnMut(ChunkChange)) -> Option<T> {
+        let item = self.items.pop_front()?;
+        self.first += 1;
+        if self.first.is_multiple_of(CHUNK_ITEMS) {
+            removed((self.first / CHUNK_ITEMS - 1, None));
+        }
+        self.unsaved = self.unsaved.max(self.first);
+        Some(item)
+    }
+
     /// Drops items from the front for as long as `gone` says so; chunks without items are given to
     /// `removed`. Returns how many items were dropped.
     pub(crate) fn drop_front(
@@ -83,15 +95,33 @@ impl<T: ChunkItem> Chunked<T> {
     ) -> usize {
         let mut count = 0;
         while self.items.front().is_some_and(&mut gone) {
-            self.items.pop_front();
-            self.first += 1;
+            self.pop_front(&mut removed);
             count += 1;
-            if self.first.is_multiple_of(CHUNK_ITEMS) {
-                removed((self.first / CHUNK_ITEMS - 1, None));
-            }
         }
-        self.unsaved = self.unsaved.max(self.first);
         count
+    }
+
+    /// Puts `item` in the place of the `count` items from the `at`-th on, one at least. Full chunks
+    /// that are other ones now, and those that are no more, are given to `changed`.
+    pub(crate) fn splice(
+        &mut self,
+        at: usize,
+        count: usize,
+        item: T,
+        mut changed: impl FnMut(ChunkChange),
+    ) {
+        assert!(
+            count > 0 && count <= self.items.len() - at,
+            "only items that are there are put together"
+        );
+        let last_before = (self.next() - 1) / CHUNK_ITEMS;
+        self.items[at] = item;
+        self.items.drain(at + 1..at + count);
+        let last = (self.next() - 1) / CHUNK_ITEMS;
+        let moved = self.unsaved.min(self.first + at as u64);
+        (moved / CHUNK_ITEMS..last).for_each(|chunk| changed(self.encoded(chunk)));
+        (last + 1..=last_before).for_each(|chunk| changed((chunk, None)));
+        self.unsaved = moved.max(last * CHUNK_ITEMS);
     }
 
     /// Takes the items of the first chunk out, so that what is saved of it goes with them.
@@ -200,6 +230,8 @@ mod tests {
         Push(u8),
         Change,
         Drop(u8),
+        /// From where on, of 255 parts, and how many.
+        Splice(u8, u8),
         Clear,
         Save,
     }
@@ -209,6 +241,7 @@ mod tests {
             6 => any::<u8>().prop_map(Step::Push),
             2 => Just(Step::Change),
             3 => any::<u8>().prop_map(Step::Drop),
+            3 => (any::<u8>(), 1_u8..=255).prop_map(|(at, count)| Step::Splice(at, count)),
             1 => Just(Step::Clear),
             3 => Just(Step::Save),
         ]
@@ -220,27 +253,42 @@ mod tests {
             steps in proptest::collection::vec(step(), 1..60),
         ) {
             let (mut chunked, mut saved, mut value) = (Chunked::default(), BTreeMap::new(), 0_u64);
-            let mut lowest = 0;
+            let (mut lowest, mut model) = (0, Vec::new());
             for step in steps.into_iter().chain([Step::Save]) {
                 match step {
                     Step::Push(count) => for _ in 0..count {
                         value += 2;
+                        model.push(value);
                         if let Some(change) = chunked.push(value) {
                             store(&mut saved, change);
                         }
                     },
                     Step::Change => if let Some(last) = chunked.last_mut() {
                         *last |= 1;
+                        *model.last_mut().unwrap() |= 1;
                     },
+                    Step::Splice(part, count) => {
+                        let items = chunked.items().len();
+                        if items == 0 {
+                            continue;
+                        }
+                        let at = (items - 1) * usize::from(part) / 255;
+                        let count = usize::from(count).min(items - at);
+                        let item = chunked.items()[at + count - 1];
+                        chunked.splice(at, count, item, |c| store(&mut saved, c));
+                        model.splice(at..at + count, [item]);
+                    }
                     Step::Drop(count) => {
                         let back = chunked.last().copied().unwrap_or(0);
                         let front = chunked.items().front().copied().unwrap_or(0);
                         lowest = lowest.max((front + u64::from(count) * 2).min(back + 1));
                         chunked.drop_front(|item| *item < lowest, |c| store(&mut saved, c));
+                        model.retain(|item| *item >= lowest);
                     }
                     Step::Clear => {
                         lowest = value + 2;
                         chunked.clear(|change| store(&mut saved, change));
+                        model.clear();
                     }
                     Step::Save => {
                         if let Some(change) = chunked.save() {
@@ -258,6 +306,7 @@ mod tests {
                         }
                     }
                 }
+                prop_assert!(chunked.items().iter().eq(&model));
             }
         }
 

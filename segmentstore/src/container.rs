@@ -7,12 +7,18 @@
 //! Guarantees: an append is judged in the order of tests of [`append`]; a command of the controller
 //! is carried out at most once per (job, step) and never under an older fence than the highest
 //! seen; a deleted segment leaves a tombstone until it is forgotten; log entries that hold bytes of
-//! a segment are named by `oldest_live_index` until truncation or deletion drops them.
+//! a segment are named by `oldest_live_index` until a round, truncation or deletion takes them out;
+//! an object that no segment refers to any more is reported once.
 
 mod append;
 mod command;
+mod compact;
 mod expire;
+mod live_objects;
+mod marks;
 mod open;
+mod owners;
+mod rest;
 mod save;
 mod segment;
 pub(crate) mod unsaved;
@@ -24,12 +30,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use common::{ContainerId, Fence, LogIndex, SegmentId, WallTime, WriterId};
-use replica::{Entry, RestoreError, Slice, StateMachine, UnknownOperation};
+use lts::ObjectName;
+use replica::{
+    Compacted, CompactionPlan, Entry, Owners, RestoreError, Slice, StateMachine, Tiered,
+    UnknownOperation,
+};
 
-use crate::chunked::ChunkChange;
+use crate::container::marks::Marks;
+use crate::container::owners::LogOwners;
 use crate::container::segment::Segment;
-use crate::container::unsaved::{Part, Unsaved};
-use crate::container::writers::Writer;
 use crate::metrics::Metrics;
 use crate::operation::Operation;
 use crate::outcome::Outcome;
@@ -69,21 +78,21 @@ pub struct ContainerMachine {
     due: BTreeSet<(u64, SegmentId, WriterId)>,
     /// Up-time of the newest applied entry.
     up_micros: u64,
-    unsaved: Unsaved,
+    marks: Marks,
     /// Entries up to this one were in the log before this process began: they are not counted.
     begun_after: LogIndex,
-    /// Segments whose readers are to be woken at the end of the round.
-    to_wake: Vec<Arc<SegmentShared>>,
     /// Segments that got a piece of tail in this entry.
     new_pieces: Vec<Arc<SegmentShared>>,
     oldest_live: Cell<Oldest>,
+    /// The last segment of the last plan of a compaction; no part of the state.
+    planned: Cell<Option<SegmentId>>,
 }
 
 /// The lowest log index that a segment has bytes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Oldest {
     Known(Option<LogIndex>),
-    /// Extents were dropped: it must be looked for.
+    /// Extents left the log: it must be looked for.
     Stale,
 }
 
@@ -93,7 +102,12 @@ pub struct SegmentView {
     pub shared: Arc<SegmentShared>,
     pub bounds: Bounds,
     pub writers: usize,
+    /// Bytes that only the log holds.
     pub log_bytes: u64,
+    /// Bytes that rest in objects.
+    pub object_bytes: u64,
+    /// Runs of bytes that are known one by one, in the log and in objects.
+    pub extents: usize,
     pub oldest: Option<WallTime>,
     pub newest: Option<WallTime>,
     pub attributes: BTreeMap<Bytes, Bytes>,
@@ -117,11 +131,11 @@ impl ContainerMachine {
             segments: BTreeMap::new(),
             due: BTreeSet::new(),
             up_micros: 0,
-            unsaved: Unsaved::default(),
+            marks: Marks::default(),
             begun_after: LogIndex(0),
-            to_wake: Vec::new(),
             new_pieces: Vec::new(),
             oldest_live: Cell::new(Oldest::Known(None)),
+            planned: Cell::new(None),
         }
     }
 
@@ -134,6 +148,8 @@ impl ContainerMachine {
             bounds: state.bounds(),
             writers: segment.writers.len(),
             log_bytes: state.log_bytes(),
+            object_bytes: state.object_bytes(),
+            extents: state.extent_count(),
             oldest: segment.times.oldest(),
             newest: segment.times.newest(),
             attributes: segment.record.attributes.clone(),
@@ -181,13 +197,15 @@ impl ContainerMachine {
         }
     }
 
-    /// The lowest index that any segment has bytes in; looked for only after extents were dropped.
+    /// The lowest index that any segment has bytes in; looked for only after extents were dropped,
+    /// among the segments that have some.
     fn oldest(&self) -> Option<LogIndex> {
         if let Oldest::Known(index) = self.oldest_live.get() {
             return index;
         }
-        let first = |segment: &Segment| Some(segment.shared.lock().extents.items().front()?.index);
-        let oldest = self.segments.values().filter_map(first).min();
+        let first =
+            |shared: &Arc<SegmentShared>| Some(shared.lock().extents.items().front()?.index);
+        let oldest = self.marks.in_log.values().filter_map(first).min();
         self.oldest_live.set(Oldest::Known(oldest));
         oldest
     }
@@ -253,80 +271,32 @@ impl StateMachine for ContainerMachine {
     }
 
     fn round_done(&mut self) {
-        for shared in self.to_wake.drain(..) {
+        for shared in self.marks.to_wake.drain(..) {
             if let Some(segment) = self.segments.get_mut(&shared.segment) {
                 segment.to_wake = false;
             }
             shared.wake();
         }
     }
-}
 
-/// What a change to a segment leaves to be done: saving it and waking its readers.
-struct Marks<'a> {
-    unsaved: &'a mut Unsaved,
-    to_wake: &'a mut Vec<Arc<SegmentShared>>,
-}
-
-impl Marks<'_> {
-    /// The segment's record, extents or time points are about to change.
-    fn changes(&mut self, segment: &mut Segment) {
-        if self.unsaved.is_listed(segment.mark) {
-            return;
-        }
-        let part = (segment.identity.segment, None);
-        if self.unsaved.thaw(part) {
-            save::copy_segment(segment, |change| self.unsaved.keep(change));
-        }
-        segment.mark = self.unsaved.list(part);
+    fn owners(&self) -> Box<dyn Owners> {
+        Box::new(LogOwners { segments: self.marks.in_log.values().cloned().collect() })
     }
 
-    /// The entry of a writer, which is about to change.
-    fn writer<'s>(&mut self, segment: &'s mut Segment, writer: WriterId) -> Option<&'s mut Writer> {
-        let part = (segment.identity.segment, Some(writer));
-        let entry = segment.writers.get_mut(writer)?;
-        if !self.unsaved.is_listed(entry.mark) {
-            self.copy_before(part, Some(entry));
-            entry.mark = self.unsaved.list(part);
-        }
-        Some(entry)
+    fn tiered(&mut self, round: &Tiered) {
+        self.rest(round);
     }
 
-    fn put_writer(&mut self, segment: &mut Segment, writer: WriterId, mut entry: Writer) {
-        let part = (segment.identity.segment, Some(writer));
-        self.copy_before(part, segment.writers.get(writer));
-        entry.mark = self.unsaved.list(part);
-        segment.writers.insert(writer, entry);
+    fn compacted(&mut self, compacted: &Compacted) {
+        self.compact(compacted);
     }
 
-    fn remove_writer(&mut self, segment: &mut Segment, writer: WriterId) {
-        let part = (segment.identity.segment, Some(writer));
-        self.copy_before(part, segment.writers.get(writer));
-        self.unsaved.list(part);
-        segment.writers.remove(writer);
+    fn take_dead_objects(&mut self) -> Vec<ObjectName> {
+        self.marks.objects.take_dead()
     }
 
-    fn copy_before(&mut self, part: Part, entry: Option<&Writer>) {
-        if let (segment, Some(writer)) = part
-            && self.unsaved.thaw(part)
-        {
-            self.unsaved.keep(save::writer_change(segment, writer, entry));
-        }
-    }
-
-    fn wake(&mut self, segment: &mut Segment) {
-        if !segment.to_wake {
-            segment.to_wake = true;
-            self.to_wake.push(segment.shared.clone());
-        }
-    }
-
-    fn extents(&mut self, segment: SegmentId, chunk: ChunkChange) {
-        self.unsaved.push(save::extents_change(segment, chunk));
-    }
-
-    fn times(&mut self, segment: SegmentId, level: usize, chunk: ChunkChange) {
-        self.unsaved.push(save::times_change(segment, level, chunk));
+    fn compaction(&self) -> Option<CompactionPlan> {
+        self.plan()
     }
 }
 

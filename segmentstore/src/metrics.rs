@@ -38,6 +38,11 @@ pub struct Metrics {
     pub appended_blocks: Counter,
     /// Blocks that were stored before and acknowledged again.
     pub duplicate_blocks: Counter,
+    /// Extents that a round of long-term storage did not hold, because their bytes had been truncated
+    /// before it was made, and the bytes by which segments were cut for that. Only where a group is
+    /// rebuilt from long-term storage there are any.
+    pub unarchived_extents: Counter,
+    pub unarchived_bytes: Counter,
     pub read_bytes: Counter,
     /// Bytes that reads had to take from the log's files.
     pub log_read_bytes: Counter,

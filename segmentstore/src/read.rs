@@ -19,7 +19,7 @@ use proto::error::Reason;
 
 pub(crate) use self::log_cache::LogCache;
 pub use self::log_cache::LogSource;
-use crate::extent::Extent;
+use crate::extent::{Extent, ObjectExtent};
 use crate::handle::ContainerError;
 use crate::limits::{
     READ_AHEAD_BYTES_MAX, READ_AHEAD_BYTES_MIN, READ_GATHER_BELOW, READ_GATHER_BYTES,
@@ -185,6 +185,7 @@ impl SegmentReader {
         }
         Ok(match state.locate(self.offset, self.message_bytes(), self.ahead) {
             Located::Memory(pieces) => Step::Memory(pieces, bounds),
+            Located::Objects(extents) => return Err(self.not_in_log(&extents)),
             Located::Log(extents) => Step::Log(extents, bounds),
             Located::AtEnd if self.follow && state.gone => {
                 return Err(ReadError::ContainerGone { segment: self.shared.segment });
@@ -206,6 +207,16 @@ impl SegmentReader {
             return Err(ReadError::OutOfRange { segment, offset, length: bounds.length });
         }
         Ok(())
+    }
+
+    fn not_in_log(&self, extents: &[ObjectExtent]) -> ReadError {
+        let objects: Vec<_> = extents.iter().map(|extent| extent.rested.object).collect();
+        let detail = match objects.first() {
+            Some(object) => format!("they rest in object `{object}`, which is not read yet"),
+            None => "no extent covers the offset".to_owned(),
+        };
+        let (segment, offset) = (self.shared.segment, self.offset);
+        ReadError::Damaged { segment, offset, detail }
     }
 
     /// Bytes that the next message may have.

@@ -3,6 +3,11 @@
 //! One short mutex per segment holds start, length, seal, extents and the cached tail; a notifier
 //! beside it wakes the segment's tail readers, once per round of applied entries. Everything in
 //! here is committed, so whatever a reader finds it may hand out.
+//!
+//! A segment's bytes rest in objects first, then in the log; the newest of them are in memory, too.
+//! How they come into objects is in [`resting`].
+
+mod resting;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,9 +18,10 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::chunked::{ChunkChange, Chunked};
-use crate::extent::Extent;
+use crate::extent::{Extent, ObjectExtent, SegmentRun};
 use crate::limits::{READ_EXTENTS_MAX, READ_GATHER_BELOW, READ_GATHER_BYTES};
 use crate::metrics::StreamCounters;
+pub(crate) use crate::shared::resting::Effect;
 
 /// The read state of one segment. It outlives the segment for as long as a reader holds it.
 #[derive(Debug)]
@@ -35,7 +41,12 @@ pub(crate) struct ReadState {
     pub(crate) deleted: bool,
     /// The container has stopped: nothing will ever change here.
     pub(crate) gone: bool,
+    /// The older bytes: what rests in objects. Without gaps, also to the first of `extents`.
+    pub(crate) objects: Chunked<ObjectExtent>,
+    /// The other bytes: what only the log holds.
     pub(crate) extents: Chunked<Extent>,
+    /// Small extents of `objects` that are behind a small one.
+    small_pairs: usize,
     /// The newest bytes, without gaps up to `length`; evicted from the front, by the tail cache
     /// only. Truncated and deleted ones are among them.
     tail: VecDeque<TailPiece>,
@@ -61,6 +72,8 @@ pub struct Bounds {
 pub(crate) enum Located {
     /// In memory: these, one after the other.
     Memory(Vec<Bytes>),
+    /// In these places in objects, one after the other; the first one holds the offset.
+    Objects(Vec<ObjectExtent>),
     /// In these log entries, one after the other; the first one holds the offset.
     Log(Vec<Extent>),
     /// Nowhere yet: the offset is the length.
@@ -132,33 +145,43 @@ impl ReadState {
 
     /// Adds a block that lies at `start` of the payload of entry `index`. Returns whether the tail
     /// got a new piece and an extent chunk that became full.
+    ///
+    /// Without payload only the extent is added: the entry is replayed from long-term storage.
+    /// That comes before anything of the log is applied, so that the tail has no gap.
     pub(crate) fn append(
         &mut self,
         index: LogIndex,
         start: u32,
         block: u32,
-        payload: &Bytes,
+        payload: Option<&Bytes>,
     ) -> (bool, Option<ChunkChange>) {
         let offset = self.length;
         self.length = offset.plus(block.into());
         let absorbed =
             self.extents.last().is_some_and(|last| last.end() == offset && last.index == index)
                 && self.extents.last_mut().is_some_and(|last| last.absorb(index, start, block));
-        if absorbed {
-            let extent = *self.extents.last().expect("an extent has just grown");
-            let whole = extent.start as usize..(extent.start + extent.bytes) as usize;
-            match self.tail.back_mut() {
-                Some(piece) if piece.offset == extent.offset => {
-                    piece.bytes = payload.slice(whole);
-                    return (false, None);
-                }
-                // The piece was evicted meanwhile: the block begins a new one.
-                _ => self.push_piece(offset, start, block, payload),
+        let chunk = match absorbed {
+            true => None,
+            false => self.extents.push(Extent { offset, index, start, bytes: block }),
+        };
+        let Some(payload) = payload else {
+            debug_assert!(self.tail.is_empty(), "an archived entry comes before all of the log");
+            return (false, chunk);
+        };
+        let extent = *self.extents.last().expect("an extent was added or has grown");
+        match self.tail.back_mut() {
+            Some(piece) if absorbed && piece.offset == extent.offset => {
+                let whole = extent.start as usize..(extent.start + extent.bytes) as usize;
+                piece.bytes = payload.slice(whole);
+                (false, chunk)
             }
-            return (true, None);
+            // A new extent; or the piece of this one was evicted meanwhile: the block begins a new
+            // one.
+            _ => {
+                self.push_piece(offset, start, block, payload);
+                (true, chunk)
+            }
         }
-        self.push_piece(offset, start, block, payload);
-        (true, self.extents.push(Extent { offset, index, start, bytes: block }))
     }
 
     fn push_piece(&mut self, offset: Offset, start: u32, block: u32, payload: &Bytes) {
@@ -166,20 +189,9 @@ impl ReadState {
         self.tail.push_back(TailPiece { offset, bytes });
     }
 
-    /// Drops what lies wholly below `start`.
-    pub(crate) fn truncate(&mut self, start: Offset, removed: impl FnMut(ChunkChange)) {
-        self.start = start;
-        self.extents.drop_front(|extent| extent.end() <= start, removed);
-    }
-
-    /// Drops all bytes.
-    pub(crate) fn delete(&mut self, removed: impl FnMut(ChunkChange)) {
-        self.deleted = true;
-        self.extents.clear(removed);
-    }
-
     /// Finds the bytes at `offset`, which lies between start and length: up to `max_bytes` of them
-    /// in memory, or the log entries that hold the next `ahead_bytes`, one at least.
+    /// in memory, or the places in objects, or in the log, that hold the next `ahead_bytes`, one at
+    /// least.
     pub(crate) fn locate(&self, offset: Offset, max_bytes: usize, ahead_bytes: usize) -> Located {
         if offset >= self.length {
             return Located::AtEnd;
@@ -188,7 +200,10 @@ impl ReadState {
             Some(first) if first.offset <= offset => {
                 Located::Memory(self.pieces(offset, max_bytes))
             }
-            _ => Located::Log(self.extents_from(offset, ahead_bytes)),
+            _ if offset < self.rested_to() => {
+                Located::Objects(runs_from(&self.objects, offset, ahead_bytes))
+            }
+            _ => Located::Log(runs_from(&self.extents, offset, ahead_bytes)),
         }
     }
 
@@ -214,29 +229,24 @@ impl ReadState {
         pieces
     }
 
-    fn extents_from(&self, offset: Offset, ahead_bytes: usize) -> Vec<Extent> {
-        let extents = self.extents.items();
-        let at = extents.partition_point(|extent| extent.end() <= offset);
-        let mut ahead = 0;
-        let wanted = |extent: &&Extent| {
-            let more = ahead == 0 || ahead < ahead_bytes;
-            ahead += extent.bytes as usize;
-            more
-        };
-        let found = extents.range(at.min(extents.len())..).take_while(wanted);
-        found.take(READ_EXTENTS_MAX).copied().collect()
-    }
-
     #[cfg(test)]
     pub(crate) fn tail_pieces(&self) -> usize {
         self.tail.len()
     }
+}
 
-    /// Bytes from start to length that only the log holds: all of them, until there is long-term
-    /// storage.
-    pub(crate) fn log_bytes(&self) -> u64 {
-        self.length.0 - self.start.0
-    }
+/// The runs that hold `offset` and the next `ahead_bytes`.
+fn runs_from<T: SegmentRun>(runs: &Chunked<T>, offset: Offset, ahead_bytes: usize) -> Vec<T> {
+    let runs = runs.items();
+    let at = runs.partition_point(|run| run.end() <= offset);
+    let mut ahead = 0;
+    let wanted = |run: &&T| {
+        let more = ahead == 0 || ahead < ahead_bytes;
+        ahead += run.bytes() as usize;
+        more
+    };
+    let found = runs.range(at.min(runs.len())..).take_while(wanted);
+    found.take(READ_EXTENTS_MAX).copied().collect()
 }
 
 #[cfg(test)]

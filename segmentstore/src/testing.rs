@@ -8,9 +8,11 @@ use common::{
     ScopedStream, SegmentId, SegmentNumber, StreamEpoch, StreamId, Term, WallTime, WriterEpoch,
     WriterId, WriterSession,
 };
+use lts::ObjectName;
 use replica::{Change, Entry, Stamp, StateMachine, envelope};
 
 use crate::container::{ContainerMachine, Memory};
+use crate::extent::ObjectExtent;
 use crate::identity::{CommandId, SegmentIdentity, SegmentKind, Successor};
 use crate::operation::{Append, Command, Open, OpenSegment, Operation};
 use crate::outcome::{Opened, Outcome, Refusal};
@@ -88,6 +90,9 @@ pub(crate) struct Driver {
     pub(crate) wall: u64,
     pub(crate) up: u64,
     pub(crate) log: BTreeMap<LogIndex, Bytes>,
+    /// The objects that rounds and compactions made, and the last index that is in a round.
+    pub(crate) objects: BTreeMap<ObjectName, Bytes>,
+    pub(crate) archived: u64,
     /// The saved state.
     pub(crate) saved: BTreeMap<Vec<u8>, Bytes>,
 }
@@ -104,6 +109,8 @@ impl Driver {
             wall: 1_000 * SECOND,
             up: 0,
             log: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            archived: 0,
             saved: BTreeMap::new(),
         }
     }
@@ -118,22 +125,39 @@ impl Driver {
     /// Applies one entry.
     pub(crate) fn entry(&mut self, operations: &[(Operation, &[u8])]) -> Vec<Outcome> {
         self.index += 1;
+        let (context, payload) = self.encoded(operations);
+        self.apply(&context, &payload)
+    }
+
+    /// The same as it comes from long-term storage, without its payload.
+    pub(crate) fn archived_entry(&mut self, operations: &[(Operation, &[u8])]) -> Vec<Outcome> {
+        self.index += 1;
+        let (context, payload) = self.encoded(operations);
+        let (group, index) = (GroupId(CONTAINER.0), LogIndex(self.index));
+        let entry = Entry::archived(group, index, Term(1), &context, payload.len()).unwrap();
+        self.apply_entry(&entry)
+    }
+
+    fn encoded(&self, operations: &[(Operation, &[u8])]) -> (Bytes, Bytes) {
         let headers: Vec<Bytes> = operations.iter().map(|(o, _)| o.encode()).collect();
         let parts: Vec<(&[u8], &[u8])> =
             headers.iter().zip(operations).map(|(h, (_, p))| (&h[..], *p)).collect();
         let stamp = Stamp { wall: WallTime(self.wall), up_micros: self.up };
-        let (context, payload) = envelope::encode(stamp, &parts);
-        self.apply(&context, &payload)
+        envelope::encode(stamp, &parts)
     }
 
     /// Applies the next entry as it stands in the log.
     pub(crate) fn apply(&mut self, context: &Bytes, payload: &Bytes) -> Vec<Outcome> {
         let index = LogIndex(self.index);
         let entry = Entry::decode(GroupId(CONTAINER.0), index, Term(1), context, payload).unwrap();
-        let mut outcomes = Vec::new();
-        self.machine.apply(&entry, &mut outcomes).unwrap();
-        assert_eq!(outcomes.len(), entry.len());
         self.log.insert(index, payload.clone());
+        self.apply_entry(&entry)
+    }
+
+    fn apply_entry(&mut self, entry: &Entry<'_>) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        self.machine.apply(entry, &mut outcomes).unwrap();
+        assert_eq!(outcomes.len(), entry.len());
         self.machine.round_done();
         outcomes
     }
@@ -188,20 +212,30 @@ impl Driver {
     pub(crate) fn bytes_of(&self, number: u32) -> (Offset, Vec<u8>) {
         let view = self.machine.view(segment(number)).unwrap();
         let state = view.shared.lock();
-        let mut bytes = Vec::new();
-        let mut at = state.extents.items().front().map_or(view.bounds.start, |e| e.offset);
-        let skip = (view.bounds.start.0 - at.0) as usize;
+        let (mut bytes, mut at) = (Vec::new(), None);
+        for ObjectExtent { offset, bytes: length, rested } in state.objects.items() {
+            assert_eq!(*offset, at.unwrap_or(*offset), "extents have no gaps");
+            let end = (rested.offset + length) as usize;
+            let found = &self.objects[&rested.object][rested.offset as usize..end];
+            assert_eq!(crc32fast::hash(found), rested.crc);
+            bytes.extend_from_slice(found);
+            at = Some(offset.plus(u64::from(*length)));
+        }
         for extent in state.extents.items() {
-            assert_eq!(extent.offset, at, "extents have no gaps");
+            assert_eq!(extent.offset, at.unwrap_or(extent.offset), "extents have no gaps");
             let entry = &self.log[&extent.index];
             let end = (extent.start + extent.bytes) as usize;
             bytes.extend_from_slice(&entry[extent.start as usize..end]);
-            at = extent.end();
+            at = Some(extent.end());
         }
+        let at = at.unwrap_or(view.bounds.start);
+        let skip = bytes.len() - (view.bounds.length.0 - view.bounds.start.0) as usize;
         assert_eq!(at, view.bounds.length);
         (view.bounds.start, bytes.split_off(skip))
     }
 }
 
 mod container;
+mod objects;
 pub(crate) use container::{FakeContainer, FakeLog};
+pub(crate) use objects::{object, reference};

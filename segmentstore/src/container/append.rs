@@ -21,6 +21,7 @@ use super::writers::WriterState;
 use super::{At, ContainerMachine, Marks, Oldest};
 use crate::operation::Append;
 use crate::outcome::{Outcome, Refusal};
+use crate::shared::Effect;
 
 /// What is to be done with a block.
 enum Verdict {
@@ -37,7 +38,10 @@ impl ContainerMachine {
         let Some(segment) = self.segments.get_mut(&append.segment) else {
             return Refusal::SegmentNotFound { segment: append.segment }.into();
         };
-        let mut marks = Marks { unsaved: &mut self.unsaved, to_wake: &mut self.to_wake };
+        let marks = &mut self.marks;
+        // What comes from long-term storage was counted when it was appended, as was what comes
+        // from the log of an earlier process.
+        let counts = at.entry.payload.is_some() && at.entry.index > self.begun_after;
         let verdict = judge(segment, append);
         let used = at.entry.stamp.up_micros;
         match verdict {
@@ -54,19 +58,21 @@ impl ContainerMachine {
                 let writer = writer.expect("a judged writer has an entry");
                 writer.used_micros = writer.used_micros.max(used);
                 let last_number = writer.last;
-                if at.entry.index > self.begun_after {
+                if counts {
                     self.memory.metrics.duplicate_blocks.add(1);
                 }
                 Outcome::Duplicate { last_number, length: segment.record.length }
             }
             Verdict::Store => {
-                let new_piece = store(segment, append, at, &mut marks);
+                let new_piece = store(segment, append, at, marks);
                 if new_piece {
                     self.new_pieces.push(segment.shared.clone());
                 }
                 let bytes = at.payload_end - at.payload_start;
-                self.memory.tail.grow(bytes);
-                if at.entry.index > self.begun_after {
+                if at.entry.payload.is_some() {
+                    self.memory.tail.grow(bytes);
+                }
+                if counts {
                     let counters = &segment.shared.counters;
                     self.memory.metrics.count_append(counters, bytes as u64, append.events);
                 }
@@ -122,7 +128,7 @@ fn judge(segment: &Segment, append: &Append) -> Verdict {
 }
 
 /// Adds the block's bytes to the segment; whether they began a new piece of its tail.
-fn store(segment: &mut Segment, append: &Append, at: At<'_>, marks: &mut Marks<'_>) -> bool {
+fn store(segment: &mut Segment, append: &Append, at: At<'_>, marks: &mut Marks) -> bool {
     let (id, offset, stamp) = (append.segment, segment.record.length, at.entry.stamp);
     marks.changes(segment);
     let writer = marks.writer(segment, append.writer).expect("a judged writer has an entry");
@@ -132,15 +138,16 @@ fn store(segment: &mut Segment, append: &Append, at: At<'_>, marks: &mut Marks<'
     if bytes == 0 {
         return false;
     }
-    let (new_piece, extents) = segment.shared.lock().append(
-        at.entry.index,
-        at.payload_start as u32,
-        bytes,
-        at.entry.payload.expect("nothing is replayed from long-term storage yet"),
-    );
+    let (index, start) = (at.entry.index, at.payload_start as u32);
+    let mut state = segment.shared.lock();
+    if state.extents.items().is_empty() {
+        marks.in_log.insert(id, segment.shared.clone());
+    }
+    let (new_piece, extents) = state.append(index, start, bytes, at.entry.payload);
+    drop(state);
     segment.record.length = Offset(offset.0 + u64::from(bytes));
     if let Some(chunk) = extents {
-        marks.extents(id, chunk);
+        marks.extents(id, Effect::Log(chunk));
     }
     segment.times.note(offset, stamp.wall, |level, chunk| marks.times(id, level, chunk));
     marks.wake(segment);

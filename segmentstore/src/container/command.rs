@@ -37,7 +37,7 @@ impl ContainerMachine {
         if let Some(segment) = self.segments.get_mut(&target)
             && segment.record.command != Some(id)
         {
-            let mut marks = Marks { unsaved: &mut self.unsaved, to_wake: &mut self.to_wake };
+            let marks = &mut self.marks;
             marks.changes(segment);
             segment.record.command = Some(id);
         }
@@ -86,7 +86,7 @@ impl ContainerMachine {
         let id = segment.identity.segment;
         // One of that name may have been forgotten since the freeze.
         self.copy_all_of(id);
-        segment.mark = self.unsaved.list((id, None));
+        segment.mark = self.marks.unsaved.list((id, None));
         self.segments.insert(id, segment);
     }
 
@@ -101,22 +101,22 @@ impl ContainerMachine {
                 _ => Err(not_found),
             };
         };
-        let mut marks = Marks { unsaved: &mut self.unsaved, to_wake: &mut self.to_wake };
+        let marks = &mut self.marks;
         let again = id.is_retry_of(segment.record.command);
         if segment.record.deleted && !matches!(command, Command::Delete { .. }) {
             return Err(not_found);
         }
         marks.changes(segment);
         match command {
-            Command::Seal { successors, .. } => seal(segment, successors, &mut marks),
+            Command::Seal { successors, .. } => seal(segment, successors, marks),
             Command::Truncate { offset, .. } => {
-                truncate(segment, offset, &mut marks)?;
+                truncate(segment, offset, marks)?;
                 self.oldest_live.set(Oldest::Stale);
                 let start_offset = self.segments[&target].record.start;
                 Ok(Done::Truncated { start_offset })
             }
             Command::Delete { .. } => {
-                delete(segment, &mut marks);
+                delete(segment, marks);
                 self.oldest_live.set(Oldest::Stale);
                 Ok(Done::Deleted)
             }
@@ -140,10 +140,10 @@ impl ContainerMachine {
         }
         self.copy_all_of(segment);
         let tombstone = self.segments.remove(&segment).expect("it was found just now");
-        self.unsaved.list((segment, None));
+        self.marks.unsaved.list((segment, None));
         for (writer, entry) in tombstone.writers.iter() {
             self.due.remove(&(entry.queued_micros, segment, writer));
-            self.unsaved.list((segment, Some(writer)));
+            self.marks.unsaved.list((segment, Some(writer)));
         }
         self.memory.metrics.forget_idle_streams();
         Ok(Done::Forgotten)
@@ -153,7 +153,7 @@ impl ContainerMachine {
 fn seal(
     segment: &mut Segment,
     successors: Vec<Successor>,
-    marks: &mut Marks<'_>,
+    marks: &mut Marks,
 ) -> Result<Done, Refusal> {
     let length = segment.record.length;
     match &segment.record.successors {
@@ -168,7 +168,7 @@ fn seal(
 }
 
 /// Drops the bytes below `offset`.
-fn truncate(segment: &mut Segment, offset: Offset, marks: &mut Marks<'_>) -> Result<(), Refusal> {
+fn truncate(segment: &mut Segment, offset: Offset, marks: &mut Marks) -> Result<(), Refusal> {
     let (start, length) = (segment.record.start, segment.record.length);
     if offset > length {
         return Err(Refusal::OutOfRange { offset, length });
@@ -178,15 +178,15 @@ fn truncate(segment: &mut Segment, offset: Offset, marks: &mut Marks<'_>) -> Res
     }
     let id = segment.identity.segment;
     segment.record.start = offset;
-    let shared = segment.shared.clone();
-    shared.lock().truncate(offset, |chunk| marks.extents(id, chunk));
+    segment.shared.lock().truncate(offset, |effect| marks.extents(id, effect));
+    marks.has_other_extents(&segment.shared);
     segment.times.truncate(offset, |level, chunk| marks.times(id, level, chunk));
     marks.wake(segment);
     Ok(())
 }
 
 /// Leaves a tombstone: the identity, and the writers until they expire.
-fn delete(segment: &mut Segment, marks: &mut Marks<'_>) {
+fn delete(segment: &mut Segment, marks: &mut Marks) {
     let id = segment.identity.segment;
     if segment.record.deleted {
         return;
@@ -194,8 +194,8 @@ fn delete(segment: &mut Segment, marks: &mut Marks<'_>) {
     segment.record.deleted = true;
     segment.record.start = segment.record.length;
     segment.record.attributes.clear();
-    let shared = segment.shared.clone();
-    shared.lock().delete(|chunk| marks.extents(id, chunk));
+    segment.shared.lock().delete(|effect| marks.extents(id, effect));
+    marks.has_other_extents(&segment.shared);
     segment.times.clear(|level, chunk| marks.times(id, level, chunk));
     marks.wake(segment);
 }

@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 
 use common::{EventNumber, SegmentId, WriterId};
 
+use super::ContainerMachine;
 use super::writers::{Writer, WriterState};
-use super::{ContainerMachine, Marks};
 use crate::outcome::Expired;
 
 impl ContainerMachine {
@@ -43,7 +43,7 @@ impl ContainerMachine {
             }
             return;
         }
-        let mut marks = Marks { unsaved: &mut self.unsaved, to_wake: &mut self.to_wake };
+        let marks = &mut self.marks;
         marks.changes(segment);
         if known.is_expired() {
             self.due.remove(&(known.queued_micros, id, writer));

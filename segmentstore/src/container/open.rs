@@ -10,9 +10,9 @@
 
 use common::limits::WRITERS_PER_SEGMENT_MAX;
 
+use super::ContainerMachine;
 use super::segment::Segment;
 use super::writers::{Writer, WriterState};
-use super::{ContainerMachine, Marks};
 use crate::operation::{Open, OpenSegment};
 use crate::outcome::{Opened, Refusal};
 
@@ -51,7 +51,7 @@ impl ContainerMachine {
             entry.last = remembered.last;
             entry.state = WriterState::Open;
         }
-        let mut marks = Marks { unsaved: &mut self.unsaved, to_wake: &mut self.to_wake };
+        let marks = &mut self.marks;
         marks.changes(segment);
         super::expire::schedule(&mut self.due, asked.segment, open.writer, known, &mut entry);
         marks.put_writer(segment, open.writer, entry);

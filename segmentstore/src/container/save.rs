@@ -4,11 +4,12 @@
 //! key                                          value
 //! 00                                           container: version u8 | incarnation u16 | term u64
 //! 01 segment 16 00                             segment (see `segment`)
-//! 01 segment 16 01 chunk u64 big-endian        extents (see `chunked`)
+//! 01 segment 16 01 chunk u64 big-endian        extents in the log (see `chunked`)
 //! 01 segment 16 02 chunk u64 big-endian        time points (see `chunked`)
 //! 01 segment 16 03 writer 16 big-endian        writer (see `writers`)
 //! 01 segment 16 04 level u8 chunk u64 big-endian
 //!                                              time points of a level above 0 (see `time_index`)
+//! 01 segment 16 05 chunk u64 big-endian        extents in objects (see `chunked`)
 //! ```
 //!
 //! Keys sort so that a segment comes before its parts. What is copied follows what changed, not
@@ -34,6 +35,7 @@ const EXTENTS: u8 = 1;
 const TIMES: u8 = 2;
 const WRITERS: u8 = 3;
 const OLDER_TIMES: u8 = 4;
+const OBJECTS: u8 = 5;
 const VERSION: u8 = 1;
 
 fn key(segment: SegmentId, part: u8, rest: &[u8]) -> Vec<u8> {
@@ -62,6 +64,11 @@ pub(super) fn extents_change(segment: SegmentId, (chunk, value): ChunkChange) ->
     Change { key, value: value.map(Bytes::from) }
 }
 
+pub(super) fn objects_change(segment: SegmentId, (chunk, value): ChunkChange) -> Change {
+    let key = key(segment, OBJECTS, &chunk.to_be_bytes());
+    Change { key, value: value.map(Bytes::from) }
+}
+
 /// Level 0 has had a part of its own before there were others.
 pub(super) fn times_change(
     segment: SegmentId,
@@ -85,36 +92,39 @@ pub(super) fn copy_segment(segment: &mut Segment, mut copied: impl FnMut(Change)
     if let Some(chunk) = segment.shared.lock().extents.save() {
         copied(extents_change(id, chunk));
     }
+    if let Some(chunk) = segment.shared.lock().objects.save() {
+        copied(objects_change(id, chunk));
+    }
     segment.times.save(|level, chunk| copied(times_change(id, level, chunk)));
 }
 
 impl ContainerMachine {
     pub(super) fn freeze_parts(&mut self) {
-        self.unsaved.freeze();
+        self.marks.unsaved.freeze();
         if std::mem::take(&mut self.fence_changed) {
             let value = written(11, |out| {
                 out.put_u8(VERSION);
                 out.put_u16_le(self.fence.incarnation.0);
                 out.put_u64_le(self.fence.term.0);
             });
-            self.unsaved.keep(Change { key: CONTAINER_KEY.to_vec(), value: Some(value) });
+            self.marks.unsaved.keep(Change { key: CONTAINER_KEY.to_vec(), value: Some(value) });
         }
     }
 
     pub(super) fn copy_parts(&mut self, slice: &mut Slice) -> bool {
-        while let Some(part) = self.unsaved.next_frozen(slice) {
+        while let Some(part) = self.marks.unsaved.next_frozen(slice) {
             self.copy_part(part, |change| slice.push(change));
         }
-        self.unsaved.is_copied()
+        self.marks.unsaved.is_copied()
     }
 
     /// Copies what still waits of a segment that is about to go.
     pub(super) fn copy_all_of(&mut self, segment: SegmentId) {
-        while let Some(part) = self.unsaved.frozen_part_of(segment) {
-            if self.unsaved.thaw(part) {
+        while let Some(part) = self.marks.unsaved.frozen_part_of(segment) {
+            if self.marks.unsaved.thaw(part) {
                 let mut copies = Vec::new();
                 self.copy_part(part, |change| copies.push(change));
-                copies.into_iter().for_each(|change| self.unsaved.keep(change));
+                copies.into_iter().for_each(|change| self.marks.unsaved.keep(change));
             }
         }
     }
@@ -142,16 +152,17 @@ impl ContainerMachine {
             })?;
         }
         for segment in self.segments.values_mut() {
-            let (start, length) = (segment.record.start, segment.record.length);
-            segment.shared.lock().truncate(start, |_| {});
-            segment.times.truncate(start, |_, _| {});
-            let end = segment.shared.lock().extents.last().map_or(start, |last| last.end());
-            if end != length {
+            segment.times.truncate(segment.record.start, |_, _| {});
+            let mut state = segment.shared.lock();
+            state.settle().map_err(|problem| {
                 let id = segment.identity.segment;
-                let detail =
-                    format!("extents of segment `{id}` end at {end}, its length is {length}");
-                return Err(RestoreError::new(detail));
+                RestoreError::new(format!("extents of segment `{id}` {problem}"))
+            })?;
+            for extent in state.objects.items() {
+                self.marks.objects.take(extent.rested.object, extent.bytes);
             }
+            drop(state);
+            self.marks.has_other_extents(&segment.shared);
         }
         self.oldest_live.set(Oldest::Stale);
         Ok(())
@@ -175,6 +186,7 @@ impl ContainerMachine {
         let segment = self.segments.get_mut(&id).ok_or(missing)?;
         match part {
             EXTENTS => segment.shared.lock().extents.restore(value),
+            OBJECTS => segment.shared.lock().objects.restore(value),
             TIMES => segment.times.restore(0, value),
             OLDER_TIMES => segment.times.restore(fields.u8("level")?, value),
             WRITERS => {

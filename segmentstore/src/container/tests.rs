@@ -4,5 +4,7 @@ mod expiry;
 mod frozen;
 mod model;
 mod order;
+mod resting;
+mod resting_model;
 mod saved;
 mod sessions;

@@ -1,9 +1,11 @@
 use bytes::Bytes;
 use common::{LogIndex, Offset};
 use proptest::prelude::*;
+use replica::Rested;
 
 use super::*;
 use crate::limits::{READ_GATHER_BELOW, READ_MESSAGE_BYTES_MAX};
+use crate::testing::object;
 
 fn payload(bytes: usize, seed: u8) -> Bytes {
     (0..bytes).map(|i| seed.wrapping_add(i as u8)).collect()
@@ -18,10 +20,10 @@ fn extents(state: &ReadState) -> Vec<(u64, u64, u32, u32)> {
 fn adjacent_blocks_of_one_entry_become_one_extent_and_one_piece() {
     let mut state = ReadState::default();
     let entry = payload(100, 0);
-    assert!(state.append(LogIndex(5), 10, 20, &entry).0);
-    assert!(!state.append(LogIndex(5), 30, 5, &entry).0);
-    assert!(state.append(LogIndex(5), 60, 5, &entry).0, "bytes of others lie between");
-    assert!(state.append(LogIndex(6), 65, 5, &entry).0, "another entry");
+    assert!(state.append(LogIndex(5), 10, 20, Some(&entry)).0);
+    assert!(!state.append(LogIndex(5), 30, 5, Some(&entry)).0);
+    assert!(state.append(LogIndex(5), 60, 5, Some(&entry)).0, "bytes of others lie between");
+    assert!(state.append(LogIndex(6), 65, 5, Some(&entry)).0, "another entry");
     assert_eq!(extents(&state), [(0, 5, 10, 25), (25, 5, 60, 5), (30, 6, 65, 5)]);
     let Located::Memory(pieces) = state.locate(Offset(2), 1_000, 0) else { panic!("in memory") };
     let expected = [entry.slice(12..35), entry.slice(60..65), entry.slice(65..70)];
@@ -32,9 +34,9 @@ fn adjacent_blocks_of_one_entry_become_one_extent_and_one_piece() {
 fn a_block_that_joins_an_evicted_piece_begins_a_new_one() {
     let mut state = ReadState::default();
     let entry = payload(100, 0);
-    state.append(LogIndex(5), 0, 20, &entry);
+    state.append(LogIndex(5), 0, 20, Some(&entry));
     state.tail.pop_front();
-    assert!(state.append(LogIndex(5), 20, 10, &entry).0);
+    assert!(state.append(LogIndex(5), 20, 10, Some(&entry)).0);
     assert_eq!(extents(&state), [(0, 5, 0, 30)]);
     assert_eq!(state.locate(Offset(20), 100, 0), Located::Memory(vec![entry.slice(20..30)]));
     assert!(matches!(state.locate(Offset(19), 100, 1), Located::Log(found) if found.len() == 1));
@@ -44,9 +46,9 @@ fn a_block_that_joins_an_evicted_piece_begins_a_new_one() {
 fn large_pieces_are_cut_without_a_copy_and_small_ones_gathered() {
     let mut state = ReadState::default();
     let large = payload(READ_MESSAGE_BYTES_MAX + 10, 1);
-    state.append(LogIndex(1), 0, large.len() as u32, &large);
-    state.append(LogIndex(2), 0, 10, &payload(10, 2));
-    state.append(LogIndex(3), 0, READ_GATHER_BELOW as u32, &payload(READ_GATHER_BELOW, 3));
+    state.append(LogIndex(1), 0, large.len() as u32, Some(&large));
+    state.append(LogIndex(2), 0, 10, Some(&payload(10, 2)));
+    state.append(LogIndex(3), 0, READ_GATHER_BELOW as u32, Some(&payload(READ_GATHER_BELOW, 3)));
     let Located::Memory(pieces) = state.locate(Offset(0), READ_MESSAGE_BYTES_MAX, 0) else {
         panic!("in memory")
     };
@@ -64,7 +66,7 @@ fn large_pieces_are_cut_without_a_copy_and_small_ones_gathered() {
 fn the_log_entries_ahead_are_as_many_as_asked_for() {
     let mut state = ReadState::default();
     for index in 1..=10 {
-        state.append(LogIndex(index), 0, 100, &payload(100, 0));
+        state.append(LogIndex(index), 0, 100, Some(&payload(100, 0)));
     }
     state.tail.clear();
     let Located::Log(found) = state.locate(Offset(250), 1_000, 300) else { panic!("in the log") };
@@ -72,18 +74,62 @@ fn the_log_entries_ahead_are_as_many_as_asked_for() {
     assert_eq!(state.locate(Offset(1_000), 1_000, 300), Located::AtEnd);
 }
 
+fn rested(sequence: u64, offset: u32, bytes: &[u8]) -> Rested {
+    Rested { object: object(sequence), offset, crc: crc32fast::hash(bytes) }
+}
+
+#[test]
+fn neighbours_in_an_object_become_one_extent_that_is_not_too_large() {
+    let mut state = ReadState::default();
+    let part = 6 << 20;
+    let zeros = vec![0; part as usize];
+    for index in 1..=5 {
+        state.append(LogIndex(index), 0, part, None);
+    }
+    // Side by side; too large together; behind a gap; in another object.
+    for (object, offset) in
+        [(1, 32), (1, 32 + part), (1, 32 + 2 * part), (1, 40 + 3 * part), (2, 40 + 4 * part)]
+    {
+        state.rest_first(rested(object, offset, &zeros), |_| {});
+    }
+    let found: Vec<_> = state.objects.items().iter().map(|run| run.bytes / part).collect();
+    assert_eq!(found, [2, 1, 1, 1]);
+    let joined = crc32fast::hash(&vec![0; 2 * part as usize]);
+    assert_eq!(state.objects.items()[0].rested, Rested { crc: joined, ..rested(1, 32, b"") });
+    assert_eq!((state.object_bytes(), state.log_bytes()), (5 * u64::from(part), 0));
+}
+
+#[test]
+fn the_places_in_objects_ahead_are_as_many_as_asked_for_and_come_before_the_log() {
+    let mut state = ReadState::default();
+    for index in 1..=10 {
+        state.append(LogIndex(index), 0, 100, None);
+    }
+    (1..=8).for_each(|object| state.rest_first(rested(object, 32, b""), |_| {}));
+    let Located::Objects(found) = state.locate(Offset(250), 1_000, 300) else { panic!("rested") };
+    let sequences: Vec<_> = found.iter().map(|run| run.rested.object.sequence).collect();
+    assert_eq!(sequences, [3, 4, 5]);
+    let Located::Objects(found) = state.locate(Offset(799), 1_000, 300) else { panic!("rested") };
+    assert_eq!(found.len(), 1, "what follows is in the log");
+    let Located::Log(found) = state.locate(Offset(800), 1_000, 300) else { panic!("in the log") };
+    assert_eq!(found.iter().map(|extent| extent.index.0).collect::<Vec<_>>(), [9, 10]);
+    state.truncate(Offset(750), |_| {});
+    assert_eq!((state.object_bytes(), state.log_bytes(), state.extent_count()), (50, 200, 3));
+}
+
 proptest! {
     #[test]
     fn extents_tile_the_segment_and_the_tail_shows_the_same_bytes(
         blocks in proptest::collection::vec((1_u32..50, any::<bool>(), 0_u32..20), 1..40),
         evict in 0_usize..20,
+        resting in 0_usize..20,
         cut in 0_u64..1_500,
     ) {
         let (mut state, mut stored, mut index, mut at) = (ReadState::default(), Vec::new(), 1, 0);
         let entry = payload(4_000, 9);
         for (bytes, same_entry, gap) in blocks {
             (index, at) = if same_entry { (index, at + gap) } else { (index + 1, gap) };
-            state.append(LogIndex(index), at, bytes, &entry);
+            state.append(LogIndex(index), at, bytes, Some(&entry));
             stored.extend_from_slice(&entry[at as usize..(at + bytes) as usize]);
             at += bytes;
         }
@@ -96,6 +142,18 @@ proptest! {
             end = extent.end();
         }
         prop_assert_eq!(end, state.length);
+
+        let mut place = 32;
+        for _ in 0..resting.min(state.extents.items().len()) {
+            let Extent { offset, bytes, .. } = state.extents.items()[0];
+            let run = &stored[offset.0 as usize..][..bytes as usize];
+            state.rest_first(rested(1, place, run), |_| {});
+            place += bytes + bytes % 2;
+        }
+        for run in state.objects.items() {
+            let bytes = &stored[run.offset.0 as usize..run.end().0 as usize];
+            prop_assert_eq!(crc32fast::hash(bytes), run.rested.crc);
+        }
 
         let evict = evict.min(state.tail.len() - 1);
         state.tail.drain(..evict);
@@ -111,6 +169,10 @@ proptest! {
                     offset = end;
                 },
                 Located::Log(found) => {
+                    prop_assert!(found[0].offset <= offset && offset < found[0].end());
+                    offset = found[0].end();
+                }
+                Located::Objects(found) => {
                     prop_assert!(found[0].offset <= offset && offset < found[0].end());
                     offset = found[0].end();
                 }

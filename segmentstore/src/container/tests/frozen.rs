@@ -107,8 +107,9 @@ impl Twins {
         let mut slice = Slice::of(room);
         let all = self.sliced.machine.copy_frozen(&mut slice);
         let count = slice.changes().len();
-        // A segment's own part: the record and the last chunk of extents, and of each level of time.
-        assert!(count <= room.saturating_add(3), "{count} changes in a slice for {room}");
+        // A segment's own part: the record, the last chunk of both kinds of extents and of each level
+        // of time.
+        assert!(count <= room.saturating_add(4), "{count} changes in a slice for {room}");
         self.copied.extend_from_slice(slice.changes());
         if all {
             self.copying = false;

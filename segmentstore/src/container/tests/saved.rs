@@ -96,6 +96,53 @@ fn older_time_points_keep_their_golden_bytes() {
 }
 
 #[test]
+fn extents_in_objects_keep_their_golden_bytes() {
+    let mut driver = sample();
+    driver.tier();
+    driver.save();
+    let id = "00010000000000070000000000000001";
+    let saved: Vec<_> = driver
+        .saved
+        .iter()
+        .filter(|(key, _)| key.len() > 18 && [1, 5].contains(&key[17]))
+        .map(|(key, value)| (hex(key), hex(value)))
+        .collect();
+    let name = "0001000000000000000200000000000000010000000000000001";
+    let golden = [
+        (
+            // What left stays in its chunk until all of it has left.
+            format!("01{id}010000000000000000"),
+            "01000000000000000001000000000000000000000003000000000000000000000005000000".to_owned(),
+        ),
+        (
+            format!("01{id}050000000000000000"),
+            // CRC-32 of `hello`.
+            format!("01000000000000000001000000000000000000000005000000{name}2000000086a61036"),
+        ),
+    ];
+    assert_eq!(saved, golden);
+    let view = driver.restored().view(segment(1)).unwrap();
+    assert_eq!((view.object_bytes, view.log_bytes, view.extents), (5, 0, 1));
+}
+
+#[test]
+fn extents_with_a_hole_between_objects_and_log_are_refused() {
+    let mut driver = Driver::with_segment();
+    driver.open(open(1, 1, session(1, 1), false)).unwrap();
+    for number in 0..66 {
+        driver.append(append(1, 1, session(1, 1), (number, number + 1)), b"event");
+    }
+    driver.tier();
+    driver.append(append(1, 1, session(1, 1), (66, 67)), b"event");
+    driver.save();
+    driver.saved.retain(|key, _| key.get(17) != Some(&5));
+    let mut pairs = driver.saved.into_iter().map(|(key, value)| (key.into(), value));
+    let mut machine = ContainerMachine::new(CONTAINER, Memory::new(&Settings::default()));
+    let error = machine.restore(&mut pairs).unwrap_err().to_string();
+    assert!(error.contains("begin at 330, its start is 0"), "{error}");
+}
+
+#[test]
 fn only_what_changed_is_saved_again() {
     let mut driver = sample();
     driver.save();

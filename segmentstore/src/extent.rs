@@ -1,6 +1,7 @@
 //! Extents: where runs of a segment's bytes rest.
 
 use common::{LogIndex, Offset};
+use replica::Rested;
 
 use crate::chunked::ChunkItem;
 use crate::codec::{CodecError, Fields};
@@ -14,6 +15,22 @@ pub struct Extent {
     /// Where the run begins in the entry's payload.
     pub start: u32,
     pub bytes: u32,
+}
+
+/// A run of a segment's bytes inside one object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectExtent {
+    /// Where the run begins in the segment.
+    pub offset: Offset,
+    pub bytes: u32,
+    pub rested: Rested,
+}
+
+impl ObjectExtent {
+    /// The first offset behind the run.
+    pub fn end(&self) -> Offset {
+        self.offset.plus(self.bytes.into())
+    }
 }
 
 impl Extent {

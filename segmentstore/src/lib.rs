@@ -30,7 +30,7 @@ pub use append_core::AppendConnection;
 pub use codec::CodecError;
 pub use commands::{CommandError, SegmentStatus, StoreCommands};
 pub use container::{ContainerMachine, Memory, SegmentView};
-pub use extent::Extent;
+pub use extent::{Extent, ObjectExtent};
 pub use handle::{ContainerError, ContainerHandle, Containers};
 pub use identity::{AttributeUpdate, CommandId, Expected, SegmentIdentity, SegmentKind, Successor};
 pub use metrics::{Counter, Metrics, StreamCounters};

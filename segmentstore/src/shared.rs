@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::chunked::{ChunkChange, Chunked};
-use crate::extent::Extent;
+use crate::extent::{Extent, ObjectExtent};
 use crate::limits::{READ_EXTENTS_MAX, READ_GATHER_BELOW, READ_GATHER_BYTES};
 use crate::metrics::StreamCounters;
 
@@ -35,6 +35,9 @@ pub(crate) struct ReadState {
     pub(crate) deleted: bool,
     /// The container has stopped: nothing will ever change here.
     pub(crate) gone: bool,
+    /// The older bytes: what rests in objects. Without gaps, also to the first of `extents`.
+    pub(crate) objects: Vec<ObjectExtent>,
+    /// The other bytes: what only the log holds.
     pub(crate) extents: Chunked<Extent>,
     /// The newest bytes, without gaps up to `length`; evicted from the front, by the tail cache
     /// only. Truncated and deleted ones are among them.
@@ -61,6 +64,8 @@ pub struct Bounds {
 pub(crate) enum Located {
     /// In memory: these, one after the other.
     Memory(Vec<Bytes>),
+    /// In these places in objects, one after the other; the first one holds the offset.
+    Objects(Vec<ObjectExtent>),
     /// In these log entries, one after the other; the first one holds the offset.
     Log(Vec<Extent>),
     /// Nowhere yet: the offset is the length.
@@ -179,7 +184,8 @@ impl ReadState {
     }
 
     /// Finds the bytes at `offset`, which lies between start and length: up to `max_bytes` of them
-    /// in memory, or the log entries that hold the next `ahead_bytes`, one at least.
+    /// in memory, or the places in objects, or in the log, that hold the next `ahead_bytes`, one at
+    /// least.
     pub(crate) fn locate(&self, offset: Offset, max_bytes: usize, ahead_bytes: usize) -> Located {
         if offset >= self.length {
             return Located::AtEnd;
@@ -187,6 +193,9 @@ impl ReadState {
         match self.tail.front() {
             Some(first) if first.offset <= offset => {
                 Located::Memory(self.pieces(offset, max_bytes))
+            }
+            _ if self.objects.last().is_some_and(|last| offset < last.end()) => {
+                Located::Objects(self.objects_from(offset, ahead_bytes))
             }
             _ => Located::Log(self.extents_from(offset, ahead_bytes)),
         }
@@ -212,6 +221,17 @@ impl ReadState {
             gathered += piece.bytes.len().min(room);
         }
         pieces
+    }
+
+    fn objects_from(&self, offset: Offset, ahead_bytes: usize) -> Vec<ObjectExtent> {
+        let at = self.objects.partition_point(|extent| extent.end() <= offset);
+        let mut ahead = 0;
+        let wanted = |extent: &&ObjectExtent| {
+            let more = ahead == 0 || ahead < ahead_bytes;
+            ahead += extent.bytes as usize;
+            more
+        };
+        self.objects[at..].iter().take_while(wanted).take(READ_EXTENTS_MAX).copied().collect()
     }
 
     fn extents_from(&self, offset: Offset, ahead_bytes: usize) -> Vec<Extent> {

@@ -204,4 +204,5 @@ impl Driver {
 }
 
 mod container;
+pub(crate) mod objects;
 pub(crate) use container::{FakeContainer, FakeLog};

@@ -114,6 +114,7 @@ proptest! {
                     prop_assert!(found[0].offset <= offset && offset < found[0].end());
                     offset = found[0].end();
                 }
+                Located::Objects(_) => prop_assert!(false, "nothing rests in objects"),
                 Located::AtEnd => prop_assert!(false, "bytes are missing at {}", offset),
             }
         }

@@ -50,6 +50,25 @@ pub const READ_GATHER_BYTES: usize = 256 * KIB;
 pub const READ_AHEAD_BYTES_MIN: usize = 1024 * KIB;
 pub const READ_AHEAD_BYTES_MAX: usize = 4 * 1024 * KIB;
 
+/// Bytes at which a block of an object ends, with the run that reaches it: enough to pay for the
+/// way to a remote store, little enough to read for one event.
+pub const OBJECT_BLOCK_BYTES: u32 = 1024 * KIB as u32;
+
+/// Bytes of neighbouring blocks that are read at once. What is handed out of one keeps all of them
+/// in memory until a client has taken it, so that this is a few blocks only.
+pub const OBJECT_FETCH_BYTES_MAX: u32 = 4 * OBJECT_BLOCK_BYTES;
+
+/// Last bytes of an object that are read for its index; most indices fit, and one that does not is
+/// read whole by a second request.
+pub const OBJECT_INDEX_HINT_BYTES: u64 = 64 * KIB as u64;
+
+/// Bytes that one sequential reader has read ahead from objects, at first and at most.
+pub const OBJECT_WINDOW_BYTES_MIN: usize = 1024 * KIB;
+pub const OBJECT_WINDOW_BYTES_MAX: usize = 16 * 1024 * KIB;
+
+/// Indices of further objects that one step of a reader asks for ahead.
+pub const OBJECT_INDICES_AHEAD_MAX: usize = 4;
+
 /// Extents that a reader is told at once: where they are tiny, copying more of them would hold up
 /// the segment's appends.
 pub const READ_EXTENTS_MAX: usize = 1_024;

@@ -50,6 +50,16 @@ pub struct Metrics {
     pub tail_cache_bytes: Counter,
     /// Level: bytes of the cache of recently read log entries.
     pub read_cache_bytes: Counter,
+    /// Bytes that came from long-term storage for reads, indices included.
+    pub object_read_bytes: Counter,
+    /// Level: bytes of the cache of blocks of objects.
+    pub object_cache_bytes: Counter,
+    /// Level: bytes of blocks that were read ahead and wait for their reader.
+    pub object_ahead_bytes: Counter,
+    /// Blocks and indices of objects that were there, or on their way, when a reader came.
+    pub object_cache_hits: Counter,
+    /// Blocks and indices of objects that a reader had to ask long-term storage for.
+    pub object_cache_misses: Counter,
     /// Level: append connections.
     pub append_connections: Counter,
     /// Level: reads under way.

@@ -1,14 +1,20 @@
-//! Reading a segment: from memory where the bytes are new, from the log where they are not.
+//! Reading a segment: from memory where the bytes are new, from the log where they are not, and from
+//! long-term storage where they are older than the log.
 //!
 //! A [`SegmentReader`] goes through one segment in order. Its bytes come, in this order, from the
-//! segment's tail (shared by all readers), from the cache of recently read log entries, and from
-//! the log's files through a bounded pool of threads, ahead of a sequential reader.
+//! segment's tail (shared by all readers), from the cache of recently read log entries, from the
+//! log's files through a bounded pool of threads, and from objects through a cache of their blocks;
+//! from the log and from objects ahead of a sequential reader. Where bytes are, is what the
+//! segment's state says at that moment, message by message: a reader does not notice when it comes
+//! from one to the other, nor when they move meanwhile.
 //!
 //! Guarantees: only committed bytes are handed out, in order, without gaps; a reader whose place
 //! was truncated, also while it waited for the log, is told `TRUNCATED` with the new start; dropping
 //! a reader, or the future of [`SegmentReader::next`], at any moment loses nothing.
 
 mod log_cache;
+mod object_cache;
+mod objects;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,6 +25,9 @@ use proto::error::Reason;
 
 pub(crate) use self::log_cache::LogCache;
 pub use self::log_cache::LogSource;
+use self::object_cache::LoadError;
+pub(crate) use self::object_cache::ObjectCache;
+use self::objects::{ObjectCursor, Wanted};
 use crate::extent::{Extent, ObjectExtent};
 use crate::handle::ContainerError;
 use crate::limits::{
@@ -28,7 +37,8 @@ use crate::limits::{
 use crate::metrics::Metrics;
 use crate::shared::{Bounds, Located, SegmentShared};
 
-/// How often a reader looks anew for bytes that the log did not have where it was told they are.
+/// How often a reader looks for bytes where the segment's state says that they are, before it takes
+/// it that they are damaged: they may have been moved, or read wrong.
 const RESOLVE_ATTEMPTS: u32 = 3;
 
 /// Where to read and when to stop.
@@ -68,6 +78,15 @@ pub enum ReadError {
     /// Acknowledged bytes cannot be read.
     #[error("bytes of segment `{segment}` at offset {offset} cannot be read: {detail}")]
     Damaged { segment: SegmentId, offset: Offset, detail: String },
+    /// Acknowledged bytes rest in long-term storage, which cannot give them now.
+    #[error(
+        "bytes of segment `{segment}` at offset {offset} rest in long-term storage, which cannot be read now: {detail}; read again when it can"
+    )]
+    StorageUnavailable { segment: SegmentId, offset: Offset, detail: String },
+    #[error(
+        "bytes of segment `{segment}` at offset {offset} rest in long-term storage, and this server was started without it; start it with the storage that it had before"
+    )]
+    NoStorage { segment: SegmentId, offset: Offset },
     #[error(transparent)]
     Container(#[from] ContainerError),
     #[error("the server is stopping; connect again")]
@@ -88,9 +107,21 @@ impl ReadError {
             ReadError::OutOfRange { .. } => Reason::OutOfRange,
             ReadError::Damaged { .. } => Reason::DataLost,
             ReadError::Container(error) => error.reason(),
-            ReadError::Stopping | ReadError::ContainerGone { .. } => Reason::Unavailable,
+            ReadError::StorageUnavailable { .. }
+            | ReadError::NoStorage { .. }
+            | ReadError::Stopping
+            | ReadError::ContainerGone { .. } => Reason::Unavailable,
         }
     }
+}
+
+/// What readers share.
+#[derive(Debug, Clone)]
+pub(crate) struct Sources {
+    pub(crate) log: Arc<LogCache>,
+    /// None: the server has no long-term storage.
+    pub(crate) objects: Option<ObjectCache>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Reads one segment in order.
@@ -104,6 +135,7 @@ pub struct SegmentReader {
     follow: bool,
     /// Bytes to read ahead from the log; doubles with each read from it.
     ahead: usize,
+    objects: Option<ObjectCursor>,
     finished: bool,
 }
 
@@ -111,6 +143,7 @@ pub struct SegmentReader {
 enum Step {
     Memory(Vec<Bytes>, Bounds),
     Log(Vec<Extent>, Bounds),
+    Objects(Vec<ObjectExtent>, Bounds),
     EndOfSegment(Bounds),
     Finished,
     Wait,
@@ -120,10 +153,10 @@ impl SegmentReader {
     /// A reader over `range`, checked against the segment as it is now.
     pub(crate) fn new(
         shared: Arc<SegmentShared>,
-        cache: Arc<LogCache>,
-        metrics: Arc<Metrics>,
+        sources: Sources,
         range: ReadRange,
     ) -> Result<Self, ReadError> {
+        let Sources { log: cache, objects, metrics } = sources;
         let bounds = shared.bounds();
         let end = match (range.end, range.follow) {
             (end, true) => end,
@@ -132,8 +165,9 @@ impl SegmentReader {
         metrics.readers.add(1);
         let follow = range.follow;
         let ahead = READ_AHEAD_BYTES_MIN.min(cache.share(metrics.readers.get()));
-        let offset = range.offset;
-        let reader = Self { shared, cache, metrics, offset, end, follow, ahead, finished: false };
+        let (offset, finished) = (range.offset, false);
+        let objects = objects.map(ObjectCursor::new);
+        let reader = Self { shared, cache, metrics, offset, end, follow, ahead, objects, finished };
         reader.check(bounds)?;
         Ok(reader)
     }
@@ -153,24 +187,38 @@ impl SegmentReader {
             changed.as_mut().enable();
             match self.step()? {
                 Step::Memory(pieces, bounds) => {
+                    self.leave_objects();
                     return Ok(Some(self.chunk(gather(pieces), bounds)));
                 }
                 Step::Log(extents, bounds) => match self.read_log(&extents).await {
                     Ok(data) => return Ok(Some(self.chunk(data, bounds))),
-                    Err(detail) => {
-                        attempts += 1;
-                        if attempts == RESOLVE_ATTEMPTS {
-                            let (segment, offset) = (self.shared.segment, self.offset);
-                            return Err(ReadError::Damaged { segment, offset, detail });
-                        }
-                    }
+                    Err(detail) => self.try_again(&mut attempts, detail)?,
                 },
+                Step::Objects(extents, bounds) => {
+                    match self.read_objects(&extents, attempts > 0).await? {
+                        Ok(data) => return Ok(Some(self.chunk(data, bounds))),
+                        Err(detail) => self.try_again(&mut attempts, detail)?,
+                    }
+                }
                 Step::EndOfSegment(bounds) => return Ok(Some(self.chunk(Bytes::new(), bounds))),
                 Step::Finished => self.finished = true,
-                Step::Wait => changed.await,
+                Step::Wait => {
+                    self.leave_objects();
+                    changed.await;
+                }
             }
         }
         Ok(None)
+    }
+
+    /// Counts a failed attempt at bytes that should be there; the last one is an error.
+    fn try_again(&self, attempts: &mut u32, detail: String) -> Result<(), ReadError> {
+        *attempts += 1;
+        if *attempts < RESOLVE_ATTEMPTS {
+            return Ok(());
+        }
+        let (segment, offset) = (self.shared.segment, self.offset);
+        Err(ReadError::Damaged { segment, offset, detail })
     }
 
     fn step(&self) -> Result<Step, ReadError> {
@@ -183,9 +231,11 @@ impl SegmentReader {
         if self.end.is_some_and(|end| self.offset >= end) {
             return Ok(Step::Finished);
         }
-        Ok(match state.locate(self.offset, self.message_bytes(), self.ahead) {
+        let window = self.objects.as_ref().and_then(ObjectCursor::window);
+        let ahead = window.unwrap_or(self.ahead);
+        Ok(match state.locate(self.offset, self.message_bytes(), ahead) {
             Located::Memory(pieces) => Step::Memory(pieces, bounds),
-            Located::Objects(extents) => return Err(self.not_in_log(&extents)),
+            Located::Objects(extents) => Step::Objects(extents, bounds),
             Located::Log(extents) => Step::Log(extents, bounds),
             Located::AtEnd if self.follow && state.gone => {
                 return Err(ReadError::ContainerGone { segment: self.shared.segment });
@@ -209,16 +259,6 @@ impl SegmentReader {
         Ok(())
     }
 
-    fn not_in_log(&self, extents: &[ObjectExtent]) -> ReadError {
-        let objects: Vec<_> = extents.iter().map(|extent| extent.rested.object).collect();
-        let detail = match objects.first() {
-            Some(object) => format!("they rest in object `{object}`, which is not read yet"),
-            None => "no extent covers the offset".to_owned(),
-        };
-        let (segment, offset) = (self.shared.segment, self.offset);
-        ReadError::Damaged { segment, offset, detail }
-    }
-
     /// Bytes that the next message may have.
     fn message_bytes(&self) -> usize {
         let left = self.end.map_or(u64::MAX, |end| end.0.saturating_sub(self.offset.0));
@@ -235,8 +275,44 @@ impl SegmentReader {
         ReadChunk { offset, data, length: bounds.length, end_of_segment }
     }
 
+    /// Bytes at the reader's offset from objects; inside, why they are not there. A second attempt
+    /// reads what it needs `alone`.
+    async fn read_objects(
+        &mut self,
+        extents: &[ObjectExtent],
+        alone: bool,
+    ) -> Result<Result<Bytes, String>, ReadError> {
+        let (segment, offset) = (self.shared.segment, self.offset);
+        let wanted = Wanted { offset, bytes_max: self.message_bytes(), end: self.end, alone };
+        let Some(objects) = &mut self.objects else {
+            return Err(ReadError::NoStorage { segment, offset });
+        };
+        let error = match objects.read(extents, wanted).await {
+            Ok(data) => return Ok(Ok(data)),
+            Err(error) => error,
+        };
+        let detail = error.to_string();
+        match error {
+            LoadError::GivenUp => Err(ReadError::Stopping),
+            error if error.is_unavailable() => {
+                Err(ReadError::StorageUnavailable { segment, offset, detail })
+            }
+            _ => {
+                objects.lost(extents);
+                Ok(Err(detail))
+            }
+        }
+    }
+
+    fn leave_objects(&mut self) {
+        if let Some(objects) = &mut self.objects {
+            objects.leave();
+        }
+    }
+
     /// Bytes at the reader's offset from the log; why not, where they are not there.
     async fn read_log(&mut self, extents: &[Extent]) -> Result<Bytes, String> {
+        self.leave_objects();
         let first = extents.first().ok_or("no extent covers the offset")?;
         let group = self.shared.group;
         let mut indices: Vec<_> = extents.iter().map(|extent| extent.index).collect();

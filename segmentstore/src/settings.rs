@@ -11,6 +11,12 @@ pub struct Settings {
     pub tail_cache: ByteSize,
     /// Memory for log entries that catch-up readers have just read or are about to read.
     pub read_cache: ByteSize,
+    /// Memory for blocks of objects in long-term storage that catch-up readers have just read; what
+    /// is read again and again stays, a reader that passes through once does not push it out.
+    pub object_cache: ByteSize,
+    /// Memory for what all catch-up readers together read from long-term storage at a time and have
+    /// read ahead.
+    pub object_read_ahead: ByteSize,
     /// Bytes of appends that may wait for their acknowledgement in the whole process. Beyond it
     /// the server stops reading from clients, which HTTP/2 pushes back to them.
     pub append_memory: ByteSize,
@@ -23,6 +29,8 @@ impl Default for Settings {
         Self {
             tail_cache: ByteSize::mib(128),
             read_cache: ByteSize::mib(64),
+            object_cache: ByteSize::mib(64),
+            object_read_ahead: ByteSize::mib(64),
             append_memory: ByteSize::mib(64),
             read_threads: 2,
         }
@@ -51,6 +59,14 @@ impl Settings {
             let rule = "give it at least 20MiB, two of the largest entries";
             return error("read_cache", self.read_cache.to_string(), rule);
         }
+        if self.object_cache.bytes() < 2 * one_message {
+            let rule = "give it at least 20MiB, two of the largest blocks";
+            return error("object_cache", self.object_cache.to_string(), rule);
+        }
+        if self.object_read_ahead.bytes() < 2 * one_message {
+            let rule = "give it at least 20MiB, two of the largest blocks";
+            return error("object_read_ahead", self.object_read_ahead.to_string(), rule);
+        }
         if self.read_threads == 0 || self.read_threads > 64 {
             return error("read_threads", self.read_threads.to_string(), "choose 1 to 64");
         }
@@ -68,9 +84,13 @@ mod tests {
         let cases = [
             Settings { append_memory: ByteSize::mib(1), ..Settings::default() },
             Settings { read_cache: ByteSize(0), ..Settings::default() },
+            Settings { object_cache: ByteSize::mib(19), ..Settings::default() },
+            Settings { object_read_ahead: ByteSize::mib(19), ..Settings::default() },
             Settings { read_threads: 0, ..Settings::default() },
         ];
-        for (settings, name) in cases.iter().zip(["append_memory", "read_cache", "read_threads"]) {
+        let names =
+            ["append_memory", "read_cache", "object_cache", "object_read_ahead", "read_threads"];
+        for (settings, name) in cases.iter().zip(names) {
             assert_eq!(settings.check().unwrap_err().name, name);
         }
     }

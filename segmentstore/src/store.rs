@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Clock, ContainerId, MonotonicTime, Offset, SegmentId, Tasks, ThreadPool, WallTime};
+use common::{
+    ByteSize, Clock, ContainerId, MonotonicTime, Offset, SegmentId, Tasks, ThreadPool, WallTime,
+};
+use lts::Bucket;
 use replica::{GroupHandle, Proposal};
 
 use crate::append_core::AppendConnection;
@@ -16,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::operation::Operation;
 use crate::outcome::Outcome;
 use crate::permits::BytePermits;
-use crate::read::{LogCache, LogSource, ReadError, ReadRange, SegmentReader};
+use crate::read::{LogCache, LogSource, ObjectCache, ReadError, ReadRange, SegmentReader, Sources};
 use crate::settings::Settings;
 
 /// How often each container is looked through for writers to expire.
@@ -31,8 +34,7 @@ pub struct SegmentStore {
 #[derive(Debug)]
 struct Inner {
     containers: Containers,
-    metrics: Arc<Metrics>,
-    cache: Arc<LogCache>,
+    sources: Sources,
     permits: BytePermits,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
@@ -40,10 +42,11 @@ struct Inner {
 
 impl SegmentStore {
     /// A store over containers that are replicated here. `memory` is the one that their machines
-    /// were made with. Fails where the threads that read the log cannot be started.
+    /// were made with; `bucket` is where they keep what is not in the log any more. Fails where the threads that read the log cannot be started.
     pub fn new(
         containers: Vec<(ContainerId, GroupHandle<ContainerMachine>)>,
         log: wal::Log,
+        bucket: Option<Arc<dyn Bucket>>,
         memory: &Memory,
         settings: &Settings,
         clock: Arc<dyn Clock>,
@@ -52,36 +55,42 @@ impl SegmentStore {
         let handle = |(id, handle)| (id, Arc::new(handle) as Arc<dyn ContainerHandle>);
         let containers = Containers::new(containers.into_iter().map(handle));
         let pool = ThreadPool::start("log-read", settings.read_threads)?;
-        Ok(Self::with_pool(containers, Arc::new(log), memory, settings, clock, tasks, pool))
+        let sources = Sources {
+            log: log_cache(Arc::new(log), settings, pool, memory),
+            objects: bucket.map(|bucket| object_cache(bucket, settings, memory, Some(&tasks))),
+            metrics: memory.metrics(),
+        };
+        Ok(Self::with_sources(containers, sources, settings, clock, tasks))
     }
 
-    /// A store without threads of its own: reads from the log happen where they are asked for. For
-    /// tests and simulations.
+    /// A store without threads and tasks of its own for reading: reads from log and bucket happen
+    /// where they are asked for. For tests and simulations.
     pub fn inline(
         containers: Containers,
         log: Arc<dyn LogSource>,
+        bucket: Option<Arc<dyn Bucket>>,
         memory: &Memory,
         settings: &Settings,
         clock: Arc<dyn Clock>,
         tasks: Tasks,
     ) -> Self {
-        Self::with_pool(containers, log, memory, settings, clock, tasks, ThreadPool::inline())
+        let sources = Sources {
+            log: log_cache(log, settings, ThreadPool::inline(), memory),
+            objects: bucket.map(|bucket| object_cache(bucket, settings, memory, None)),
+            metrics: memory.metrics(),
+        };
+        Self::with_sources(containers, sources, settings, clock, tasks)
     }
 
-    fn with_pool(
+    fn with_sources(
         containers: Containers,
-        log: Arc<dyn LogSource>,
-        memory: &Memory,
+        sources: Sources,
         settings: &Settings,
         clock: Arc<dyn Clock>,
         tasks: Tasks,
-        pool: ThreadPool,
     ) -> Self {
-        let metrics = memory.metrics();
-        let cache = LogCache::new(log, settings.read_cache.as_usize(), pool, metrics.clone());
         let permits = BytePermits::new(settings.append_memory.as_usize());
-        let cache = Arc::new(cache);
-        Self { inner: Arc::new(Inner { containers, metrics, cache, permits, clock, tasks }) }
+        Self { inner: Arc::new(Inner { containers, sources, permits, clock, tasks }) }
     }
 
     pub fn containers(&self) -> &Containers {
@@ -89,7 +98,7 @@ impl SegmentStore {
     }
 
     pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.inner.metrics
+        &self.inner.sources.metrics
     }
 
     pub fn permits(&self) -> &BytePermits {
@@ -106,7 +115,7 @@ impl SegmentStore {
 
     /// A new append connection.
     pub fn connect(&self) -> Arc<AppendConnection> {
-        AppendConnection::new(self.inner.containers.clone(), self.inner.metrics.clone())
+        AppendConnection::new(self.inner.containers.clone(), self.inner.sources.metrics.clone())
     }
 
     /// A reader over a range of a segment; linearizable where it begins and, unless it follows,
@@ -119,7 +128,7 @@ impl SegmentStore {
     ) -> Result<SegmentReader, ReadError> {
         let view = self.inner.containers.view(container, segment).await?;
         let view = view.ok_or(ReadError::SegmentNotFound { segment })?;
-        SegmentReader::new(view.shared, self.inner.cache.clone(), self.inner.metrics.clone(), range)
+        SegmentReader::new(view.shared, self.inner.sources.clone(), range)
     }
 
     /// Where to begin reading for everything stored at or after `time`.
@@ -176,6 +185,26 @@ impl SegmentStore {
         }
         Ok(count)
     }
+}
+
+fn log_cache(
+    log: Arc<dyn LogSource>,
+    settings: &Settings,
+    pool: ThreadPool,
+    memory: &Memory,
+) -> Arc<LogCache> {
+    Arc::new(LogCache::new(log, settings.read_cache.as_usize(), pool, memory.metrics()))
+}
+
+fn object_cache(
+    bucket: Arc<dyn Bucket>,
+    settings: &Settings,
+    memory: &Memory,
+    tasks: Option<&Tasks>,
+) -> ObjectCache {
+    let [cache, ahead] =
+        [settings.object_cache, settings.object_read_ahead].map(ByteSize::as_usize);
+    ObjectCache::new(bucket, cache, ahead, memory.metrics(), tasks.cloned())
 }
 
 /// What the leader makes of a container's up-time, which moves on in its state only with entries.

@@ -237,5 +237,6 @@ impl Driver {
 
 mod container;
 mod objects;
+pub(crate) mod packed;
 pub(crate) use container::{FakeContainer, FakeLog};
 pub(crate) use objects::{object, reference};

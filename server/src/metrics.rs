@@ -191,6 +191,31 @@ fn of_store(store: &segmentstore::Metrics) -> Vec<Family> {
             "Bytes that reads took from log files",
             store.log_read_bytes.get(),
         ),
+        counter(
+            "braid_object_read_bytes",
+            "Bytes that reads took from long-term storage",
+            store.object_read_bytes.get(),
+        ),
+        counter(
+            "braid_object_cache_hits",
+            "Blocks and indices of objects that were there, or on their way, when a reader came",
+            store.object_cache_hits.get(),
+        ),
+        counter(
+            "braid_object_cache_misses",
+            "Blocks and indices of objects that a reader had to ask long-term storage for",
+            store.object_cache_misses.get(),
+        ),
+        gauge(
+            "braid_object_cache_bytes",
+            "Bytes of blocks of objects kept for readers",
+            store.object_cache_bytes.get(),
+        ),
+        gauge(
+            "braid_object_ahead_bytes",
+            "Bytes of blocks of objects that were read ahead and wait for their reader",
+            store.object_ahead_bytes.get(),
+        ),
         gauge(
             "braid_tail_cache_bytes",
             "Bytes of newest events in memory",

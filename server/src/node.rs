@@ -109,6 +109,7 @@ impl Node {
         let store = SegmentStore::new(
             groups.containers.clone(),
             log.clone(),
+            None,
             &memory,
             &store_settings,
             clock,
@@ -322,6 +323,8 @@ fn store_settings(settings: &Settings) -> segmentstore::Settings {
     segmentstore::Settings {
         tail_cache: settings.cache.tail,
         read_cache: settings.cache.read,
+        object_cache: settings.cache.objects,
+        object_read_ahead: settings.cache.objects_ahead,
         append_memory: settings.limits.append_bytes,
         ..segmentstore::Settings::default()
     }

@@ -91,6 +91,11 @@ pub struct Cache {
     pub tail: ByteSize,
     /// Bytes of log entries kept in memory for readers that catch up.
     pub read: ByteSize,
+    /// Bytes of blocks of objects in long-term storage kept in memory for readers that catch up.
+    pub objects: ByteSize,
+    /// Bytes that all readers that catch up together are reading from long-term storage and have
+    /// read ahead.
+    pub objects_ahead: ByteSize,
 }
 
 /// When a group's state goes from memory to RocksDB, which bounds the replay at a restart.
@@ -172,7 +177,8 @@ impl Default for Containers {
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { tail: ByteSize::mib(128), read: ByteSize::mib(64) }
+        let (tail, others) = (ByteSize::mib(128), ByteSize::mib(64));
+        Self { tail, read: others, objects: others, objects_ahead: others }
     }
 }
 
@@ -201,10 +207,25 @@ impl Default for Tracing {
     }
 }
 
+impl Cache {
+    /// Caches too small for what they hold would be in the way.
+    fn rules(&self) -> [(&'static str, bool, String); 3] {
+        let rule = |key, value: ByteSize, what| {
+            let message = format!("`{value}` must hold a few largest {what}: 32MiB");
+            (key, value >= ByteSize::mib(32), message)
+        };
+        [
+            rule("cache.read", self.read, "entries"),
+            rule("cache.objects", self.objects, "blocks"),
+            rule("cache.objects_ahead", self.objects_ahead, "blocks"),
+        ]
+    }
+}
+
 impl Settings {
     /// What no single value shows: the rules between settings and their sensible ranges.
     fn check(&self) -> Result<(), SettingsError> {
-        let rules: [(&'static str, bool, String); 8] = [
+        let rules: [(&'static str, bool, String); 7] = [
             (
                 "server.listen",
                 self.server.listen.ip().is_loopback() || self.server.insecure,
@@ -248,17 +269,12 @@ impl Settings {
                 format!("`{}` must hold two largest events: 16MiB", self.limits.append_bytes),
             ),
             (
-                "cache.read",
-                self.cache.read >= ByteSize::mib(32),
-                format!("`{}` must hold a few largest entries: 32MiB", self.cache.read),
-            ),
-            (
                 "limits.first_bytes",
                 !self.limits.first_bytes.0.is_zero(),
                 "a connection needs some time to speak".to_owned(),
             ),
         ];
-        match rules.into_iter().find(|(_, holds, _)| !holds) {
+        match rules.into_iter().chain(self.cache.rules()).find(|(_, holds, _)| !holds) {
             Some((key, _, message)) => Err(SettingsError::Rule { key, message }),
             None => Ok(()),
         }

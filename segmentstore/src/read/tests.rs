@@ -15,6 +15,8 @@ use crate::testing::{
     CONTAINER, FakeContainer, FakeLog, HOUR, append, command, identity, open, segment, session,
 };
 
+mod objects;
+
 struct Fixture {
     container: Arc<FakeContainer>,
     log: Arc<FakeLog>,
@@ -40,6 +42,7 @@ impl Fixture {
         let store = SegmentStore::inline(
             container.containers(),
             log.clone(),
+            None,
             &memory,
             &settings,
             SystemClock::shared(),
@@ -229,8 +232,8 @@ async fn many_readers_share_one_read_and_threads_end_with_the_pool() {
     let cache = Arc::new(cache);
     let shared = fixture.container.driver().machine.view(segment(1)).unwrap().shared;
     let readers = (0..8).map(|_| {
-        let range = ReadRange::default();
-        SegmentReader::new(shared.clone(), cache.clone(), metrics.clone(), range).unwrap()
+        let sources = Sources { log: cache.clone(), objects: None, metrics: metrics.clone() };
+        SegmentReader::new(shared.clone(), sources, ReadRange::default()).unwrap()
     });
     let read = readers.map(|mut reader| async move {
         let mut bytes = Vec::new();

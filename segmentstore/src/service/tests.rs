@@ -65,7 +65,7 @@ impl Node {
         let (tasks, containers) = (Tasks::new(), vec![(CONTAINER, handle)]);
         let log = host.log();
         let store =
-            SegmentStore::new(containers, log, &memory, &self.settings, clock, tasks.clone());
+            SegmentStore::new(containers, log, None, &memory, &self.settings, clock, tasks.clone());
         let store = store.unwrap();
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = incoming.local_addr().unwrap();

@@ -103,7 +103,7 @@ impl Node {
         let source = Arc::new(log.clone());
         let clock = machine.clock.clone();
         let tasks = common::Tasks::new();
-        let store = SegmentStore::inline(containers, source, &memory, &store, clock, tasks);
+        let store = SegmentStore::inline(containers, source, None, &memory, &store, clock, tasks);
         Ok(Self {
             controller: ControllerGroup(controller),
             store,

@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::operation::Operation;
 use crate::outcome::Outcome;
 use crate::permits::BytePermits;
+use crate::pressure::Pressure;
 use crate::read::{LogCache, LogSource, ReadError, ReadRange, SegmentReader};
 use crate::settings::Settings;
 
@@ -34,6 +35,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     cache: Arc<LogCache>,
     permits: BytePermits,
+    pressure: Pressure,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
 }
@@ -80,8 +82,9 @@ impl SegmentStore {
         let metrics = memory.metrics();
         let cache = LogCache::new(log, settings.read_cache.as_usize(), pool, metrics.clone());
         let permits = BytePermits::new(settings.append_memory.as_usize());
-        let cache = Arc::new(cache);
-        Self { inner: Arc::new(Inner { containers, metrics, cache, permits, clock, tasks }) }
+        let (cache, pressure) = (Arc::new(cache), Pressure::new(clock.clone()));
+        let inner = Inner { containers, metrics, cache, permits, pressure, clock, tasks };
+        Self { inner: Arc::new(inner) }
     }
 
     pub fn containers(&self) -> &Containers {
@@ -94,6 +97,11 @@ impl SegmentStore {
 
     pub fn permits(&self) -> &BytePermits {
         &self.inner.permits
+    }
+
+    /// What slows appends down; others add their signals.
+    pub fn pressure(&self) -> &Pressure {
+        &self.inner.pressure
     }
 
     pub(crate) fn tasks(&self) -> &Tasks {

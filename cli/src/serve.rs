@@ -123,6 +123,7 @@ impl From<ServerError> for Failure {
             ErrorKind::Usage => Exit::Usage,
             ErrorKind::Conflict => Exit::Conflict,
             ErrorKind::Denied => Exit::Denied,
+            ErrorKind::Unavailable => Exit::Unavailable,
             ErrorKind::Data | ErrorKind::Failure => Exit::Failure,
         };
         Failure::new(exit, error.to_string())

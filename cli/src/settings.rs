@@ -14,6 +14,15 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 
+    /// Long-term storage: file:///DIR, s3://BUCKET/PREFIX, gs://…, az://…; `none`: the log is all
+    /// there is [default: lts in the data folder]
+    #[arg(long, value_name = "URL")]
+    lts: Option<String>,
+
+    /// Address of the server of long-term storage, for stores other than the provider's own
+    #[arg(long, value_name = "URL")]
+    lts_endpoint: Option<String>,
+
     /// Where to listen for gRPC and HTTP; port 0 takes a free one
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
@@ -22,7 +31,7 @@ pub(crate) struct SettingsArgs {
     #[arg(long)]
     insecure: bool,
 
-    /// Use a data folder on a file system that does not keep data across a power cut
+    /// Use a data folder and long-term storage on a file system that does not keep data across a power cut
     #[arg(long)]
     allow_volatile: bool,
 }
@@ -36,9 +45,12 @@ impl SettingsArgs {
         };
         let yes = |given: bool| given.then(|| "true".to_owned());
         set("data.dir", self.data.as_ref().map(|dir| dir.display().to_string()), "--data");
+        set("lts.url", self.lts.clone(), "--lts");
+        set("lts.endpoint", self.lts_endpoint.clone(), "--lts-endpoint");
         set("server.listen", self.listen.clone(), "--listen");
         set("server.insecure", yes(self.insecure), "--insecure");
         set("data.allow_volatile", yes(self.allow_volatile), "--allow-volatile");
+        set("lts.allow_volatile", yes(self.allow_volatile), "--allow-volatile");
         resolve(&Sources { file, environment: environment()?, flags }).map_err(Failure::from)
     }
 }

@@ -91,6 +91,18 @@ pub struct CompactionPlan {
 impl CompactionPlan {
     /// Bytes of all pieces, at most: what a compaction has in memory at a time.
     pub const BYTES_MAX: usize = 32 << 20;
+
+    /// The first pieces, of so many bytes in all.
+    pub(crate) fn up_to(mut self, bytes_max: u64) -> Self {
+        let mut bytes = 0;
+        let fits = |piece: &Piece| {
+            bytes += u64::from(piece.bytes);
+            bytes <= bytes_max
+        };
+        let count = self.pieces.iter().copied().take_while(fits).count();
+        self.pieces.truncate(count);
+        self
+    }
 }
 
 /// Pieces of one owner that followed one another, and lie together in one object now.

@@ -13,11 +13,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{GroupId, Incarnation, Term};
 use futures::future::BoxFuture;
 use lts::{Bucket, ClusterMarker, ObjectName};
+use tokio::sync::watch;
 use wal::Log;
 
 use crate::archive::{ObjectError, RoundError};
@@ -53,7 +53,7 @@ pub struct Storage {
     /// Whose the bucket is; deletions look for it first. `None` in tests that have no marker.
     pub marker: Option<ClusterMarker>,
     /// Whether the bucket was looked at and is this cluster's. Nothing is put before.
-    pub ready: Arc<AtomicBool>,
+    pub ready: watch::Receiver<bool>,
 }
 
 impl fmt::Debug for Storage {
@@ -100,7 +100,7 @@ impl Storage {
     }
 
     fn check_ready(&self) -> Result<(), StorageFailure> {
-        match self.ready.load(Ordering::Acquire) {
+        match *self.ready.borrow() {
             true => Ok(()),
             false => Err(StorageFailure::NotReady),
         }

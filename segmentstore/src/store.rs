@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::operation::Operation;
 use crate::outcome::Outcome;
 use crate::permits::BytePermits;
+use crate::pressure::Pressure;
 use crate::read::{LogCache, LogSource, ObjectCache, ReadError, ReadRange, SegmentReader, Sources};
 use crate::settings::Settings;
 
@@ -36,6 +37,7 @@ struct Inner {
     containers: Containers,
     sources: Sources,
     permits: BytePermits,
+    pressure: Pressure,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
 }
@@ -90,7 +92,9 @@ impl SegmentStore {
         tasks: Tasks,
     ) -> Self {
         let permits = BytePermits::new(settings.append_memory.as_usize());
-        Self { inner: Arc::new(Inner { containers, sources, permits, clock, tasks }) }
+        let pressure = Pressure::new(clock.clone());
+        let inner = Inner { containers, sources, permits, pressure, clock, tasks };
+        Self { inner: Arc::new(inner) }
     }
 
     pub fn containers(&self) -> &Containers {
@@ -103,6 +107,11 @@ impl SegmentStore {
 
     pub fn permits(&self) -> &BytePermits {
         &self.inner.permits
+    }
+
+    /// What slows appends down; others add their signals.
+    pub fn pressure(&self) -> &Pressure {
+        &self.inner.pressure
     }
 
     pub(crate) fn tasks(&self) -> &Tasks {

@@ -17,6 +17,8 @@ pub enum ErrorKind {
     Denied,
     /// Stored data is damaged, missing or of another version; nothing was changed.
     Data,
+    /// Something that is needed does not answer: try again.
+    Unavailable,
     /// Anything else: the message says what failed.
     Failure,
 }
@@ -69,6 +71,22 @@ pub enum ServerError {
         dir.display()
     )]
     DiskFull { dir: PathBuf, message: String },
+    #[error(
+        "data folder `{}` has a part of its data in long-term storage, and `lts.url` is `none`; name the storage that it was made with",
+        dir.display()
+    )]
+    StorageNeeded { dir: PathBuf },
+    #[error(
+        "the log of data folder `{}` is gone: `{}` has no log files. What was not tiered is lost; the state beside it is of no use without it and was not touched. Bring back what long-term storage has with `braid recover --from-lts {url} --data NEWDIR`",
+        dir.display(), dir.join("wal").display()
+    )]
+    LogGone { dir: PathBuf, url: lts::StoreUrl },
+    #[error(transparent)]
+    StorageOpen(#[from] lts::OpenError),
+    #[error(transparent)]
+    StorageRefused(#[from] lts::Refused),
+    #[error(transparent)]
+    Storage(#[from] lts::Error),
     #[error("start the `{component}`: {message}")]
     Start { component: &'static str, message: String, data_damaged: bool },
     #[error("the node stopped by itself: {message}")]
@@ -83,13 +101,21 @@ impl ServerError {
     /// What to do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Settings(_) | Self::DataVolatile { .. } | Self::ContainersLowered { .. } => {
-                ErrorKind::Usage
+            Self::Settings(_)
+            | Self::DataVolatile { .. }
+            | Self::ContainersLowered { .. }
+            | Self::StorageNeeded { .. }
+            | Self::StorageOpen(lts::OpenError::Setting(_)) => ErrorKind::Usage,
+            Self::StorageOpen(lts::OpenError::Bucket(error)) | Self::Storage(error) => {
+                of_storage(error.kind())
             }
+            Self::StorageRefused(refused) => of_refusal(refused),
             Self::PortInUse { .. } | Self::DataInUse { .. } | Self::DataForeign { .. } => {
                 ErrorKind::Conflict
             }
-            Self::DataVersion { .. } | Self::DataIdentity { .. } => ErrorKind::Data,
+            Self::DataVersion { .. } | Self::DataIdentity { .. } | Self::LogGone { .. } => {
+                ErrorKind::Data
+            }
             Self::Listen { source, .. } | Self::DataAccess { source, .. } => match source.kind() {
                 std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
                 std::io::ErrorKind::AddrNotAvailable => ErrorKind::Usage,
@@ -100,5 +126,29 @@ impl ServerError {
                 ErrorKind::Failure
             }
         }
+    }
+}
+
+fn of_storage(kind: lts::ErrorKind) -> ErrorKind {
+    match kind {
+        lts::ErrorKind::AlreadyExists => ErrorKind::Conflict,
+        lts::ErrorKind::Denied => ErrorKind::Denied,
+        lts::ErrorKind::Unavailable => ErrorKind::Unavailable,
+        lts::ErrorKind::Unsupported => ErrorKind::Usage,
+        lts::ErrorKind::NotFound | lts::ErrorKind::Full | lts::ErrorKind::Damaged => {
+            ErrorKind::Failure
+        }
+    }
+}
+
+fn of_refusal(refused: &lts::Refused) -> ErrorKind {
+    match refused {
+        lts::Refused::Foreign { .. }
+        | lts::Refused::Superseded { .. }
+        | lts::Refused::Occupied { .. } => ErrorKind::Conflict,
+        // The path, the mount or the prefix is not the one that it was.
+        lts::Refused::MarkerMissing { .. } => ErrorKind::Usage,
+        lts::Refused::Replaces { .. } | lts::Refused::Unfaithful { .. } => ErrorKind::Failure,
+        lts::Refused::Failed(error) => of_storage(error.kind()),
     }
 }

@@ -22,6 +22,9 @@ pub const FORMAT: u32 = 1;
 const STORE_FILE: &str = "STORE";
 const LOCK_FILE: &str = "LOCK";
 
+/// How names of files end that hold the log; those of spare ones do not.
+const LOG_FILE_ENDING: &str = "wal";
+
 /// Who this store is, for ever.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -33,6 +36,13 @@ pub struct Identity {
     pub incarnation: Incarnation,
     /// The version of braid that made the folder.
     pub created_by: String,
+    /// What the cluster's marker in long-term storage says; random, and here before it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lts_marker: Option<Uuid>,
+    /// Whether the bucket has the marker and the folder has a log: from then on one of them alone
+    /// is not the whole.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lts_claimed: bool,
 }
 
 /// A random number that names something for ever, as 32 hexadecimal digits.
@@ -108,6 +118,38 @@ impl DataDir {
         self.created
     }
 
+    /// Changes who the store is, on the disk first: completely or not at all.
+    pub(crate) fn change_identity(
+        &mut self,
+        change: impl FnOnce(&mut Identity),
+    ) -> Result<(), ServerError> {
+        let mut identity = self.identity.clone();
+        change(&mut identity);
+        write_identity(&self.path, &identity).map_err(|source| ServerError::DataAccess {
+            dir: self.path.clone(),
+            action: "write `STORE`",
+            source,
+        })?;
+        self.identity = identity;
+        Ok(())
+    }
+
+    /// Whether the log has files: not yet in a new folder, and no more in one that lost them.
+    pub(crate) fn has_log(&self) -> Result<bool, ServerError> {
+        let access = |source| ServerError::DataAccess {
+            dir: self.path.clone(),
+            action: "list its log",
+            source,
+        };
+        for entry in std::fs::read_dir(self.wal()).map_err(access)? {
+            let name = entry.map_err(access)?.file_name();
+            if Path::new(&name).extension().is_some_and(|ending| ending == LOG_FILE_ENDING) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Where the log lives.
     pub fn wal(&self) -> PathBuf {
         wal_dir(&self.path)
@@ -135,6 +177,8 @@ impl Identity {
             store: Uuid(rng.u128()),
             incarnation: Incarnation(1),
             created_by: format!("braid {}", env!("CARGO_PKG_VERSION")),
+            lts_marker: None,
+            lts_claimed: false,
         }
     }
 }
@@ -284,6 +328,28 @@ mod tests {
         assert!(!again.created());
         assert_eq!(*again.identity(), identity);
         assert_ne!(identity.store, identity.cluster);
+    }
+
+    #[test]
+    fn a_folder_of_before_long_term_storage_opens_and_what_is_added_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = open(dir.path()).unwrap();
+        let text = std::fs::read_to_string(dir.path().join("STORE")).unwrap();
+        assert!(!text.contains("lts"), "as it was written before: {text}");
+        drop(old);
+        let mut data = open(dir.path()).unwrap();
+        data.change_identity(|identity| identity.lts_marker = Some(Uuid(7))).unwrap();
+        data.change_identity(|identity| identity.lts_claimed = true).unwrap();
+        let identity = data.identity().clone();
+        drop(data);
+        let data = open(dir.path()).unwrap();
+        assert_eq!((data.identity(), identity.lts_claimed), (&identity, true));
+        assert_eq!(identity.lts_marker, Some(Uuid(7)));
+        assert!(!data.has_log().unwrap());
+        std::fs::write(data.wal().join("spare-000000000001"), "").unwrap();
+        assert!(!data.has_log().unwrap());
+        std::fs::write(data.wal().join("000000000001.wal"), "").unwrap();
+        assert!(data.has_log().unwrap());
     }
 
     #[test]

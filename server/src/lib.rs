@@ -8,11 +8,13 @@ mod accept;
 mod error;
 mod http;
 mod identity;
+mod memory;
 mod metrics;
 mod node;
 mod run;
 mod saved;
 mod settings;
+mod storage;
 
 pub use error::{ErrorKind, ServerError};
 pub use identity::{DataDir, FORMAT, Identity, Uuid};
@@ -20,6 +22,8 @@ pub use node::LocalStores;
 pub use run::{Ready, Stop, dev, run};
 pub use saved::saved_states;
 pub use settings::{
-    Cache, Checkpoint, Containers, Data, ENVIRONMENT_PREFIX, Entry, Limits, Log, Origin, Period,
-    Resolved, Server, Settings, SettingsError, Sources, Tracing, TracingFormat, resolve,
+    Auto, Cache, Checkpoint, Containers, Data, ENVIRONMENT_PREFIX, Entry, Limits, Log, Lts, LtsUrl,
+    Memory, Origin, Period, Resolved, Server, Settings, SettingsError, Sources, Tiering, Tracing,
+    TracingFormat, resolve,
 };
+pub use storage::{Stopped, Storage};

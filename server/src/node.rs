@@ -6,17 +6,19 @@
 
 mod readiness;
 mod stores;
+mod tiering;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use common::ids::{ContainerId, GroupId};
 use common::tasks::{Tasks, spawn_thread};
-use common::{ByteSize, Clock, Rng};
+use common::{Clock, Rng};
 use controller::{
     Bootstrap, ControllerGroup, ControllerMachine, ControllerService, ControllerSettings, Runner,
     SegmentStores, ServerInfo, ServerStatus, StoreId,
 };
+use lts::Bucket;
 use prometheus_client::registry::Registry;
 use replica::{GroupHandle, GroupStatus, Host, HostFailure, HostSettings, RocksKv, StartError};
 use segmentstore::{ContainerMachine, Memory, Metrics, SegmentStore, SegmentStoreService};
@@ -26,14 +28,15 @@ use wal::{Disk, Log, LogSettings, LogUsage, OpenError};
 use crate::error::ServerError;
 use crate::http::Readiness;
 use crate::identity::DataDir;
+use crate::memory::{MemoryClass, MemoryPlan, default_limit};
 use crate::metrics::{NodeCollector, Sources};
 use crate::settings::Settings;
+use crate::storage::Storage;
 use readiness::Watch;
 pub use stores::LocalStores;
 
-/// Memory of RocksDB, buffers and cache together: it is written in large batches and read at
-/// start only.
-pub(crate) const STATE_MEMORY: ByteSize = ByteSize::mib(16);
+/// What one group may hold of the log's budget where groups tier.
+const GROUP_SHARE_PERCENT: u8 = 25;
 
 /// Opens the log's folder; the flag allows a volatile file system.
 pub(crate) type OpenDisk = Box<dyn Fn(&Path, bool) -> std::io::Result<Arc<dyn Disk>> + Send>;
@@ -47,6 +50,8 @@ pub(crate) struct Node {
     metrics: Arc<Metrics>,
     store: SegmentStore,
     controller: ControllerService,
+    /// Long-term storage, where there is any: opened, claimed, and perhaps not ready yet.
+    storage: Option<Storage>,
     /// What serves requests; ends first.
     services: Tasks,
     /// What the controller does by itself.
@@ -88,15 +93,30 @@ impl Node {
     /// Recovers and starts everything; returns when every group serves.
     pub(crate) async fn start(
         settings: &Settings,
-        data: &DataDir,
+        data: &mut DataDir,
+        storage: Option<Storage>,
         clock: Arc<dyn Clock>,
         mut rng: Rng,
         open_disk: OpenDisk,
         dev: bool,
     ) -> Result<Node, ServerError> {
-        let mut host = open_host(settings, data, clock.clone(), rng.fork("host"), &open_disk)?;
+        let plan = MemoryPlan::new(settings, default_limit(Path::new("/")))?;
+        let mut host = open_host(
+            settings,
+            data,
+            &plan,
+            storage.is_some(),
+            clock.clone(),
+            rng.fork("host"),
+            &open_disk,
+        )?;
         let (failure, log) = (host.failed(), host.log());
-        let store_settings = store_settings(settings);
+        if let Some(storage) = &storage {
+            // Only now that the log exists, and before any group may tier.
+            storage.claim(data).await?;
+            host.use_storage(tiering::of_groups(storage, settings, &plan));
+        }
+        let store_settings = store_settings(&plan);
         let memory = Memory::new(&store_settings);
         let metrics = memory.metrics();
         let machine = ControllerMachine::new();
@@ -109,7 +129,7 @@ impl Node {
         let store = SegmentStore::new(
             groups.containers.clone(),
             log.clone(),
-            None,
+            storage.clone().map(|storage| Arc::new(tiering::OnLoop(storage)) as Arc<dyn Bucket>),
             &memory,
             &store_settings,
             clock,
@@ -142,7 +162,18 @@ impl Node {
         let status = Arc::new(Status { log: log.clone(), dev });
         let controller = ControllerService::new(controller_settings, group, runner, stores, status);
         let host = Arc::new(Mutex::new(host));
-        let node = Node { host, failure, groups, log, metrics, store, controller, services, jobs };
+        let node = Node {
+            host,
+            failure,
+            groups,
+            log,
+            metrics,
+            store,
+            controller,
+            storage,
+            services,
+            jobs,
+        };
         node.introduced().await?;
         Ok(node)
     }
@@ -151,6 +182,11 @@ impl Node {
     pub(crate) fn routes(&self) -> tonic::service::Routes {
         tonic::service::Routes::new(self.controller.clone().into_server())
             .add_service(SegmentStoreService::new(self.store.clone()).into_server())
+    }
+
+    /// Where long-term storage is.
+    pub(crate) fn storage_url(&self) -> Option<String> {
+        self.storage.as_ref().map(|storage| storage.url().to_string())
     }
 
     pub(crate) fn register_metrics(&self, registry: &mut Registry) {
@@ -178,8 +214,16 @@ impl Node {
             // These are cancelled by a stop, which comes later, or by a panic.
             () = services.cancelled() => "a task of the segment store panicked".to_owned(),
             () = jobs.cancelled() => "a task of the controller panicked".to_owned(),
+            failed = self.storage_failed() => return failed,
         };
         ServerError::Fatal { message }
+    }
+
+    async fn storage_failed(&self) -> ServerError {
+        match &self.storage {
+            Some(storage) => storage.failed().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Lets the requests that would go on for ever end: appends and reads that follow.
@@ -187,11 +231,15 @@ impl Node {
         self.services.cancel();
     }
 
-    /// Stops everything, services first, log last. The state is checkpointed and the log sealed.
+    /// Stops everything, services first, log and long-term storage last. The state is checkpointed
+    /// and the log sealed.
     pub(crate) async fn stop(&self) -> Result<(), ServerError> {
         self.services.stop().await;
         self.jobs.stop().await;
         self.stop_host().await;
+        if let Some(storage) = &self.storage {
+            storage.stop().await;
+        }
         match self.failure.borrow().as_ref() {
             Some(failure) => Err(ServerError::Fatal { message: chain(failure) }),
             None => Ok(()),
@@ -264,6 +312,8 @@ async fn serving_or_failed(
 fn open_host(
     settings: &Settings,
     data: &DataDir,
+    plan: &MemoryPlan,
+    tiers: bool,
     clock: Arc<dyn Clock>,
     rng: Rng,
     open_disk: &OpenDisk,
@@ -274,7 +324,7 @@ fn open_host(
     };
     let disk = open_disk(&data.wal(), settings.data.allow_volatile)
         .map_err(access("open the log's folder"))?;
-    let kv = RocksKv::open(&data.state(), STATE_MEMORY)
+    let kv = RocksKv::open(&data.state(), plan.share(MemoryClass::State))
         .map_err(|error| start_error(data.path())(error.into()))?;
     let host_settings = HostSettings {
         checkpoint_log_bytes: settings.checkpoint.log_bytes,
@@ -284,9 +334,9 @@ fn open_host(
             file_size: settings.log.file_size,
             allow_volatile: settings.data.allow_volatile,
             store_id: Some(data.identity().store.0),
-            // The share is there so that one group that cannot tier does not fill the log for
-            // all. No group tiers yet: the budget is the capacity, for one stream as for many.
-            group_share_percent: 100,
+            // One group that cannot tier does not fill the log for all. Where no group tiers the
+            // budget is the capacity, for one stream as for many.
+            group_share_percent: if tiers { GROUP_SHARE_PERCENT } else { 100 },
             ..LogSettings::default()
         },
         ..HostSettings::default()
@@ -319,13 +369,13 @@ fn add_groups(
     Ok(Groups { controller, containers })
 }
 
-fn store_settings(settings: &Settings) -> segmentstore::Settings {
+fn store_settings(plan: &MemoryPlan) -> segmentstore::Settings {
     segmentstore::Settings {
-        tail_cache: settings.cache.tail,
-        read_cache: settings.cache.read,
-        object_cache: settings.cache.objects,
-        object_read_ahead: settings.cache.objects_ahead,
-        append_memory: settings.limits.append_bytes,
+        tail_cache: plan.share(MemoryClass::Tail),
+        read_cache: plan.share(MemoryClass::LogRead),
+        object_cache: plan.share(MemoryClass::Objects),
+        object_read_ahead: plan.share(MemoryClass::ObjectsAhead),
+        append_memory: plan.share(MemoryClass::Appends),
         ..segmentstore::Settings::default()
     }
 }

@@ -1,6 +1,6 @@
 //! A server process from start to stop, in the order that keeps its promises.
 //!
-//! Start: data folder → log and groups → services → listener. Stop: no new connections → requests
+//! Start: data folder → long-term storage → log and groups → services → listener. Stop: no new connections → requests
 //! under way end → jobs → groups with a checkpoint and the log's sealing block → the folder's
 //! lock. An error of the node ends the process with its reason: nothing is served on a guess.
 
@@ -23,6 +23,7 @@ use crate::http::{self, Watched};
 use crate::identity::DataDir;
 use crate::node::{Node, OpenDisk};
 use crate::settings::Settings;
+use crate::storage::{OpenBucket, Storage};
 pub use stop::Stop;
 use stop::Stopping;
 
@@ -33,6 +34,7 @@ struct Surroundings {
     clock: Arc<dyn Clock>,
     rng: Rng,
     open_disk: OpenDisk,
+    open_bucket: OpenBucket,
 }
 
 impl Surroundings {
@@ -40,8 +42,20 @@ impl Surroundings {
         let open_disk: OpenDisk = Box::new(|folder, volatile| {
             RealDisk::open(folder, volatile).map(|disk| Arc::new(disk) as Arc<dyn wal::Disk>)
         });
-        Self { clock: SystemClock::shared(), rng: Rng::from_entropy(), open_disk }
+        let environment = credentials_of_process();
+        let open_bucket: OpenBucket = Box::new(move |url, settings, clock, rng, observer| {
+            lts::open(url, settings, &environment, clock, rng, observer)
+        });
+        let (clock, rng) = (SystemClock::shared(), Rng::from_entropy());
+        Self { clock, rng, open_disk, open_bucket }
     }
+}
+
+/// The variables that name credentials of long-term storage. What is no text is none of them.
+fn credentials_of_process() -> lts::Environment {
+    let texts = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    lts::Environment::new(texts)
 }
 
 /// A server that takes requests.
@@ -50,6 +64,8 @@ pub struct Ready {
     /// As bound: a free port was chosen where 0 was asked for.
     pub address: SocketAddr,
     pub data: PathBuf,
+    /// Where long-term storage is, if there is any.
+    pub lts: Option<String>,
     /// Whether this start made the data folder.
     pub created: bool,
 }
@@ -79,6 +95,9 @@ fn write_welcome(ready: &Ready, out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(out, "braid {} is ready", env!("CARGO_PKG_VERSION"))?;
     writeln!(out, "  gRPC and HTTP  {address}  (http://{address}/metrics)")?;
     writeln!(out, "  data           {}", ready.data.display())?;
+    if let Some(url) = &ready.lts {
+        writeln!(out, "  objects        {url}")?;
+    }
     writeln!(out, "try, in another terminal:")?;
     writeln!(out, "  echo 'hello, river' | braid append demo/hello{endpoint}")?;
     writeln!(out, "  braid read demo/hello --from head{endpoint}")
@@ -97,12 +116,14 @@ fn serve(
     // until all of it is.
     let listener = control.block_on(accept::bind(settings.server.listen))?;
     let volatile = settings.data.allow_volatile;
-    let data = DataDir::open(&settings.data.dir, volatile, &mut surroundings.rng)?;
+    let mut data = DataDir::open(&settings.data.dir, volatile, &mut surroundings.rng)?;
     let net = NetThreads::start(settings.net_threads(cores()))?;
     let result = control.block_on(async {
-        let Surroundings { clock, mut rng, open_disk } = surroundings;
+        let Surroundings { clock, mut rng, open_disk, open_bucket } = surroundings;
         let entrance = Entrance { listener, rng: rng.fork("accept") };
-        let node = Node::start(settings, &data, clock, rng, open_disk, dev).await?;
+        let fork = rng.fork("storage");
+        let storage = Storage::open(settings, &mut data, clock.clone(), fork, &open_bucket).await?;
+        let node = Node::start(settings, &mut data, storage, clock, rng, open_disk, dev).await?;
         let mut stopping = Stopping::new(stop);
         let result =
             run_node(settings, &node, &data, entrance, &net, &mut stopping, on_ready).await;
@@ -145,6 +166,7 @@ async fn run_node(
             .local_addr()
             .map_err(|source| ServerError::Listen { address: settings.server.listen, source })?,
         data: data.path().to_owned(),
+        lts: node.storage_url(),
         created: data.created(),
     };
     let limits = settings.limits.clone();

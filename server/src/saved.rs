@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
-use common::GroupId;
+use common::{ByteSize, GroupId};
 use replica::{Kv, KvError, RocksKv};
 use wal::{Saved, SavedStates};
 
 use crate::error::ServerError;
 use crate::identity::state_dir;
-use crate::node::STATE_MEMORY;
+
+/// Memory for a look at RocksDB.
+const STATE_MEMORY: ByteSize = ByteSize::mib(16);
 
 /// The index up to which the state of each of `groups` is saved in the data folder `dir`; groups
 /// without saved state are left out. Changes nothing.

@@ -6,7 +6,10 @@
 //!
 //! There are few knobs on purpose: what has one right value is a constant with its reason.
 
+mod auto;
 mod layers;
+mod rules;
+mod storage;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +20,10 @@ pub use common::Period;
 use common::size::ByteSize;
 use serde::{Deserialize, Serialize};
 
+pub use auto::Auto;
 pub use layers::{ENVIRONMENT_PREFIX, Entry, Origin, Resolved, SettingsError, Sources, resolve};
+pub(crate) use rules::MEMORY_MIN;
+pub use storage::{Lts, LtsUrl, Memory, Tiering};
 
 /// All settings of a server process.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -26,7 +32,10 @@ pub struct Settings {
     pub server: Server,
     pub data: Data,
     pub log: Log,
+    pub lts: Lts,
+    pub tiering: Tiering,
     pub containers: Containers,
+    pub memory: Memory,
     pub cache: Cache,
     pub checkpoint: Checkpoint,
     pub limits: Limits,
@@ -66,8 +75,9 @@ pub struct Data {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
-    /// Bytes of log files at most. Until long-term storage exists this is the capacity of the
-    /// store: from 90 % on, appends are refused with the commands that free space.
+    /// Bytes of log files at most. From 70 % on appends are slowed down, from 90 % on refused,
+    /// until long-term storage has taken over what is there; without it this is the capacity of
+    /// the store, and nothing is slowed down.
     pub budget: ByteSize,
     /// Bytes of one log file, made ahead of time: larger files roll less often, smaller ones
     /// free space in smaller steps.
@@ -83,19 +93,19 @@ pub struct Containers {
     pub count: u16,
 }
 
-/// Memory for reading.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Memory for reading. `auto`: the share of `memory.limit`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cache {
     /// Bytes of the newest events kept in memory for readers at the tail, over all segments.
-    pub tail: ByteSize,
+    pub tail: Auto<ByteSize>,
     /// Bytes of log entries kept in memory for readers that catch up.
-    pub read: ByteSize,
+    pub read: Auto<ByteSize>,
     /// Bytes of blocks of objects in long-term storage kept in memory for readers that catch up.
-    pub objects: ByteSize,
+    pub objects: Auto<ByteSize>,
     /// Bytes that all readers that catch up together are reading from long-term storage and have
     /// read ahead.
-    pub objects_ahead: ByteSize,
+    pub objects_ahead: Auto<ByteSize>,
 }
 
 /// When a group's state goes from memory to RocksDB, which bounds the replay at a restart.
@@ -124,8 +134,8 @@ pub struct Limits {
     /// Requests at a time on one connection. A reader has one per segment that it follows.
     pub requests_per_connection: u32,
     /// Bytes of appends admitted and not yet durable, over all connections; beyond it the server
-    /// stops reading from the connections that append.
-    pub append_bytes: ByteSize,
+    /// stops reading from the connections that append. `auto`: the share of `memory.limit`.
+    pub append_bytes: Auto<ByteSize>,
 }
 
 /// What the process says about itself on standard error.
@@ -175,13 +185,6 @@ impl Default for Containers {
     }
 }
 
-impl Default for Cache {
-    fn default() -> Self {
-        let (tail, others) = (ByteSize::mib(128), ByteSize::mib(64));
-        Self { tail, read: others, objects: others, objects_ahead: others }
-    }
-}
-
 impl Default for Checkpoint {
     fn default() -> Self {
         Self { log_bytes: ByteSize::mib(256), interval: Period::seconds(60) }
@@ -196,7 +199,7 @@ impl Default for Limits {
             first_bytes: Period::seconds(5),
             connection_age: Period::seconds(3_600),
             requests_per_connection: 8_192,
-            append_bytes: ByteSize::mib(64),
+            append_bytes: Auto(None),
         }
     }
 }
@@ -207,77 +210,21 @@ impl Default for Tracing {
     }
 }
 
-impl Cache {
-    /// Caches too small for what they hold would be in the way.
-    fn rules(&self) -> [(&'static str, bool, String); 3] {
-        let rule = |key, value: ByteSize, what| {
-            let message = format!("`{value}` must hold a few largest {what}: 32MiB");
-            (key, value >= ByteSize::mib(32), message)
-        };
-        [
-            rule("cache.read", self.read, "entries"),
-            rule("cache.objects", self.objects, "blocks"),
-            rule("cache.objects_ahead", self.objects_ahead, "blocks"),
-        ]
-    }
-}
-
 impl Settings {
-    /// What no single value shows: the rules between settings and their sensible ranges.
     fn check(&self) -> Result<(), SettingsError> {
-        let rules: [(&'static str, bool, String); 7] = [
-            (
-                "server.listen",
-                self.server.listen.ip().is_loopback() || self.server.insecure,
-                format!(
-                    "`{}` is reachable from other machines, and there is no encryption and no \
-                     authentication yet; listen on 127.0.0.1, or accept that with `--insecure` \
-                     (`server.insecure = true`)",
-                    self.server.listen
-                ),
-            ),
-            (
-                "log.file_size",
-                (ByteSize::mib(16)..=ByteSize::gib(1)).contains(&self.log.file_size)
-                    && self.log.file_size.bytes().is_multiple_of(4096),
-                format!(
-                    "`{}` must be from 16MiB to 1GiB and a multiple of 4KiB",
-                    self.log.file_size
-                ),
-            ),
-            (
-                "log.budget",
-                self.log.budget.bytes() / 8 >= self.log.file_size.bytes(),
-                format!(
-                    "`{}` is less than eight files of `{}` (`log.file_size`); raise it",
-                    self.log.budget, self.log.file_size
-                ),
-            ),
-            (
-                "containers.count",
-                (1..=1_024).contains(&self.containers.count),
-                format!("`{}` must be from 1 to 1024", self.containers.count),
-            ),
-            (
-                "limits.connections",
-                self.limits.connections >= 1 && self.limits.connections_per_address >= 1,
-                "at least one connection, in all and per address".to_owned(),
-            ),
-            (
-                "limits.append_bytes",
-                self.limits.append_bytes.bytes() >= 2 * common::limits::EVENT_BYTES_MAX as u64,
-                format!("`{}` must hold two largest events: 16MiB", self.limits.append_bytes),
-            ),
-            (
-                "limits.first_bytes",
-                !self.limits.first_bytes.0.is_zero(),
-                "a connection needs some time to speak".to_owned(),
-            ),
-        ];
-        match rules.into_iter().chain(self.cache.rules()).find(|(_, holds, _)| !holds) {
-            Some((key, _, message)) => Err(SettingsError::Rule { key, message }),
-            None => Ok(()),
-        }
+        rules::check(self)
+    }
+
+    /// Where long-term storage is; `None` for a node without.
+    pub fn lts_url(&self) -> Option<lts::StoreUrl> {
+        self.lts.url.resolve(&self.data.dir)
+    }
+
+    /// How long-term storage is spoken to. What is in the data folder is as volatile as that.
+    pub fn lts_store(&self) -> lts::Settings {
+        let in_data = self.lts.url == LtsUrl::InData && self.data.allow_volatile;
+        let store = self.lts.store.clone();
+        lts::Settings { allow_volatile: store.allow_volatile || in_data, ..store }
     }
 
     /// Threads that serve connections, with 0 resolved for a machine of `cores`.

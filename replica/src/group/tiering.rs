@@ -387,7 +387,9 @@ impl<M: StateMachine> Group<M> {
         }
         // Asked again after the next round, or at once where there may be more to do.
         self.tiering.next_look.compaction = MonotonicTime::default();
-        let plan = self.applier.machine.compaction().filter(|plan| !plan.pieces.is_empty())?;
+        let bytes_max = self.tiering.settings()?.compaction_bytes_max;
+        let plan = self.applier.machine.compaction()?.up_to(bytes_max.bytes());
+        let plan = Some(plan).filter(|plan| !plan.pieces.is_empty())?;
         self.tiering.next_look.compaction = now;
         let number = self.tiering.begin(JobKind::Compaction, now);
         Some(Work::Compaction(Compaction { names: self.names(number), plan }))

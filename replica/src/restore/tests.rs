@@ -1,5 +1,4 @@
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use common::clock::ManualClock;
 use lts::{ClusterMarker, Memory, Payload};
@@ -19,7 +18,7 @@ fn storage(names: &[ObjectName]) -> Storage {
         waiter: Arc::new(Inline),
         settings: TieringSettings::default(),
         marker: Some(ClusterMarker { incarnation: Incarnation(2), marker: 1 }),
-        ready: Arc::new(AtomicBool::new(true)),
+        ready: tokio::sync::watch::channel(true).1,
     };
     for name in names.iter().copied() {
         let bucket = storage.bucket.clone();

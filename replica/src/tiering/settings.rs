@@ -25,6 +25,8 @@ pub struct TieringSettings {
     /// How long a checkpoint is kept once a newer one counts.
     pub checkpoint_keep: Duration,
     pub checkpoint: CheckpointSettings,
+    /// Bytes that one compaction copies at most.
+    pub compaction_bytes_max: ByteSize,
     /// Time from the moment nobody refers to an object to its deletion: readers that have just been
     /// told of it get to its end.
     pub grace: Duration,
@@ -46,6 +48,7 @@ impl Default for TieringSettings {
             checkpoint_pause: Duration::from_mins(1),
             checkpoint_keep: Duration::from_hours(1),
             checkpoint: CheckpointSettings::default(),
+            compaction_bytes_max: ByteSize::mib(32),
             grace: Duration::from_mins(10),
             sweep_interval: Duration::from_hours(1),
             compaction_interval: Duration::from_secs(10),

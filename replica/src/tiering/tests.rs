@@ -17,7 +17,7 @@ fn storage() -> (Storage, Memory) {
         waiter: Arc::new(Inline),
         settings: TieringSettings::default(),
         marker: None,
-        ready: Arc::new(AtomicBool::new(true)),
+        ready: watch::channel(true).1,
     };
     (storage, memory)
 }
@@ -136,7 +136,7 @@ fn damage_ends_a_compaction_with_the_name_of_the_object() {
 
 #[test]
 fn nothing_is_done_before_the_bucket_was_looked_at() {
-    let (storage, _) = storage();
-    storage.ready.store(false, Ordering::Release);
+    let (mut storage, _) = storage();
+    storage.ready = watch::channel(false).1;
     assert!(matches!(storage.check_ready(), Err(StorageFailure::NotReady)));
 }

@@ -170,7 +170,12 @@ fn a_disk_that_does_not_answer_ends_the_server_with_its_reason() {
         send.send(disk.faults()).unwrap();
         Ok(Arc::new(disk))
     });
-    let surroundings = Surroundings { clock: clock.clone(), rng: Rng::from_seed(1), open_disk };
+    let surroundings = Surroundings {
+        clock: clock.clone(),
+        rng: Rng::from_seed(1),
+        open_disk,
+        ..Surroundings::of_machine()
+    };
     let served = Served::start_in(settings, surroundings);
     let faults = faults.recv().unwrap();
     let stream: ScopedStream = "demo/hello".parse().unwrap();
@@ -254,6 +259,7 @@ fn dev_prints_where_it_is_and_what_to_try() {
     let ready = |address: &str| Ready {
         address: address.parse().unwrap(),
         data: "some/dir".into(),
+        lts: Some("s3://bucket/p".to_owned()),
         created: true,
     };
     let welcome = |ready| {
@@ -263,6 +269,7 @@ fn dev_prints_where_it_is_and_what_to_try() {
     };
     let text = welcome(ready("127.0.0.1:7070"));
     assert!(text.contains("127.0.0.1:7070") && text.contains("some/dir"), "{text}");
+    assert!(text.contains("s3://bucket/p"), "{text}");
     assert!(text.contains("braid append demo/hello\n") && !text.contains("--endpoint"), "{text}");
     assert!(welcome(ready("127.0.0.1:9")).contains("--endpoint 127.0.0.1:9"));
 }

@@ -59,6 +59,8 @@ pub enum SettingsError {
     Value { key: String, origin: Origin, message: String },
     #[error("setting `{key}`: {message}")]
     Rule { key: &'static str, message: String },
+    #[error(transparent)]
+    Lts(#[from] lts::SettingError),
 }
 
 fn nearest_hint(nearest: Option<&str>) -> String {

@@ -60,6 +60,9 @@ fn what_is_shown_reads_back() {
     let flags = vec![
         ("server.listen".to_owned(), "[::1]:9".to_owned(), "--listen"),
         ("checkpoint.interval".to_owned(), "1m 30s".to_owned(), "--set"),
+        ("lts.url".to_owned(), "s3://bucket/prefix".to_owned(), "--lts"),
+        ("tiering.age".to_owned(), "1m".to_owned(), "--set"),
+        ("memory.limit".to_owned(), "1GiB".to_owned(), "--set"),
     ];
     let resolved = resolve(&Sources { flags, ..Sources::default() }).unwrap();
     let (_dir, path) = file(&resolved.to_toml());
@@ -79,6 +82,23 @@ fn what_is_shown_reads_back() {
 #[case("[server]\nlisten = \"0.0.0.0:7070\"", &["0.0.0.0:7070", "--insecure"])]
 #[case("[containers]\ncount = 0", &["`containers.count`", "1 to 1024"])]
 #[case("[tracing]\nformat = \"xml\"", &["`tracing.format`", "`xml`"])]
+#[case("[lts]\nregoin = \"x\"", &["`lts.regoin`", "did you mean `lts.region`?"])]
+#[case("[lts]\nurl = \"/data/lts\"", &["`lts.url`", "`file:///data/lts`", "`none`"])]
+#[case("[lts]\nattempts = 0", &["`lts.attempts`", "a number from 1"])]
+#[case("[lts]\nattempts = \"x\"", &["`lts.attempts`", "braid.toml"])]
+#[case("[lts]\nendpoint = \"http://minio:9000\"", &["`lts.endpoint`", "`--lts s3://BUCKET`"])]
+#[case("[data]\ndir = \"/d\"\n[lts]\nurl = \"file:///d/wal/x\"", &["`lts.url`", "apart"])]
+#[case("[data]\ndir = \"/d\"\n[lts]\nurl = \"file:///\"", &["`lts.url`", "apart"])]
+#[case("[tiering]\nround_bytes = \"2GiB\"", &["`tiering.round_bytes`", "`log.budget`"])]
+#[case("[tiering]\nround_bytes = \"1KiB\"", &["`tiering.round_bytes`", "1MiB"])]
+#[case("[tiering]\nage = \"soon\"", &["`tiering.age`", "`soon` is not a duration"])]
+#[case("[tiering]\nage = \"0s\"", &["`tiering.age`", "100ms"])]
+#[case("[tiering]\nobject_bytes = \"65MiB\"", &["`tiering.object_bytes`", "64MiB"])]
+#[case("[tiering]\ncheckpoint_bytes = \"1MiB\"", &["`tiering.checkpoint_bytes`", "16MiB"])]
+#[case("[tiering]\ncheckpoint_interval = \"59s\"", &["`tiering.checkpoint_interval`", "1m"])]
+#[case("[memory]\nlimit = \"255MiB\"", &["`memory.limit`", "256MiB"])]
+#[case("[cache]\nread = \"1MiB\"", &["`cache.read`", "32MiB"])]
+#[case("[limits]\nappend_bytes = \"1MiB\"", &["`limits.append_bytes`", "16MiB"])]
 #[case("[log", &["not TOML"])]
 fn a_bad_file_is_refused_with_what_is_wrong(#[case] text: &str, #[case] expected: &[&str]) {
     let (_dir, path) = file(text);
@@ -103,6 +123,39 @@ fn a_bad_variable_is_refused_by_its_name(
     let message = resolve(&sources).unwrap_err().to_string();
     for part in expected {
         assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
+}
+
+#[test]
+fn long_term_storage_is_in_the_data_folder_unless_told_otherwise() {
+    let of = |flags: &[(&str, &str)]| {
+        let flag = |(key, text): &(&str, &str)| ((*key).to_owned(), (*text).to_owned(), "--set");
+        let flags = flags.iter().map(flag).collect();
+        resolve(&Sources { flags, ..Sources::default() }).unwrap().settings
+    };
+    let default = of(&[("data.dir", "/d"), ("data.allow_volatile", "true")]);
+    let url = default.lts_url().unwrap();
+    assert_eq!(url.to_string(), "file:///d/lts");
+    assert!(default.lts_store().allow_volatile, "it is as volatile as the data folder");
+    assert_eq!(default.tiering.age_for(&url), Period::seconds(10));
+    let relative = of(&[]).lts_url().unwrap().to_string();
+    assert!(relative.starts_with("file:///") && relative.ends_with("/braid-data/lts"));
+    assert_eq!(of(&[("lts.url", "none")]).lts_url(), None);
+    let remote = of(&[("lts.url", "s3://b/p"), ("data.allow_volatile", "true")]);
+    let url = remote.lts_url().unwrap();
+    assert_eq!(url.to_string(), "s3://b/p");
+    assert!(!remote.lts_store().allow_volatile);
+    assert_eq!(remote.tiering.age_for(&url), Period::seconds(300));
+    let aged = of(&[("lts.url", "s3://b/p"), ("tiering.age", "7s")]);
+    assert_eq!(aged.tiering.age_for(&url), Period::seconds(7));
+}
+
+#[test]
+fn what_may_be_chosen_for_people_is_empty_or_auto() {
+    for text in ["", "auto"] {
+        let flags = vec![("cache.tail".to_owned(), text.to_owned(), "--set")];
+        let resolved = resolve(&Sources { flags, ..Sources::default() }).unwrap();
+        assert_eq!(resolved.settings.cache.tail, Auto(None));
     }
 }
 

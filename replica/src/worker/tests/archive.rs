@@ -1,7 +1,6 @@
 //! The log on its way into a bucket, and back out of it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use common::{Incarnation, LogIndex, Rng};
@@ -67,7 +66,7 @@ pub(super) fn attach_to(
         waiter: Arc::new(Inline),
         settings: settings(),
         marker: Some(marker),
-        ready: Arc::new(AtomicBool::new(true)),
+        ready: tokio::sync::watch::channel(true).1,
     });
     let memory = memory.clone();
     wait_for(async move { lts::cluster::claim(&memory, marker).await }).unwrap();

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{append, bench, completion, config, read, scope, segment, serve, stream, wal};
+use crate::{append, bench, completion, config, read, scope, segment, serve, status, stream, wal};
 
 /// Braid, an elastic event stream store
 #[derive(Debug, Parser)]
@@ -37,6 +37,7 @@ pub(crate) enum Command {
     Scope(scope::Args),
     Stream(stream::Args),
     Segment(segment::Args),
+    Status(status::Args),
     Wal(wal::Args),
     Config(config::Args),
     Bench(bench::Args),
@@ -76,6 +77,8 @@ mod tests {
     #[case("braid dev --data d --listen 127.0.0.1:0 --allow-volatile")]
     #[case("braid server --config braid.toml --log info")]
     #[case("braid config show --origin --data d -o json")]
+    #[case("braid status -o json --endpoint somewhere:1")]
+    #[case("braid dev --lts s3://bucket/p --lts-endpoint http://minio:9000")]
     #[case("braid config default")]
     #[case("braid config check braid.toml")]
     #[case("braid wal inspect d")]

@@ -22,6 +22,7 @@ mod segment;
 mod serve;
 mod settings;
 mod signals;
+mod status;
 mod stream;
 mod wal;
 
@@ -60,6 +61,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Stream(args) => wait(stream::run(args)),
         Command::Append(args) => wait(append::run(args)),
         Command::Read(args) => wait(read::run(args)),
+        Command::Status(args) => wait(status::run(args)),
         Command::Segment(args) => wait(segment::run(args)),
         Command::Wal(args) => wal::run(args),
         Command::Config(args) => config::run(args),

@@ -86,18 +86,7 @@ impl Client {
 
     /// As [`Client::connect`], with chance (writer ids, jitter) drawn from `rng`.
     pub async fn connect_with(config: ClientConfig, rng: Rng) -> Result<Client> {
-        let runtime = Handle::current();
-        let connections = Connections::new(config.connect_timeout, runtime.clone());
-        let inner = Inner {
-            config,
-            connections,
-            tasks: Tasks::new(),
-            runtime,
-            rng: Mutex::new(rng),
-            started: tokio::time::Instant::now(),
-            append_links: Mutex::default(),
-        };
-        let client = Client { inner: Arc::new(inner) };
+        let client = Self::unconnected(config, rng);
         let (token, end) = (client.inner.token(), ClosesWithRuntime(client.inner.tasks.clone()));
         client.inner.spawn("life of the runtime", async move {
             token.cancelled().await;
@@ -117,6 +106,22 @@ impl Client {
             )));
         }
         Ok(client)
+    }
+
+    /// A client that has asked nothing yet.
+    pub(crate) fn unconnected(config: ClientConfig, rng: Rng) -> Client {
+        let runtime = Handle::current();
+        let connections = Connections::new(config.connect_timeout, runtime.clone());
+        let inner = Inner {
+            config,
+            connections,
+            tasks: Tasks::new(),
+            runtime,
+            rng: Mutex::new(rng),
+            started: tokio::time::Instant::now(),
+            append_links: Mutex::default(),
+        };
+        Client { inner: Arc::new(inner) }
     }
 
     /// What the server says about itself.
@@ -221,6 +226,13 @@ impl Inner {
             log_budget_bytes: info.log_budget_bytes,
             dev: info.dev,
         })
+    }
+
+    /// How the server is doing.
+    pub(crate) async fn server_status(&self) -> Result<v1::GetStatusResponse> {
+        let mut controller = self.connections.controller(&self.config.endpoint)?;
+        let call = controller.get_status(v1::GetStatusRequest {});
+        self.once(&self.config.endpoint, self.config.connect_timeout, call).await
     }
 
     /// One attempt, bounded in time.

@@ -23,6 +23,7 @@ mod event;
 mod raw;
 mod reader;
 pub mod session;
+mod status;
 mod streams;
 mod succession;
 mod writer;
@@ -37,6 +38,7 @@ pub use error::{ClientError, ErrorKind, Refusal, Result};
 pub use event::{Event, ReadEvent};
 pub use raw::{SegmentBytes, SegmentReader, SegmentWriter};
 pub use reader::{EventReader, EventReaderBuilder, ReadFrom, ReadUntil};
+pub use status::{GroupStatus, LtsStatus, MemoryStatus, Rates, ServerStatus, server_status};
 pub use streams::{
     SegmentInfo, SegmentPlace, SegmentSet, StreamConfig, StreamCreated, StreamDescription,
     StreamManager, StreamSegments, StreamState, StreamSummary,

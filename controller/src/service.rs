@@ -13,6 +13,7 @@ mod error;
 mod fields;
 mod get_segments;
 mod get_server_info;
+mod get_status;
 mod get_successors;
 mod list_scopes;
 mod list_streams;
@@ -126,6 +127,7 @@ macro_rules! verbs {
 
 verbs! {
     get_server_info(GetServerInfoRequest) -> GetServerInfoResponse;
+    get_status(GetStatusRequest) -> GetStatusResponse;
     create_scope(CreateScopeRequest) -> CreateScopeResponse;
     list_scopes(ListScopesRequest) -> ListScopesResponse;
     delete_scope(DeleteScopeRequest) -> DeleteScopeResponse;

@@ -11,6 +11,7 @@ mod identity;
 mod memory;
 mod metrics;
 mod node;
+mod rates;
 mod run;
 mod saved;
 mod settings;

@@ -48,6 +48,15 @@ impl MemoryClass {
     }
 }
 
+/// What a class may hold, and holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ClassUse {
+    pub(crate) class: MemoryClass,
+    pub(crate) limit: ByteSize,
+    /// `None`: it is not counted.
+    pub(crate) used: Option<u64>,
+}
+
 /// What one class gets of the limit.
 struct Share {
     class: MemoryClass,

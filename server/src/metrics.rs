@@ -3,7 +3,10 @@
 //! Nothing is counted twice: levels and totals are read from their owners at each scrape. Series
 //! are per stream and per group, never per segment.
 
+mod storage;
+
 use std::fmt;
+use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
@@ -12,16 +15,21 @@ use replica::GroupStatus;
 use rustix::time::ClockId;
 use wal::LogUsage;
 
+use crate::memory::ClassUse;
+use crate::storage::{OperationCounts, StorageStatus};
+
 /// Where the numbers of one node come from.
 pub(crate) trait Sources: fmt::Debug + Send + Sync + 'static {
     fn log(&self) -> LogUsage;
     fn groups(&self) -> Vec<(u64, GroupStatus)>;
     fn store(&self) -> &segmentstore::Metrics;
+    fn memory(&self) -> Vec<ClassUse>;
+    fn storage(&self) -> Option<(StorageStatus, Vec<OperationCounts>)>;
 }
 
 /// Reads everything at each scrape.
 #[derive(Debug)]
-pub(crate) struct NodeCollector<S>(pub(crate) S);
+pub(crate) struct NodeCollector<S>(pub(crate) Arc<S>);
 
 impl<S: Sources> Collector for NodeCollector<S> {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
@@ -29,6 +37,10 @@ impl<S: Sources> Collector for NodeCollector<S> {
         families.extend(of_log(&self.0.log()));
         families.extend(of_groups(&self.0.groups()));
         families.extend(of_store(self.0.store()));
+        families.extend(storage::of_memory(&self.0.memory()));
+        if let Some((status, counts)) = self.0.storage() {
+            families.extend(storage::of_storage(&status, &counts));
+        }
         families.iter().try_for_each(|family| family.encode(&mut encoder))
     }
 }
@@ -84,10 +96,6 @@ impl Family {
 fn of_process() -> Vec<Family> {
     let cpu = rustix::time::clock_gettime(ClockId::ProcessCPUTime);
     let cpu_seconds = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
-    let resident = std::fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| resident_bytes(&status))
-        .unwrap_or(0);
     vec![
         Family::single(
             "process_cpu_seconds",
@@ -99,9 +107,15 @@ fn of_process() -> Vec<Family> {
             "process_resident_memory_bytes",
             "Resident memory of the process",
             Kind::Gauge,
-            resident as f64,
+            resident_memory() as f64,
         ),
     ]
+}
+
+/// Resident memory of the process; 0 where it is not told.
+pub(crate) fn resident_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").ok();
+    status.and_then(|status| resident_bytes(&status)).unwrap_or(0)
 }
 
 /// `VmRSS` of `/proc/self/status`.
@@ -275,10 +289,14 @@ fn of_streams(store: &segmentstore::Metrics) -> Vec<Family> {
 
 #[cfg(test)]
 mod tests {
-    use common::{GroupId, LogIndex, Term};
+    use std::time::Duration;
+
+    use common::{ByteSize, GroupId, LogIndex, Term};
+    use lts::{BreakerState, BreakerStatus, Operation};
     use prometheus_client::registry::Registry;
 
     use super::*;
+    use crate::memory::MemoryClass;
 
     #[derive(Debug)]
     struct Fixed(segmentstore::Metrics);
@@ -303,6 +321,30 @@ mod tests {
         fn store(&self) -> &segmentstore::Metrics {
             &self.0
         }
+
+        fn memory(&self) -> Vec<ClassUse> {
+            let (class, limit) = (MemoryClass::Tail, ByteSize(9));
+            vec![ClassUse { class, limit, used: Some(5) }]
+        }
+
+        fn storage(&self) -> Option<(StorageStatus, Vec<OperationCounts>)> {
+            let breaker = BreakerStatus {
+                state: BreakerState::Open,
+                down_for: Duration::from_secs(3),
+                failures: 5,
+                last_error: None,
+            };
+            let url = "s3://bucket".to_owned();
+            let status = StorageStatus { url, ready: true, breaker, not_ready: None };
+            let puts = OperationCounts {
+                operation: Operation::Put,
+                outcomes: vec![("ok", 2), ("full", 1)],
+                bytes: 70,
+                retries: 1,
+                took: Duration::from_millis(1_500),
+            };
+            Some((status, vec![puts]))
+        }
     }
 
     #[test]
@@ -311,7 +353,7 @@ mod tests {
         let store = segmentstore::Metrics::default();
         store.appended_events.add(5);
         store.count_refused(proto::v1::Reason::SegmentSealed);
-        registry.register_collector(Box::new(NodeCollector(Fixed(store))));
+        registry.register_collector(Box::new(NodeCollector(Arc::new(Fixed(store)))));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         for line in [
@@ -322,6 +364,17 @@ mod tests {
             "braid_group_checkpoint_waits{group=\"1\"} 1.0",
             "braid_appended_events_total 5.0",
             "braid_refused_total{reason=\"SEGMENT_SEALED\"} 1.0",
+            "braid_memory_limit_bytes{class=\"tail\"} 9.0",
+            "braid_memory_used_bytes{class=\"tail\"} 5.0",
+            "braid_lts_ready 1.0",
+            "braid_lts_down_seconds 3.0",
+            "braid_lts_breaker{state=\"open\"} 1.0",
+            "braid_lts_breaker{state=\"closed\"} 0.0",
+            "braid_lts_requests_total{operation=\"put\",outcome=\"ok\"} 2.0",
+            "braid_lts_requests_total{operation=\"put\",outcome=\"full\"} 1.0",
+            "braid_lts_request_seconds_total{operation=\"put\"} 1.5",
+            "braid_lts_request_bytes_total{operation=\"put\"} 70.0",
+            "braid_lts_retries_total{operation=\"put\"} 1.0",
             "# TYPE process_cpu_seconds counter",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

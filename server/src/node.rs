@@ -4,6 +4,7 @@
 //! order in which they start and stop. Every group has one voter here: this node. Group 1 is the
 //! controller; containers follow, so that their number may grow.
 
+mod numbers;
 mod readiness;
 mod stores;
 mod tiering;
@@ -16,27 +17,35 @@ use common::tasks::{Tasks, spawn_thread};
 use common::{Clock, Rng};
 use controller::{
     Bootstrap, ControllerGroup, ControllerMachine, ControllerService, ControllerSettings, Runner,
-    SegmentStores, ServerInfo, ServerStatus, StoreId,
+    SegmentStores, StoreId,
 };
 use lts::Bucket;
 use prometheus_client::registry::Registry;
 use replica::{GroupHandle, GroupStatus, Host, HostFailure, HostSettings, RocksKv, StartError};
-use segmentstore::{ContainerMachine, Memory, Metrics, SegmentStore, SegmentStoreService};
+use segmentstore::pressure::ramp;
+use segmentstore::{ContainerMachine, Memory, SegmentStore, SegmentStoreService};
 use tokio::sync::{oneshot, watch};
-use wal::{Disk, Log, LogSettings, LogUsage, OpenError};
+use wal::{Disk, Log, LogSettings, OpenError};
 
 use crate::error::ServerError;
 use crate::http::Readiness;
 use crate::identity::DataDir;
 use crate::memory::{MemoryClass, MemoryPlan, default_limit};
-use crate::metrics::{NodeCollector, Sources};
+use crate::metrics::NodeCollector;
+use crate::rates::Rates;
 use crate::settings::Settings;
 use crate::storage::Storage;
+use numbers::Numbers;
 use readiness::Watch;
 pub use stores::LocalStores;
 
 /// What one group may hold of the log's budget where groups tier.
 const GROUP_SHARE_PERCENT: u8 = 25;
+
+/// The share of the log's budget in use from which on appends are slowed down, and from which on
+/// they are refused.
+const LOG_PRESSES_FROM: f64 = 0.7;
+const LOG_REFUSES_FROM: f64 = 0.9;
 
 /// Opens the log's folder; the flag allows a volatile file system.
 pub(crate) type OpenDisk = Box<dyn Fn(&Path, bool) -> std::io::Result<Arc<dyn Disk>> + Send>;
@@ -47,7 +56,7 @@ pub(crate) struct Node {
     failure: watch::Receiver<Option<HostFailure>>,
     groups: Groups,
     log: Log,
-    metrics: Arc<Metrics>,
+    numbers: Arc<Numbers>,
     store: SegmentStore,
     controller: ControllerService,
     /// Long-term storage, where there is any: opened, claimed, and perhaps not ready yet.
@@ -116,9 +125,7 @@ impl Node {
             storage.claim(data).await?;
             host.use_storage(tiering::of_groups(storage, settings, &plan));
         }
-        let store_settings = store_settings(&plan);
-        let memory = Memory::new(&store_settings);
-        let metrics = memory.metrics();
+        let memory = Memory::new(&store_settings(&plan));
         let machine = ControllerMachine::new();
         let progress = machine.progress();
         let groups = add_groups(settings, data.path(), &mut host, machine, &memory)?;
@@ -126,48 +133,43 @@ impl Node {
         serving_or_failed(&groups, failure.clone()).await?;
 
         let (services, jobs) = (Tasks::new(), Tasks::new());
-        let store = SegmentStore::new(
-            groups.containers.clone(),
-            log.clone(),
-            storage.clone().map(|storage| Arc::new(tiering::OnLoop(storage)) as Arc<dyn Bucket>),
-            &memory,
-            &store_settings,
-            clock,
-            services.clone(),
-        )
-        .map_err(|error| ServerError::Start {
-            component: "threads that read the log",
-            message: error.to_string(),
-            data_damaged: false,
-        })?;
-        store.start();
+        let readers = storage.as_ref().map(bucket_of_readers);
+        let store = start_store(&groups, &log, readers, &memory, &plan, clock.clone(), &services)?;
+        if storage.is_some() {
+            slow_appends_with_the_log(&store, log.clone());
+        }
         let stores: Arc<dyn SegmentStores> = Arc::new(LocalStores(store.commands()));
         let group = Arc::new(ControllerGroup(groups.controller.clone()));
-        let bootstrap = Bootstrap {
-            cluster: data.identity().cluster.0,
-            store: StoreId(1),
-            endpoint: String::new(),
-            containers: groups.containers.iter().map(|(id, _)| *id).collect(),
-        };
-        let controller_settings = ControllerSettings::default();
+        let settings = ControllerSettings::default();
         let runner = Runner::new(
-            controller_settings.clone(),
+            settings.clone(),
             rng.fork("jobs"),
             group.clone(),
             stores.clone(),
             progress,
-            bootstrap,
+            bootstrap(data, &groups),
         )
         .start(&jobs);
-        let status = Arc::new(Status { log: log.clone(), dev });
-        let controller = ControllerService::new(controller_settings, group, runner, stores, status);
+        let numbers = Arc::new(Numbers {
+            log: log.clone(),
+            groups: groups.clone(),
+            store: store.clone(),
+            plan,
+            storage: storage.clone(),
+            started: clock.monotonic(),
+            clock,
+            rates: Rates::default(),
+            dev,
+        });
+        numbers.start(&jobs);
+        let controller = ControllerService::new(settings, group, runner, stores, numbers.clone());
         let host = Arc::new(Mutex::new(host));
         let node = Node {
             host,
             failure,
             groups,
             log,
-            metrics,
+            numbers,
             store,
             controller,
             storage,
@@ -190,11 +192,7 @@ impl Node {
     }
 
     pub(crate) fn register_metrics(&self, registry: &mut Registry) {
-        registry.register_collector(Box::new(NodeCollector(Numbers {
-            log: self.log.clone(),
-            groups: self.groups.clone(),
-            metrics: self.metrics.clone(),
-        })));
+        registry.register_collector(Box::new(NodeCollector(self.numbers.clone())));
     }
 
     pub(crate) fn readiness(&self) -> Arc<dyn Readiness> {
@@ -369,6 +367,42 @@ fn add_groups(
     Ok(Groups { controller, containers })
 }
 
+/// What the controller is told at its very first start.
+fn bootstrap(data: &DataDir, groups: &Groups) -> Bootstrap {
+    Bootstrap {
+        cluster: data.identity().cluster.0,
+        store: StoreId(1),
+        endpoint: String::new(),
+        containers: groups.containers.iter().map(|(id, _)| *id).collect(),
+    }
+}
+
+fn start_store(
+    groups: &Groups,
+    log: &Log,
+    bucket: Option<Arc<dyn Bucket>>,
+    memory: &Memory,
+    plan: &MemoryPlan,
+    clock: Arc<dyn Clock>,
+    services: &Tasks,
+) -> Result<SegmentStore, ServerError> {
+    let containers = groups.containers.clone();
+    let settings = store_settings(plan);
+    let (log, services) = (log.clone(), services.clone());
+    let store = SegmentStore::new(containers, log, bucket, memory, &settings, clock, services);
+    let store = store.map_err(|error| ServerError::Start {
+        component: "threads that read the log",
+        message: error.to_string(),
+        data_damaged: false,
+    })?;
+    store.start();
+    Ok(store)
+}
+
+fn bucket_of_readers(storage: &Storage) -> Arc<dyn Bucket> {
+    Arc::new(tiering::OnLoop(storage.clone()))
+}
+
 fn store_settings(plan: &MemoryPlan) -> segmentstore::Settings {
     segmentstore::Settings {
         tail_cache: plan.share(MemoryClass::Tail),
@@ -378,6 +412,16 @@ fn store_settings(plan: &MemoryPlan) -> segmentstore::Settings {
         append_memory: plan.share(MemoryClass::Appends),
         ..segmentstore::Settings::default()
     }
+}
+
+/// Slows appends down while the log fills faster than long-term storage takes it over. Without
+/// that nothing would ever be taken over, and slowness would help nobody.
+fn slow_appends_with_the_log(store: &SegmentStore, log: Log) {
+    let signal = move || {
+        let usage = log.usage();
+        ramp(usage.used as f64 / usage.budget.max(1) as f64, LOG_PRESSES_FROM, LOG_REFUSES_FROM)
+    };
+    store.pressure().register("log", Box::new(signal));
 }
 
 fn start_error(dir: &Path) -> impl Fn(StartError) -> ServerError {
@@ -433,46 +477,6 @@ fn chain(error: &(impl std::error::Error + ?Sized)) -> String {
         source = cause.source();
     }
     text
-}
-
-/// What clients are told about this process.
-struct Status {
-    log: Log,
-    dev: bool,
-}
-
-impl ServerStatus for Status {
-    fn info(&self) -> ServerInfo {
-        let usage = self.log.usage();
-        ServerInfo {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            dev: self.dev,
-            log_used_bytes: usage.used,
-            log_budget_bytes: usage.budget,
-        }
-    }
-}
-
-/// Where metrics are read from.
-#[derive(Debug)]
-struct Numbers {
-    log: Log,
-    groups: Groups,
-    metrics: Arc<Metrics>,
-}
-
-impl Sources for Numbers {
-    fn log(&self) -> LogUsage {
-        self.log.usage()
-    }
-
-    fn groups(&self) -> Vec<(u64, GroupStatus)> {
-        self.groups.statuses()
-    }
-
-    fn store(&self) -> &Metrics {
-        &self.metrics
-    }
 }
 
 #[cfg(test)]

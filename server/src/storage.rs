@@ -21,7 +21,7 @@ use lts::{
 };
 use tokio::sync::watch;
 
-pub(crate) use self::counts::Counts;
+pub(crate) use self::counts::{Counts, OperationCounts};
 pub(crate) use self::event_loop::EventLoop;
 pub use self::event_loop::Stopped;
 use crate::error::ServerError;

@@ -173,6 +173,28 @@ fn settings_are_shown_with_their_origin() {
 }
 
 #[test]
+fn the_status_of_a_server_is_one_screen_and_a_document() {
+    let server = Server::start();
+    server.line("append demo/a --key k").input("one\ntwo\n").run().ok();
+    let screen = server.line("status").run().ok();
+    for part in ["up ", "1 stream in 1 scope", "file:///", "/lts, ready", "tail", "5 of 5 serve"] {
+        assert!(screen.contains(part), "{part} is not in\n{screen}");
+    }
+    assert!(screen.lines().count() <= 24, "{screen}");
+    let status = server.line("status -o json").run().json();
+    assert_eq!((&status["streams"], &status["scopes"]), (&1.into(), &1.into()));
+    assert_eq!(status["lts"]["breaker"], "closed");
+    assert_eq!(status["groups"].as_array().unwrap().len(), 5);
+    let limit = status["memory"]["limit_bytes"].as_u64().unwrap();
+    let shares = status["memory"]["classes"].as_array().unwrap().iter();
+    let shares: u64 = shares.map(|class| class["limit_bytes"].as_u64().unwrap()).sum();
+    assert!(shares <= limit / 10 * 9, "{status}");
+    server.line("status -o yaml").run().ok();
+    let nobody = crate::harness::free_address().to_string();
+    Braid::new(["status", "--endpoint", &nobody]).run().fails(6, &[&nobody]);
+}
+
+#[test]
 fn every_command_explains_itself() {
     for noun in [
         "",
@@ -183,6 +205,7 @@ fn every_command_explains_itself() {
         "append",
         "read",
         "segment",
+        "status",
         "wal",
         "config",
         "bench",

@@ -320,6 +320,13 @@ impl Controller for Fake {
         }))
     }
 
+    async fn get_status(
+        &self,
+        _: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        Err(Status::unimplemented("the fake is always well"))
+    }
+
     async fn create_scope(
         &self,
         request: Request<v1::CreateScopeRequest>,

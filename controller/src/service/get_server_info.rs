@@ -8,6 +8,9 @@ use crate::service::{ControllerService, ServiceError};
 /// What the process knows about itself and the controller does not.
 pub trait ServerStatus: Send + Sync + 'static {
     fn info(&self) -> ServerInfo;
+
+    /// How the process is doing: all of the answer but what the controller counts.
+    fn status(&self) -> v1::GetStatusResponse;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

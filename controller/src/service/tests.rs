@@ -30,6 +30,10 @@ impl ServerStatus for Dev {
     fn info(&self) -> ServerInfo {
         ServerInfo { version: "1.2.3".into(), dev: true, log_used_bytes: 10, log_budget_bytes: 100 }
     }
+
+    fn status(&self) -> v1::GetStatusResponse {
+        v1::GetStatusResponse { uptime_micros: 7, ..v1::GetStatusResponse::default() }
+    }
 }
 
 impl Served {

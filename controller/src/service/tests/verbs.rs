@@ -32,6 +32,18 @@ async fn server_info_joins_what_the_cluster_and_the_process_know() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_status_counts_streams_and_is_told_also_while_nobody_leads() {
+    let served = Served::new();
+    served.create("demo/a", 1).await;
+    served.create("demo/b", 1).await;
+    let status = call!(served, get_status, v1::GetStatusRequest {}).unwrap();
+    assert_eq!((status.uptime_micros, status.scopes, status.streams), (7, Some(1), Some(2)));
+    served.group.lead(None);
+    let status = call!(served, get_status, v1::GetStatusRequest {}).unwrap();
+    assert_eq!((status.uptime_micros, status.scopes, status.streams), (7, None, None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn before_it_has_its_identity_the_cluster_says_that_it_is_starting() {
     let served = Served::over(ControllerMachine::new());
     let status = call!(served, get_server_info, v1::GetServerInfoRequest {}).unwrap_err();

@@ -1,0 +1,191 @@
+//! What people and monitoring systems are told about the node, read from the owners of the figures
+//! when it is asked for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{Clock, MonotonicTime, Tasks};
+use controller::{ServerInfo, ServerStatus};
+use proto::v1;
+use replica::GroupStatus;
+use segmentstore::{Metrics, SegmentStore};
+use wal::{Log, LogUsage};
+
+use super::Groups;
+use crate::memory::{ClassUse, MemoryClass, MemoryPlan};
+use crate::metrics::{Sources, resident_memory};
+use crate::rates::{Average, Rates, SAMPLE_EVERY, Totals};
+use crate::storage::{OperationCounts, Storage, StorageStatus};
+
+/// Where the figures come from.
+#[derive(Debug)]
+pub(super) struct Numbers {
+    pub(super) log: Log,
+    pub(super) groups: Groups,
+    pub(super) store: SegmentStore,
+    pub(super) plan: MemoryPlan,
+    pub(super) storage: Option<Storage>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) started: MonotonicTime,
+    pub(super) rates: Rates,
+    pub(super) dev: bool,
+}
+
+impl Numbers {
+    /// Keeps totals every second, from which rates are told.
+    pub(super) fn start(self: &Arc<Self>, tasks: &Tasks) {
+        let (numbers, token) = (self.clone(), tasks.token());
+        tasks.spawn("rates", async move {
+            let keep = async {
+                loop {
+                    numbers.rates.keep(numbers.totals());
+                    tokio::time::sleep(SAMPLE_EVERY).await;
+                }
+            };
+            // It is told to end when the node stops.
+            let _: Option<()> = token.run_until_cancelled(keep).await;
+        });
+    }
+
+    fn totals(&self) -> Totals {
+        let metrics = self.store.metrics();
+        Totals {
+            at: self.clock.monotonic(),
+            append_events: metrics.appended_events.get(),
+            append_bytes: metrics.appended_bytes.get(),
+            read_bytes: metrics.read_bytes.get(),
+        }
+    }
+
+    /// What each class of memory holds. State and rounds are bounded by their owners and not counted.
+    fn memory_use(&self) -> Vec<ClassUse> {
+        let metrics = self.store.metrics();
+        let of_class = |(class, limit): &(MemoryClass, common::ByteSize)| {
+            let used = match class {
+                MemoryClass::Tail => Some(metrics.tail_cache_bytes.get()),
+                MemoryClass::LogRead => Some(metrics.read_cache_bytes.get()),
+                MemoryClass::Appends => {
+                    let free = self.store.permits().free_bytes() as u64;
+                    Some(limit.bytes().saturating_sub(free))
+                }
+                MemoryClass::Objects => Some(metrics.object_cache_bytes.get()),
+                MemoryClass::ObjectsAhead => Some(metrics.object_ahead_bytes.get()),
+                MemoryClass::State | MemoryClass::Tiering => None,
+            };
+            ClassUse { class: *class, limit: *limit, used }
+        };
+        self.plan.shares().iter().map(of_class).collect()
+    }
+}
+
+impl Sources for Numbers {
+    fn log(&self) -> LogUsage {
+        self.log.usage()
+    }
+
+    fn groups(&self) -> Vec<(u64, GroupStatus)> {
+        self.groups.statuses()
+    }
+
+    fn store(&self) -> &Metrics {
+        self.store.metrics()
+    }
+
+    fn memory(&self) -> Vec<ClassUse> {
+        self.memory_use()
+    }
+
+    fn storage(&self) -> Option<(StorageStatus, Vec<OperationCounts>)> {
+        let storage = self.storage.as_ref()?;
+        Some((storage.status(), storage.counts().totals()))
+    }
+}
+
+impl ServerStatus for Numbers {
+    fn info(&self) -> ServerInfo {
+        let usage = self.log.usage();
+        ServerInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            dev: self.dev,
+            log_used_bytes: usage.used,
+            log_budget_bytes: usage.budget,
+        }
+    }
+
+    fn status(&self) -> v1::GetStatusResponse {
+        let usage = self.log.usage();
+        let groups = self.groups.statuses();
+        let pressure = self.store.pressure().signals().into_iter();
+        let tiers = self.storage.as_ref().map(|_| self.clock.monotonic());
+        v1::GetStatusResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            dev: self.dev,
+            uptime_micros: micros(self.clock.monotonic().since(self.started)),
+            scopes: None,
+            streams: None,
+            rates: Some(rates(&self.rates.up_to(self.totals()))),
+            log_used_bytes: usage.used,
+            log_budget_bytes: usage.budget,
+            lts: self.storage.as_ref().map(|storage| lts(storage.status())),
+            groups: groups.iter().map(|(id, status)| group(*id, status, &usage, tiers)).collect(),
+            memory_limit_bytes: self.plan.limit.bytes(),
+            memory: self.memory_use().iter().map(memory).collect(),
+            resident_bytes: resident_memory(),
+            pressure: pressure
+                .map(|(signal, level)| v1::PressureStatus { signal: signal.to_owned(), level })
+                .collect(),
+        }
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    time.as_micros() as u64
+}
+
+fn rates(average: &Average) -> v1::RateStatus {
+    v1::RateStatus {
+        window_micros: micros(average.window),
+        append_events_per_second: average.append_events,
+        append_bytes_per_second: average.append_bytes,
+        read_bytes_per_second: average.read_bytes,
+    }
+}
+
+fn lts(status: StorageStatus) -> v1::LtsStatus {
+    v1::LtsStatus {
+        url: status.url,
+        ready: status.ready,
+        breaker: status.breaker.state.as_str().to_owned(),
+        down_micros: micros(status.breaker.down_for),
+        last_error: status.breaker.last_error.or(status.not_ready).unwrap_or_default(),
+    }
+}
+
+/// A group; `now` where it tiers.
+fn group(
+    id: u64,
+    status: &GroupStatus,
+    usage: &LogUsage,
+    now: Option<MonotonicTime>,
+) -> v1::GroupStatus {
+    let held = usage.groups.iter().find(|held| held.group.0 == id);
+    let age = now.and_then(|now| Some(now.since(status.unarchived_since?)));
+    v1::GroupStatus {
+        group: id,
+        serving: status.serving,
+        log_bytes: held.map_or(0, |held| held.bytes),
+        untiered_bytes: now.map(|_| status.unarchived_bytes),
+        untiered_age_micros: age.map(micros),
+        quarantined: status.quarantined.clone().unwrap_or_default(),
+        checkpoint_waits: status.checkpoint_waits,
+        tiering_failure: status.storage_failure.clone().unwrap_or_default(),
+    }
+}
+
+fn memory(class: &ClassUse) -> v1::MemoryStatus {
+    v1::MemoryStatus {
+        class: class.class.as_str().to_owned(),
+        limit_bytes: class.limit.bytes(),
+        used_bytes: class.used,
+    }
+}

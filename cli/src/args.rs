@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{append, bench, completion, config, read, scope, segment, serve, status, stream, wal};
+use crate::{
+    append, bench, completion, config, read, recover, scope, segment, serve, status, stream, wal,
+};
 
 /// Braid, an elastic event stream store
 #[derive(Debug, Parser)]
@@ -39,6 +41,7 @@ pub(crate) enum Command {
     Segment(segment::Args),
     Status(status::Args),
     Wal(wal::Args),
+    Recover(recover::Args),
     Config(config::Args),
     Bench(bench::Args),
     Completion(completion::Args),
@@ -79,6 +82,7 @@ mod tests {
     #[case("braid config show --origin --data d -o json")]
     #[case("braid status -o json --endpoint somewhere:1")]
     #[case("braid dev --lts s3://bucket/p --lts-endpoint http://minio:9000")]
+    #[case("braid recover --from-lts file:///srv/lts --data d -o json")]
     #[case("braid config default")]
     #[case("braid config check braid.toml")]
     #[case("braid wal inspect d")]

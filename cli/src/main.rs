@@ -17,6 +17,7 @@ mod noun;
 mod output;
 mod place;
 mod read;
+mod recover;
 mod scope;
 mod segment;
 mod serve;
@@ -64,6 +65,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Status(args) => wait(status::run(args)),
         Command::Segment(args) => wait(segment::run(args)),
         Command::Wal(args) => wal::run(args),
+        Command::Recover(args) => recover::run(args),
         Command::Config(args) => config::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completion(args) => completion::run(args),

@@ -37,6 +37,17 @@ pub(crate) struct SettingsArgs {
 }
 
 impl SettingsArgs {
+    /// What a recovery takes of them.
+    pub(crate) fn of_recovery(
+        data: PathBuf,
+        lts: String,
+        lts_endpoint: Option<String>,
+        allow_volatile: bool,
+    ) -> Self {
+        let (data, lts) = (Some(data), Some(lts));
+        Self { data, lts, lts_endpoint, allow_volatile, ..Self::default() }
+    }
+
     /// All layers, with the file in `file`.
     pub(crate) fn resolve(&self, file: Option<PathBuf>) -> Result<Resolved> {
         let mut flags = Vec::new();

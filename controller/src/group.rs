@@ -77,6 +77,9 @@ impl Group for ControllerGroup {
             | Operation::SealStream { .. }
             | Operation::TruncateStream { .. }
             | Operation::DeleteStream { .. }
+            | Operation::Recover { .. }
+            | Operation::AdoptStream { .. }
+            | Operation::ReconcileStream { .. }
             | Operation::StepDone { .. }
             | Operation::StepFailed { .. } => true,
         };

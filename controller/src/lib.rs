@@ -22,7 +22,7 @@ pub use group::{ControllerGroup, Group, GroupError};
 pub use jobs::runner::{Bootstrap, Jobs, Runner};
 pub use jobs::{Step, pending_steps};
 pub use machine::ControllerMachine;
-pub use operation::{Operation, StoreId};
+pub use operation::{AdoptedSegment, FoundSegment, Operation, StoreId};
 pub use outcome::{Accepted, Outcome, Refusal};
 pub use service::{ControllerService, ServerInfo, ServerStatus};
 pub use settings::ControllerSettings;

@@ -12,6 +12,7 @@ mod delete_stream;
 mod head;
 mod placement;
 mod records;
+mod recover;
 mod register_writer;
 mod scopes;
 mod seal_stream;
@@ -122,6 +123,15 @@ impl ControllerMachine {
             Operation::DeleteStream { stream } => self.delete_stream(stream, now),
             Operation::RegisterWriter { stream, writer, create, source_fingerprint } => {
                 self.register_writer(stream, writer, *create, *source_fingerprint, now)
+            }
+            Operation::Recover { incarnation, streams_made } => {
+                self.recover(*incarnation, *streams_made)
+            }
+            Operation::AdoptStream { stream, name, segments } => {
+                self.adopt_stream(*stream, name, segments, now)
+            }
+            Operation::ReconcileStream { stream, found } => {
+                self.reconcile_stream(*stream, found, now)
             }
             Operation::StepDone { job, step, lengths } => self.step_done(*job, *step, lengths),
             Operation::StepFailed { job, step, message } => self.step_failed(*job, *step, message),

@@ -5,11 +5,12 @@
 
 use bytes::Bytes;
 use common::{
-    ContainerId, Incarnation, Offset, ScopeName, ScopedStream, SegmentId, SegmentNumber,
+    ContainerId, Incarnation, KeyRange, Offset, ScopeName, ScopedStream, SegmentId, SegmentNumber,
     StreamEpoch, StreamId, WriterName,
 };
 
 use crate::codec::{Decoder, Encoder, Malformed};
+use crate::machine::SegmentKey;
 use crate::stores::JobId;
 
 const VERSION: u8 = 1;
@@ -20,6 +21,27 @@ pub struct StoreId(pub u64);
 
 /// A place in one stream: an offset for each of some segments.
 pub type CutOffsets = Vec<(StreamEpoch, SegmentNumber, Offset)>;
+
+/// A segment as its container describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdoptedSegment {
+    pub key: SegmentKey,
+    pub range: KeyRange,
+    pub container: ContainerId,
+    pub predecessors: Vec<SegmentKey>,
+    /// The length, where it is sealed.
+    pub sealed: Option<Offset>,
+}
+
+/// Where a segment begins and ends in its container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoundSegment {
+    pub key: SegmentKey,
+    pub start: Offset,
+    pub length: Offset,
+    /// Only its tombstone is there.
+    pub deleted: bool,
+}
 
 /// One change to the controller's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +85,23 @@ pub enum Operation {
         create: bool,
         source_fingerprint: u64,
     },
+    /// The cluster was brought back from its bucket: ids and fences are led by this incarnation
+    /// from now on, and `streams_made` streams may have been made before.
+    Recover {
+        incarnation: Incarnation,
+        streams_made: u64,
+    },
+    /// Makes a stream that is not known from what its segments say of themselves.
+    AdoptStream {
+        stream: StreamId,
+        name: ScopedStream,
+        segments: Vec<AdoptedSegment>,
+    },
+    /// Brings the records of a stream in line with its segments.
+    ReconcileStream {
+        stream: StreamId,
+        found: Vec<FoundSegment>,
+    },
     /// Every command of this step of the job has been carried out.
     StepDone {
         job: JobId,
@@ -89,6 +128,9 @@ mod kind {
     pub(super) const REGISTER_WRITER: u8 = 9;
     pub(super) const STEP_DONE: u8 = 10;
     pub(super) const STEP_FAILED: u8 = 11;
+    pub(super) const RECOVER: u8 = 12;
+    pub(super) const ADOPT_STREAM: u8 = 13;
+    pub(super) const RECONCILE_STREAM: u8 = 14;
 }
 
 impl Operation {
@@ -118,6 +160,19 @@ impl Operation {
             Self::RegisterWriter { stream, writer, create, source_fingerprint } => {
                 stream_name(out.u8(kind::REGISTER_WRITER), stream).text(writer.as_str());
                 out.bool(*create).u64(*source_fingerprint);
+            }
+            Self::Recover { incarnation, streams_made } => {
+                out.u8(kind::RECOVER).u16(incarnation.0).u64(*streams_made);
+            }
+            Self::AdoptStream { stream, name, segments } => {
+                stream_name(out.u8(kind::ADOPT_STREAM).u64(stream.0), name).count(segments.len());
+                segments.iter().for_each(|segment| segment.put(&mut out));
+            }
+            Self::ReconcileStream { stream, found } => {
+                out.u8(kind::RECONCILE_STREAM).u64(stream.0).count(found.len());
+                for FoundSegment { key, start, length, deleted } in found {
+                    segment_key(&mut out, *key).u64(start.0).u64(length.0).bool(*deleted);
+                }
             }
             Self::StepDone { job, step, lengths } => {
                 out.u8(kind::STEP_DONE).u64(job.0).u32(*step).count(lengths.len());
@@ -164,6 +219,25 @@ impl Operation {
                 create: input.bool()?,
                 source_fingerprint: input.u64()?,
             },
+            kind::RECOVER => {
+                Self::Recover { incarnation: input.u16()?.into(), streams_made: input.u64()? }
+            }
+            kind::ADOPT_STREAM => Self::AdoptStream {
+                stream: StreamId(input.u64()?),
+                name: decode_stream_name(&mut input)?,
+                segments: list(&mut input, AdoptedSegment::BYTES_MIN, AdoptedSegment::take)?,
+            },
+            kind::RECONCILE_STREAM => Self::ReconcileStream {
+                stream: StreamId(input.u64()?),
+                found: list(&mut input, 25, |input| {
+                    Ok(FoundSegment {
+                        key: take_key(input)?,
+                        start: input.offset()?,
+                        length: input.offset()?,
+                        deleted: input.bool()?,
+                    })
+                })?,
+            },
             kind::STEP_DONE => Self::StepDone {
                 job: JobId(input.u64()?),
                 step: input.u32()?,
@@ -179,6 +253,33 @@ impl Operation {
         input.finish()?;
         Ok(operation)
     }
+}
+
+impl AdoptedSegment {
+    const BYTES_MIN: usize = 8 + 16 + 8 + 4 + 1 + 8;
+
+    fn put(&self, out: &mut Encoder) {
+        segment_key(out, self.key).range(self.range).u64(self.container.0);
+        out.count(self.predecessors.len());
+        self.predecessors.iter().for_each(|key| _ = segment_key(out, *key));
+        out.bool(self.sealed.is_some()).u64(self.sealed.unwrap_or(Offset::ZERO).0);
+    }
+
+    fn take(input: &mut Decoder<'_>) -> Result<Self, Malformed> {
+        let (key, range) = (take_key(input)?, input.range()?);
+        let container = ContainerId(input.u64()?);
+        let predecessors = list(input, 8, take_key)?;
+        let (sealed, length) = (input.bool()?, input.offset()?);
+        Ok(Self { key, range, container, predecessors, sealed: sealed.then_some(length) })
+    }
+}
+
+fn segment_key(out: &mut Encoder, (epoch, number): SegmentKey) -> &mut Encoder {
+    out.u32(epoch.0).u32(number.0)
+}
+
+fn take_key(input: &mut Decoder<'_>) -> Result<SegmentKey, Malformed> {
+    Ok((input.u32()?.into(), input.u32()?.into()))
 }
 
 fn stream_name<'a>(out: &'a mut Encoder, name: &ScopedStream) -> &'a mut Encoder {

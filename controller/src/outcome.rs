@@ -39,6 +39,15 @@ pub enum Accepted {
         created: bool,
         source_fingerprint: u64,
     },
+    Recovered,
+    Adopted {
+        stream: StreamId,
+    },
+    /// So many records were changed to what the segments say.
+    Reconciled {
+        stream: StreamId,
+        clamped: u32,
+    },
     StepRecorded {
         job: JobId,
         finished: bool,
@@ -68,6 +77,13 @@ pub enum Refusal {
     StreamIdNotFound(StreamId),
     #[error("stream `{0}` is sealed and takes no more events; create another stream")]
     StreamSealed(ScopedStream),
+    #[error("the name `{0}` belongs to another stream")]
+    NameTaken(ScopedStream),
+    #[error(
+        "stream `{0}` cannot be made from its segments: they do not cover the key space, or are in \
+         containers that are not there"
+    )]
+    CannotAdopt(ScopedStream),
     #[error("stream `{0}` could not be made to the end; create it again, or delete it")]
     NotMade(ScopedStream),
     /// Another workflow of the stream runs; wait for it and try again.
@@ -119,6 +135,7 @@ impl Refusal {
             Self::NotInitialized | Self::NoContainers | Self::NotMade(_) | Self::Busy { .. } => {
                 Reason::Unavailable
             }
+            Self::NameTaken(_) | Self::CannotAdopt(_) => Reason::Internal,
             Self::ScopeNotFound(_) => Reason::ScopeNotFound,
             Self::ScopeNotEmpty { .. } => Reason::ScopeNotEmpty,
             Self::StreamNotFound(_) | Self::StreamIdNotFound(_) => Reason::StreamNotFound,
@@ -162,5 +179,8 @@ fn digest_accepted(accepted: &Accepted, out: &mut Encoder) {
         }
         Accepted::StepRecorded { job, finished } => _ = out.u8(8).u64(job.0).bool(*finished),
         Accepted::StepPassed { job } => _ = out.u8(9).u64(job.0),
+        Accepted::Recovered => _ = out.u8(10),
+        Accepted::Adopted { stream } => _ = out.u8(11).u64(stream.0),
+        Accepted::Reconciled { stream, clamped } => _ = out.u8(12).u64(stream.0).u32(*clamped),
     }
 }

@@ -18,7 +18,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use common::{Clock, GroupId, Rng, Threads};
+use common::{Clock, GroupId, Incarnation, Rng, Threads};
 use tokio::sync::watch;
 use wal::{BlockWrite, Disk, Log, Prepared, Recovered, Stall};
 
@@ -162,6 +162,19 @@ impl Host {
     ) -> Result<GroupHandle<M>, StartError> {
         let worker = self.worker.as_mut().expect("groups are added before the threads run");
         worker.add_group(GroupSpec::alone(group), machine)
+    }
+
+    /// Restores a group that [`prepare`](crate::recover::prepare) laid the foundation of, and has it
+    /// raise the incarnation. Only before [`Host::run`].
+    pub fn recover_group<M: StateMachine>(
+        &mut self,
+        group: GroupId,
+        machine: M,
+        incarnation: Incarnation,
+    ) -> Result<GroupHandle<M>, StartError> {
+        let worker = self.worker.as_mut().expect("groups are added before the threads run");
+        let spec = GroupSpec { recover: Some(incarnation), ..GroupSpec::alone(group) };
+        worker.add_group(spec, machine)
     }
 
     /// Starts the threads.

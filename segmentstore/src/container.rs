@@ -13,6 +13,7 @@
 mod append;
 mod command;
 mod compact;
+mod describe;
 mod expire;
 mod live_objects;
 mod marks;
@@ -23,6 +24,8 @@ mod save;
 mod segment;
 pub(crate) mod unsaved;
 mod writers;
+
+pub use describe::SegmentDescription;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};

@@ -56,6 +56,18 @@ pub enum ServerError {
     )]
     DataForeign { dir: PathBuf },
     #[error(
+        "folder `{}` holds data, and a recovery writes to an empty one only; name another with `--data`",
+        dir.display()
+    )]
+    DataHolds { dir: PathBuf },
+    #[error(
+        "a recovery into folder `{}` did not end; run `braid recover` again with the same folder, it begins anew",
+        dir.display()
+    )]
+    RecoveryUnfinished { dir: PathBuf },
+    #[error("bring the cluster back from `{url}`: {message}")]
+    Recovery { url: lts::StoreUrl, message: String },
+    #[error(
         "data folder `{}` is on `{file_system}`, which does not keep data across a power cut; choose another folder, or accept the loss with `--allow-volatile`",
         dir.display()
     )]
@@ -110,9 +122,11 @@ impl ServerError {
                 of_storage(error.kind())
             }
             Self::StorageRefused(refused) => of_refusal(refused),
-            Self::PortInUse { .. } | Self::DataInUse { .. } | Self::DataForeign { .. } => {
-                ErrorKind::Conflict
-            }
+            Self::PortInUse { .. }
+            | Self::DataInUse { .. }
+            | Self::DataHolds { .. }
+            | Self::RecoveryUnfinished { .. }
+            | Self::DataForeign { .. } => ErrorKind::Conflict,
             Self::DataVersion { .. } | Self::DataIdentity { .. } | Self::LogGone { .. } => {
                 ErrorKind::Data
             }
@@ -121,7 +135,7 @@ impl ServerError {
                 std::io::ErrorKind::AddrNotAvailable => ErrorKind::Usage,
                 _ => ErrorKind::Failure,
             },
-            Self::Start { data_damaged: true, .. } => ErrorKind::Data,
+            Self::Start { data_damaged: true, .. } | Self::Recovery { .. } => ErrorKind::Data,
             Self::Start { .. } | Self::DiskFull { .. } | Self::Fatal { .. } | Self::Interrupted => {
                 ErrorKind::Failure
             }

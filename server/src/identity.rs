@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use common::ids::Incarnation;
 use common::rng::Rng;
+use lts::ClusterMarker;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
@@ -161,6 +162,76 @@ impl DataDir {
     }
 }
 
+/// Says that a recovery has begun and not ended: what is beside it was written by that.
+const RECOVERING_FILE: &str = "RECOVERING";
+
+/// A data folder that a recovery makes. It has no `STORE` before it is whole.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    path: PathBuf,
+    lock: File,
+}
+
+impl Unfinished {
+    /// Takes a folder that is not there yet, or is empty, or was left by a recovery that did not
+    /// end, and is made anew.
+    pub(crate) fn begin(path: &Path, allow_volatile: bool) -> Result<Self, ServerError> {
+        let access =
+            |action| move |source| ServerError::DataAccess { dir: path.to_owned(), action, source };
+        make_folders(path, &mut sync_dir).map_err(access("create it"))?;
+        let volatile =
+            common::file_system::volatile_kind(path).map_err(access("look at its file system"))?;
+        if let (Some(file_system), false) = (volatile, allow_volatile) {
+            return Err(ServerError::DataVolatile { dir: path.to_owned(), file_system });
+        }
+        let began = path.join(RECOVERING_FILE).try_exists().map_err(access("list it"))?;
+        for entry in std::fs::read_dir(path).map_err(access("list it"))? {
+            let name = entry.map_err(access("list it"))?.file_name();
+            let ours = began && (name == "wal" || name == "state" || name == RECOVERING_FILE);
+            if !ours && name != LOCK_FILE && name != "lost+found" {
+                return Err(ServerError::DataHolds { dir: path.to_owned() });
+            }
+        }
+        let lock = lock(path)?;
+        File::create(path.join(RECOVERING_FILE))
+            .and_then(|file| file.sync_all())
+            .and_then(|()| sync_dir(path))
+            .map_err(access("write `RECOVERING`"))?;
+        for folder in [wal_dir(path), state_dir(path)] {
+            match std::fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(access("clear what an earlier recovery left")(error));
+                }
+                _ => {}
+            }
+            make_folders(&folder, &mut sync_dir).map_err(access("create its folders"))?;
+        }
+        Ok(Self { path: path.to_owned(), lock })
+    }
+
+    pub(crate) fn wal(&self) -> PathBuf {
+        wal_dir(&self.path)
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        state_dir(&self.path)
+    }
+
+    /// Everything is there: from now on it is a data folder like any other.
+    pub(crate) fn finish(self, identity: Identity) -> Result<DataDir, ServerError> {
+        let access = |action| {
+            let dir = self.path.clone();
+            move |source| ServerError::DataAccess { dir, action, source }
+        };
+        write_identity(&self.path, &identity).map_err(access("write `STORE`"))?;
+        std::fs::remove_file(self.path.join(RECOVERING_FILE))
+            .and_then(|()| sync_dir(&self.path))
+            .map_err(access("remove `RECOVERING`"))?;
+        let Self { path, lock } = self;
+        Ok(DataDir { path, identity, created: false, _lock: lock })
+    }
+}
+
 fn wal_dir(data: &Path) -> PathBuf {
     data.join("wal")
 }
@@ -170,6 +241,17 @@ pub(crate) fn state_dir(data: &Path) -> PathBuf {
 }
 
 impl Identity {
+    /// That of a store which was made from its cluster's bucket.
+    pub(crate) fn recovered(cluster: Uuid, marker: ClusterMarker, rng: &mut Rng) -> Self {
+        Self {
+            cluster,
+            incarnation: marker.incarnation,
+            lts_marker: Some(Uuid(marker.marker)),
+            lts_claimed: true,
+            ..Self::new(rng)
+        }
+    }
+
     fn new(rng: &mut Rng) -> Self {
         Self {
             format: FORMAT,
@@ -219,6 +301,9 @@ fn sync_dir(path: &Path) -> io::Result<()> {
 fn refuse_foreign(path: &Path) -> Result<(), ServerError> {
     let access =
         |source| ServerError::DataAccess { dir: path.to_owned(), action: "list it", source };
+    if path.join(RECOVERING_FILE).try_exists().map_err(access)? {
+        return Err(ServerError::RecoveryUnfinished { dir: path.to_owned() });
+    }
     for entry in std::fs::read_dir(path).map_err(access)? {
         let name = entry.map_err(access)?.file_name();
         let ours = name == LOCK_FILE || name == "STORE.new" || name == "lost+found";

@@ -12,6 +12,7 @@ mod memory;
 mod metrics;
 mod node;
 mod rates;
+mod recover;
 mod run;
 mod saved;
 mod settings;
@@ -20,6 +21,9 @@ mod storage;
 pub use error::{ErrorKind, ServerError};
 pub use identity::{DataDir, FORMAT, Identity, Uuid};
 pub use node::LocalStores;
+pub use recover::{
+    GroupReport, RecoveryReport, RecoveryStep, SegmentReport, StreamChange, StreamReport, recover,
+};
 pub use run::{Ready, Stop, dev, run};
 pub use saved::saved_states;
 pub use settings::{

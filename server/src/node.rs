@@ -38,6 +38,7 @@ use crate::storage::Storage;
 use numbers::Numbers;
 use readiness::Watch;
 pub use stores::LocalStores;
+pub(crate) use tiering::tiering_settings;
 
 /// What one group may hold of the log's budget where groups tier.
 const GROUP_SHARE_PERCENT: u8 = 25;
@@ -403,7 +404,7 @@ fn bucket_of_readers(storage: &Storage) -> Arc<dyn Bucket> {
     Arc::new(tiering::OnLoop(storage.clone()))
 }
 
-fn store_settings(plan: &MemoryPlan) -> segmentstore::Settings {
+pub(crate) fn store_settings(plan: &MemoryPlan) -> segmentstore::Settings {
     segmentstore::Settings {
         tail_cache: plan.share(MemoryClass::Tail),
         read_cache: plan.share(MemoryClass::LogRead),
@@ -424,7 +425,7 @@ fn slow_appends_with_the_log(store: &SegmentStore, log: Log) {
     store.pressure().register("log", Box::new(signal));
 }
 
-fn start_error(dir: &Path) -> impl Fn(StartError) -> ServerError {
+pub(crate) fn start_error(dir: &Path) -> impl Fn(StartError) -> ServerError {
     move |error| match is_disk_full(&error) {
         true => ServerError::DiskFull { dir: dir.to_owned(), message: chain(&error) },
         false => not_started(&error),
@@ -465,7 +466,7 @@ fn is_disk_full(error: &StartError) -> bool {
 }
 
 /// An error with all its sources, as one sentence.
-fn chain(error: &(impl std::error::Error + ?Sized)) -> String {
+pub(crate) fn chain(error: &(impl std::error::Error + ?Sized)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -30,15 +30,15 @@ use stop::Stopping;
 mod stop;
 
 /// What a server takes from the machine; tests put others in their places.
-struct Surroundings {
-    clock: Arc<dyn Clock>,
-    rng: Rng,
-    open_disk: OpenDisk,
-    open_bucket: OpenBucket,
+pub(crate) struct Surroundings {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rng: Rng,
+    pub(crate) open_disk: OpenDisk,
+    pub(crate) open_bucket: OpenBucket,
 }
 
 impl Surroundings {
-    fn of_machine() -> Self {
+    pub(crate) fn of_machine() -> Self {
         let open_disk: OpenDisk = Box::new(|folder, volatile| {
             RealDisk::open(folder, volatile).map(|disk| Arc::new(disk) as Arc<dyn wal::Disk>)
         });
@@ -224,7 +224,7 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn runtime(component: &'static str) -> Result<Runtime, ServerError> {
+pub(crate) fn runtime(component: &'static str) -> Result<Runtime, ServerError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
         ServerError::Start {
             component,

@@ -49,6 +49,37 @@ fn examples() -> Vec<(Operation, &'static str)> {
              0900000000000000",
         ),
         (
+            Operation::Recover { incarnation: Incarnation(2), streams_made: 9 },
+            "01 0c 0200 0900000000000000",
+        ),
+        (
+            Operation::AdoptStream {
+                stream: StreamId(7),
+                name: stream(),
+                segments: vec![AdoptedSegment {
+                    key: (1.into(), 2.into()),
+                    range: KeyRange::new(3, 4).unwrap(),
+                    container: ContainerId(5),
+                    predecessors: vec![(0.into(), 6.into())],
+                    sealed: Some(Offset(8)),
+                }],
+            },
+            "01 0d 0700000000000000 010073 010074 01000000 01000000 02000000 0300000000000000 \
+             0400000000000000 0500000000000000 01000000 00000000 06000000 01 0800000000000000",
+        ),
+        (
+            Operation::ReconcileStream {
+                stream: StreamId(7),
+                found: vec![FoundSegment {
+                    key: (1.into(), 2.into()),
+                    start: Offset(3),
+                    length: Offset(4),
+                    deleted: true,
+                }],
+            },
+            "01 0e 0700000000000000 01000000 01000000 02000000 0300000000000000 0400000000000000 01",
+        ),
+        (
             Operation::StepFailed { job: JobId(8), step: 3, message: "no".into() },
             "01 0b 0800000000000000 03000000 02006e6f",
         ),

@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::ByteSize;
 use futures::future::BoxFuture;
-use lts::{Bucket, Error, ErrorKind, Leftover, Listed, ObjectPath, Operation, Page, Payload};
+use lts::{
+    Bucket, Error, ErrorKind, Leftover, Listed, ObjectPath, Operation, Page, Payload, StoreUrl,
+};
 use replica::archive::{CheckpointSettings, RoundSettings};
 use replica::{TieringSettings, Waiter};
 
@@ -28,19 +30,23 @@ pub(crate) fn of_groups(
     replica::Storage {
         bucket: storage.bucket().clone(),
         waiter: storage.event_loop().clone(),
-        settings: tiering_settings(storage, settings, plan),
+        settings: tiering_settings(storage.url(), settings, plan),
         marker: Some(storage.marker()),
         ready: storage.ready(),
     }
 }
 
-fn tiering_settings(storage: &Storage, settings: &Settings, plan: &MemoryPlan) -> TieringSettings {
+pub(crate) fn tiering_settings(
+    url: &StoreUrl,
+    settings: &Settings,
+    plan: &MemoryPlan,
+) -> TieringSettings {
     let tiering = &settings.tiering;
     let in_memory = ByteSize(plan.share(MemoryClass::Tiering).bytes() / ROUNDS);
     let own = RoundSettings::default().own_object_bytes;
     TieringSettings {
         round_bytes: tiering.round_bytes.min(in_memory),
-        round_age: tiering.age_for(storage.url()).0,
+        round_age: tiering.age_for(url).0,
         round_bytes_max: in_memory.min(ByteSize(2 * tiering.object_bytes.bytes())),
         round: RoundSettings {
             object_bytes: tiering.object_bytes,

@@ -1,0 +1,323 @@
+//! `braid recover`: a node made anew from its cluster's bucket, when its log is gone.
+//!
+//! In this order, so that a failure at any step leaves nothing that is taken for whole: read what
+//! the bucket has of every group → claim the bucket under the next incarnation, which stops the
+//! lost cluster, should it still live → lay the groups out in the new folder → run them until they
+//! have taken over their last rounds → bring controller and containers in line ([`reconcile`]) →
+//! save and seal → write `STORE`. A folder without `STORE` is no data folder; a recovery that did
+//! not end is begun again in the same one.
+
+mod reconcile;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{Clock, ContainerId, GroupId, Incarnation, Rng};
+use controller::{ControllerGroup, ControllerMachine};
+use lts::{Bucket, ClusterMarker, StoreUrl};
+use replica::restore::RestoreFailure;
+use replica::{GroupHandle, Host, HostSettings, Kv, RocksKv, StateMachine, recover};
+use segmentstore::{ContainerMachine, Containers, Memory, StoreCommands};
+use tokio::sync::watch;
+use wal::{Log, LogSettings};
+
+use crate::error::ServerError;
+use crate::identity::{Identity, Unfinished, Uuid};
+use crate::memory::{MemoryClass, MemoryPlan, default_limit};
+use crate::node::{chain, start_error, store_settings, tiering_settings};
+use crate::run::Surroundings;
+use crate::settings::Settings;
+use crate::storage::{Counts, EventLoop};
+
+pub use report::{GroupReport, RecoveryReport, SegmentReport, StreamChange, StreamReport};
+
+/// How often the groups are looked at while they take over.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// What a recovery is doing, for people who wait for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecoveryStep {
+    Reading { group: u64, groups: usize },
+    Claiming { incarnation: u16 },
+    Replaying { group: u64, groups: usize },
+    Reconciling,
+    Saving,
+}
+
+/// Makes the data folder of `settings` from the bucket at `from`. Blocks the calling thread.
+pub fn recover(
+    settings: &Settings,
+    from: &StoreUrl,
+    on_step: &mut dyn FnMut(RecoveryStep),
+) -> Result<RecoveryReport, ServerError> {
+    recover_with(settings, from, Surroundings::of_machine(), on_step)
+}
+
+pub(crate) fn recover_with(
+    settings: &Settings,
+    from: &StoreUrl,
+    surroundings: Surroundings,
+    on_step: &mut dyn FnMut(RecoveryStep),
+) -> Result<RecoveryReport, ServerError> {
+    let folder = Unfinished::begin(&settings.data.dir, settings.data.allow_volatile)?;
+    let plan = MemoryPlan::new(settings, default_limit(Path::new("/")))?;
+    let Surroundings { clock, mut rng, open_disk, open_bucket } = surroundings;
+    let (lts, counts) = (settings.lts_store(), Arc::new(Counts::default()));
+    let bucket_rng = rng.fork("bucket");
+    let bucket = open_bucket(from, &lts, clock.clone(), bucket_rng, Counts::observer(&counts))?;
+    let event_loop = Arc::new(EventLoop::start()?);
+    let bucket: Arc<dyn Bucket> = Arc::new(bucket);
+    let asked = bucket.clone();
+    let lost = event_loop.wait(async move { lts::cluster::newest_marker(&*asked).await })??;
+    let lost = lost.ok_or_else(|| failed(from)("it has no cluster's marker".to_owned()))?;
+    let marker = ClusterMarker::new(Incarnation(lost.incarnation.0 + 1), &mut rng);
+    let storage = replica::Storage {
+        bucket,
+        waiter: event_loop,
+        settings: tiering_settings(from, settings, &plan),
+        marker: Some(marker),
+        ready: watch::channel(true).1,
+    };
+    let source = Source { url: from.clone(), storage, lost, marker };
+    source.read_all(on_step)?;
+    source.claim(on_step)?;
+    let mut bringing = Bringing { settings, plan, folder, source, clock, rng, open_disk };
+    let store = Uuid(bringing.rng.u128());
+    let (node, groups) = bringing.lay_out(store, on_step)?;
+    bringing.finish(node, groups, store, on_step)
+}
+
+fn failed(url: &StoreUrl) -> impl Fn(String) -> ServerError {
+    let url = url.clone();
+    move |message| ServerError::Recovery { url: url.clone(), message }
+}
+
+/// The bucket, and the clusters before and behind this recovery.
+struct Source {
+    url: StoreUrl,
+    storage: replica::Storage,
+    lost: ClusterMarker,
+    marker: ClusterMarker,
+}
+
+impl Source {
+    fn failed(&self, group: GroupId) -> impl Fn(RestoreFailure) -> ServerError {
+        let failed = failed(&self.url);
+        move |failure| failed(format!("group {group}: {failure}"))
+    }
+
+    /// The groups that have something, which must be readable, all of them, before anything is
+    /// claimed.
+    fn read_all(&self, on_step: &mut dyn FnMut(RecoveryStep)) -> Result<(), ServerError> {
+        let groups = self.groups()?;
+        for group in &groups {
+            on_step(RecoveryStep::Reading { group: group.0, groups: groups.len() });
+            match replica::restore::Chain::find(&self.storage, *group, None) {
+                Ok(_) | Err(RestoreFailure::Nothing) => {}
+                Err(failure) => return Err(self.failed(*group)(failure)),
+            }
+        }
+        Ok(())
+    }
+
+    fn groups(&self) -> Result<Vec<GroupId>, ServerError> {
+        let groups = replica::restore::groups(&self.storage);
+        groups.map_err(|failure| failed(&self.url)(failure.to_string()))
+    }
+
+    fn claim(&self, on_step: &mut dyn FnMut(RecoveryStep)) -> Result<(), ServerError> {
+        on_step(RecoveryStep::Claiming { incarnation: self.marker.incarnation.0 });
+        let (bucket, marker) = (self.storage.bucket.clone(), self.marker);
+        let (done, claimed) = std::sync::mpsc::sync_channel(1);
+        self.storage.waiter.wait(Box::pin(async move {
+            // Whoever waits is this function.
+            let _ = done.send(lts::cluster::claim(&*bucket, marker).await);
+        }));
+        let claimed = claimed.try_recv();
+        Ok(claimed.map_err(|_| ServerError::Fatal { message: "it was stopped".to_owned() })??)
+    }
+}
+
+/// A recovery under way.
+struct Bringing<'a> {
+    settings: &'a Settings,
+    plan: MemoryPlan,
+    folder: Unfinished,
+    source: Source,
+    clock: Arc<dyn Clock>,
+    rng: Rng,
+    open_disk: crate::node::OpenDisk,
+}
+
+/// The groups, as they are run to the end of the recovery.
+struct Recovering {
+    host: Host,
+    controller: GroupHandle<ControllerMachine>,
+    containers: Vec<(ContainerId, GroupHandle<ContainerMachine>)>,
+    memory: Memory,
+}
+
+impl Bringing<'_> {
+    fn log_settings(&self, store: Uuid) -> LogSettings {
+        LogSettings {
+            budget: self.settings.log.budget,
+            file_size: self.settings.log.file_size,
+            allow_volatile: self.settings.data.allow_volatile,
+            store_id: Some(store.0),
+            group_share_percent: 100,
+            ..LogSettings::default()
+        }
+    }
+
+    /// Every group with its checkpoint's state and a log that begins behind the last archived
+    /// entry, opened, which replays what lies between.
+    fn lay_out(
+        &mut self,
+        store: Uuid,
+        on_step: &mut dyn FnMut(RecoveryStep),
+    ) -> Result<(Recovering, Vec<GroupReport>), ServerError> {
+        let volatile = self.settings.data.allow_volatile;
+        let dir = self.settings.data.dir.clone();
+        let disk = (self.open_disk)(&self.folder.wal(), volatile).map_err(|source| {
+            ServerError::DataAccess { dir: dir.clone(), action: "open the log's folder", source }
+        })?;
+        let kv: Arc<dyn Kv> = Arc::new(
+            RocksKv::open(&self.folder.state(), self.plan.share(MemoryClass::State))
+                .map_err(|error| start_error(&dir)(error.into()))?,
+        );
+        let settings = self.log_settings(store);
+        let mut reports = Vec::new();
+        let groups = self.source.groups()?;
+        {
+            let log_rng = self.rng.fork("foundation");
+            let opened = Log::open(disk.clone(), settings.clone(), self.clock.clone(), log_rng);
+            let (log, _) = opened.map_err(|error| start_error(&dir)(error.into()))?;
+            for group in &groups {
+                on_step(RecoveryStep::Replaying { group: group.0, groups: groups.len() });
+                match recover::prepare(&self.source.storage, *group, &log, &*kv) {
+                    Ok(found) => reports.push(GroupReport::new(found)),
+                    // Objects of an upload that was not finished, and nothing else.
+                    Err(RestoreFailure::Nothing) => {}
+                    Err(failure) => return Err(self.source.failed(*group)(failure)),
+                }
+            }
+        }
+        let host_settings = HostSettings { log: settings, ..HostSettings::default() };
+        let rng = self.rng.fork("host");
+        let host = Host::start(host_settings, disk, kv, self.clock.clone(), rng);
+        let mut host = host.map_err(start_error(&dir))?;
+        host.use_storage(self.source.storage.clone());
+        Ok((self.add_groups(host, &groups, &dir)?, reports))
+    }
+
+    fn add_groups(
+        &self,
+        mut host: Host,
+        groups: &[GroupId],
+        dir: &Path,
+    ) -> Result<Recovering, ServerError> {
+        let incarnation = self.source.marker.incarnation;
+        let last = GroupId::CONTROLLER.0 + u64::from(self.settings.containers.count);
+        let last = groups.last().map_or(last, |group| group.0.max(last));
+        let memory = Memory::new(&store_settings(&self.plan));
+        let controller = ControllerMachine::new();
+        let controller = host.recover_group(GroupId::CONTROLLER, controller, incarnation);
+        let controller = controller.map_err(start_error(dir))?;
+        let mut containers = Vec::new();
+        for id in (GroupId::CONTROLLER.0 + 1..=last).map(ContainerId) {
+            let machine = ContainerMachine::new(id, memory.clone());
+            let handle = host.recover_group(id.group(), machine, incarnation);
+            containers.push((id, handle.map_err(start_error(dir))?));
+        }
+        host.run().map_err(start_error(dir))?;
+        Ok(Recovering { host, controller, containers, memory })
+    }
+
+    fn finish(
+        self,
+        mut node: Recovering,
+        groups: Vec<GroupReport>,
+        store: Uuid,
+        on_step: &mut dyn FnMut(RecoveryStep),
+    ) -> Result<RecoveryReport, ServerError> {
+        let runtime = crate::run::runtime("recovery")?;
+        let (lost, marker) = (self.source.lost, self.source.marker);
+        let ends: Vec<(u64, u64)> = groups.iter().map(|group| (group.group, group.end)).collect();
+        let settled = runtime.block_on(async {
+            node.taken_over(&ends).await?;
+            on_step(RecoveryStep::Reconciling);
+            node.reconcile(marker.incarnation).await
+        });
+        let reconciled = settled.map_err(|why| failed(&self.source.url)(why))?;
+        on_step(RecoveryStep::Saving);
+        node.host.stop();
+        let failure = node.host.failed().borrow().clone();
+        if let Some(failure) = failure {
+            return Err(ServerError::Fatal { message: chain(&failure) });
+        }
+        let mut identity =
+            Identity::recovered(Uuid(reconciled.cluster), marker, &mut self.rng.clone());
+        identity.store = store;
+        self.folder.finish(identity)?;
+        Ok(RecoveryReport {
+            url: self.source.url.to_string(),
+            data: PathBuf::from(&self.settings.data.dir),
+            incarnation_before: lost.incarnation.0,
+            incarnation: marker.incarnation.0,
+            containers: node.containers.len() as u16,
+            unarchived_extents: node.memory.metrics().unarchived_extents.get(),
+            groups,
+            streams: reconciled.streams,
+            changes: reconciled.changes,
+        })
+    }
+}
+
+impl Recovering {
+    /// Waits until every group has taken over its last rounds.
+    async fn taken_over(&self, ends: &[(u64, u64)]) -> Result<(), String> {
+        taken_over(&self.controller, GroupId::CONTROLLER.0, ends, &self.host).await?;
+        for (id, handle) in &self.containers {
+            taken_over(handle, id.0, ends, &self.host).await?;
+        }
+        Ok(())
+    }
+
+    fn commands(&self) -> StoreCommands {
+        StoreCommands::new(self.handles())
+    }
+
+    fn handles(&self) -> Containers {
+        Containers::new(self.containers.iter().map(|(id, handle)| {
+            (*id, Arc::new(handle.clone()) as Arc<dyn segmentstore::ContainerHandle>)
+        }))
+    }
+
+    fn group(&self) -> ControllerGroup {
+        ControllerGroup(self.controller.clone())
+    }
+}
+
+async fn taken_over<M: StateMachine>(
+    handle: &GroupHandle<M>,
+    group: u64,
+    ends: &[(u64, u64)],
+    host: &Host,
+) -> Result<(), String> {
+    let end = ends.iter().find(|(of, _)| *of == group).map_or(0, |(_, end)| *end);
+    loop {
+        let status = handle.status();
+        if let Some(reason) = status.quarantined {
+            return Err(format!("group {group} is quarantined: {reason}"));
+        }
+        if let Some(failure) = host.failed().borrow().as_ref() {
+            return Err(chain(failure));
+        }
+        if status.serving && status.archived.0 >= end {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}

@@ -4,6 +4,7 @@
 //! order in which they start and stop. Every group has one voter here: this node. Group 1 is the
 //! controller; containers follow, so that their number may grow.
 
+mod failures;
 mod numbers;
 mod readiness;
 mod stores;
@@ -21,11 +22,11 @@ use controller::{
 };
 use lts::Bucket;
 use prometheus_client::registry::Registry;
-use replica::{GroupHandle, GroupStatus, Host, HostFailure, HostSettings, RocksKv, StartError};
+use replica::{GroupHandle, GroupStatus, Host, HostFailure, HostSettings, RocksKv};
 use segmentstore::pressure::ramp;
 use segmentstore::{ContainerMachine, Memory, SegmentStore, SegmentStoreService};
 use tokio::sync::{oneshot, watch};
-use wal::{Disk, Log, LogSettings, OpenError};
+use wal::{Disk, Log, LogSettings};
 
 use crate::error::ServerError;
 use crate::http::Readiness;
@@ -35,6 +36,7 @@ use crate::metrics::NodeCollector;
 use crate::rates::Rates;
 use crate::settings::Settings;
 use crate::storage::Storage;
+pub(crate) use failures::{chain, start_error};
 use numbers::Numbers;
 use readiness::Watch;
 pub use stores::LocalStores;
@@ -139,18 +141,6 @@ impl Node {
         if storage.is_some() {
             slow_appends_with_the_log(&store, log.clone());
         }
-        let stores: Arc<dyn SegmentStores> = Arc::new(LocalStores(store.commands()));
-        let group = Arc::new(ControllerGroup(groups.controller.clone()));
-        let settings = ControllerSettings::default();
-        let runner = Runner::new(
-            settings.clone(),
-            rng.fork("jobs"),
-            group.clone(),
-            stores.clone(),
-            progress,
-            bootstrap(data, &groups),
-        )
-        .start(&jobs);
         let numbers = Arc::new(Numbers {
             log: log.clone(),
             groups: groups.clone(),
@@ -163,7 +153,9 @@ impl Node {
             dev,
         });
         numbers.start(&jobs);
-        let controller = ControllerService::new(settings, group, runner, stores, numbers.clone());
+        let rng = rng.fork("jobs");
+        let controller =
+            start_controller(data, &groups, progress, &store, rng, numbers.clone(), &jobs);
         let host = Arc::new(Mutex::new(host));
         let node = Node {
             host,
@@ -368,6 +360,24 @@ fn add_groups(
     Ok(Groups { controller, containers })
 }
 
+fn start_controller(
+    data: &DataDir,
+    groups: &Groups,
+    progress: watch::Receiver<u64>,
+    store: &SegmentStore,
+    rng: Rng,
+    numbers: Arc<Numbers>,
+    jobs: &Tasks,
+) -> ControllerService {
+    let stores: Arc<dyn SegmentStores> = Arc::new(LocalStores(store.commands()));
+    let group = Arc::new(ControllerGroup(groups.controller.clone()));
+    let settings = ControllerSettings::default();
+    let (bootstrap, of_runner) = (bootstrap(data, groups), settings.clone());
+    let runner =
+        Runner::new(of_runner, rng, group.clone(), stores.clone(), progress, bootstrap).start(jobs);
+    ControllerService::new(settings, group, runner, stores, numbers)
+}
+
 /// What the controller is told at its very first start.
 fn bootstrap(data: &DataDir, groups: &Groups) -> Bootstrap {
     Bootstrap {
@@ -423,80 +433,4 @@ fn slow_appends_with_the_log(store: &SegmentStore, log: Log) {
         ramp(usage.used as f64 / usage.budget.max(1) as f64, LOG_PRESSES_FROM, LOG_REFUSES_FROM)
     };
     store.pressure().register("log", Box::new(signal));
-}
-
-pub(crate) fn start_error(dir: &Path) -> impl Fn(StartError) -> ServerError {
-    move |error| match is_disk_full(&error) {
-        true => ServerError::DiskFull { dir: dir.to_owned(), message: chain(&error) },
-        false => not_started(&error),
-    }
-}
-
-fn not_started(error: &StartError) -> ServerError {
-    let damaged = match error {
-        StartError::Log(error) => matches!(
-            error,
-            OpenError::Damaged { .. }
-                | OpenError::Missing { .. }
-                | OpenError::ForeignStore { .. }
-                | OpenError::Version { .. }
-        ),
-        StartError::Thread { .. } | StartError::Append { .. } => false,
-        _ => true,
-    };
-    let component = match error {
-        StartError::Log(_) => "log",
-        StartError::Kv(_) => "state store",
-        _ => "groups",
-    };
-    ServerError::Start { component, message: chain(error), data_damaged: damaged }
-}
-
-fn is_disk_full(error: &StartError) -> bool {
-    match error {
-        StartError::Kv(error) => error.no_space,
-        StartError::Log(OpenError::Io { source, .. }) => {
-            source.kind() == std::io::ErrorKind::StorageFull
-        }
-        StartError::Append { source, .. } => {
-            matches!(source, wal::AppendError::Full(wal::FullReason::Disk))
-        }
-        _ => false,
-    }
-}
-
-/// An error with all its sources, as one sentence.
-pub(crate) fn chain(error: &(impl std::error::Error + ?Sized)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Transparent errors repeat their source.
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::ErrorKind;
-
-    #[test]
-    fn a_full_disk_is_not_reported_as_damage() {
-        let no_space = || std::io::Error::new(std::io::ErrorKind::StorageFull, "no space");
-        let kv = replica::KvError { action: "open", detail: "no space".to_owned(), no_space: true };
-        let log = OpenError::Io { operation: "make a log file", source: no_space() };
-        for error in [StartError::Kv(kv.clone()), StartError::Log(log)] {
-            let told = start_error(Path::new("/data"))(error);
-            assert_eq!(told.kind(), ErrorKind::Failure);
-            let text = told.to_string();
-            assert!(text.contains("`/data` is full") && text.contains("no space"), "{text}");
-        }
-        let broken = replica::KvError { no_space: false, ..kv };
-        assert_eq!(start_error(Path::new("/data"))(broken.into()).kind(), ErrorKind::Data);
-    }
 }

@@ -16,7 +16,7 @@ pub(super) fn text(report: &Report) -> String {
         ("reads", rate(report, report.rates.read_bytes_per_second)),
         ("log", log(report)),
         ("not tiered", untiered(report)),
-        ("storage", report.lts.as_ref().map_or("none: the log is all there is".into(), storage)),
+        ("storage", storage(report.lts.as_ref())),
     ];
     if let Some(error) = report.lts.as_ref().and_then(|lts| lts.last_error.clone()) {
         lines.push(("last error", error));
@@ -77,7 +77,8 @@ fn untiered(report: &Report) -> String {
     }
 }
 
-fn storage(lts: &Lts) -> String {
+fn storage(lts: Option<&Lts>) -> String {
+    let Some(lts) = lts else { return "none: the log is all there is".to_owned() };
     let state = match (lts.breaker.as_str(), lts.ready) {
         ("closed", true) => "ready".to_owned(),
         ("closed", false) => "not ready: not yet known to be this cluster's".to_owned(),

@@ -18,3 +18,4 @@ mod readme;
 mod repair;
 mod server_life;
 mod small_disk;
+mod storage;

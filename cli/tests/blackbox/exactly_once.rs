@@ -9,7 +9,7 @@ use crate::harness::{Running, Server, flights_file};
 const STREAM: &str = "demo/flights";
 
 /// The file and the exact bytes of each of its elements.
-fn flights() -> (Vec<u8>, Vec<String>) {
+pub fn flights() -> (Vec<u8>, Vec<String>) {
     let file = std::fs::read(flights_file()).unwrap();
     let elements: Vec<Box<RawValue>> = serde_json::from_slice(&file).unwrap();
     assert_eq!(elements.len(), 20_000);
@@ -25,7 +25,7 @@ fn by_origin(events: &[String]) -> BTreeMap<String, Vec<&str>> {
     found
 }
 
-fn assert_stored_once(server: &Server, flights: &[String]) {
+pub fn assert_stored_once(server: &Server, flights: &[String]) {
     let read = server.read_all(STREAM);
     assert_eq!(read.len(), flights.len(), "events stored");
     assert!(by_origin(&read) == by_origin(flights), "an origin's flights are not in file order");

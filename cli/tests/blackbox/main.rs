@@ -15,6 +15,7 @@ mod full_disk;
 mod harness;
 mod interruptions;
 mod readme;
+mod recovery;
 mod repair;
 mod server_life;
 mod small_disk;

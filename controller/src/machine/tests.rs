@@ -2,6 +2,7 @@ mod creating;
 mod cuts;
 mod ending;
 mod limits;
+mod recovering;
 mod restoring;
 mod writers;
 

@@ -76,6 +76,8 @@ mod tests {
     #[case("braid bench append --spawn --data /tmp --event-size 1KiB --rate max -o json")]
     #[case("braid bench read --size 64MiB --readers 2")]
     #[case("braid bench mixed --pacing spin --duration 1s --warmup 0s")]
+    #[case("braid bench append --spawn --lts data")]
+    #[case("braid bench catch-up --size 1GiB --segments 4 --turns 2")]
     #[case("braid bench wal --block-size 4KiB --block-size 256KiB --rate 1000 --turns 2")]
     #[case("braid dev --data d --listen 127.0.0.1:0 --allow-volatile")]
     #[case("braid server --config braid.toml --log info")]

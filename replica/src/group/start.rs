@@ -87,13 +87,13 @@ impl Starting<'_> {
         }
         let mut applier = self.restore(machine, saved)?;
         applier.archives = self.storage.is_some();
-        let mut recovery = None;
+        let mut rounds = Vec::new();
         if let Some(chain) = chain {
             self.replay_archived(&mut applier, &chain, found.truncated)?;
-            let rounds = || chain.rounds_behind(applier.archive.end()).collect::<Vec<_>>();
-            let higher = |incarnation: &Incarnation| *incarnation > applier.archive.incarnation();
-            recovery = self.spec.recover.filter(higher).map(|incarnation| (incarnation, rounds()));
+            rounds.extend(chain.rounds_behind(applier.archive.end()));
         }
+        let higher = |incarnation: &Incarnation| *incarnation > applier.archive.incarnation();
+        let recovery = self.spec.recover.filter(higher).map(|incarnation| (incarnation, rounds));
         applier.machine.begin(found.last);
         let commit = found.hard_state.commit.max(applier.applied.index);
         if commit > found.last {
@@ -144,7 +144,11 @@ impl Starting<'_> {
         let failed = |source| StartError::Archive { group, source };
         // A recovery needs every round that the state does not know, also below its own index.
         let from = saved.map(|saved| saved.index).filter(|_| self.spec.recover.is_none());
-        let chain = Chain::find(storage, group, from).map_err(failed)?;
+        let chain = match Chain::find(storage, group, from) {
+            // Nothing of it was ever archived: it begins anew.
+            Err(RestoreFailure::Nothing) if truncated == LogIndex(0) => return Ok((saved, None)),
+            other => other.map_err(failed)?,
+        };
         if saved.is_none() && truncated > LogIndex(0) {
             chain.load_state(storage, &**self.kv).map_err(failed)?;
         }

@@ -11,6 +11,7 @@ use raft::eraftpb::{Message, MessageType};
 use raft::{RawNode, StateRole};
 use wal::{BlockSeq, Log};
 
+use crate::archive::Archive;
 use crate::error::Failure;
 use crate::handle::Shared;
 use crate::machine::StateMachine;
@@ -109,6 +110,8 @@ pub(crate) trait Member: Send {
     fn storage_jobs(&mut self, now: MonotonicTime) -> Vec<StorageJob>;
     fn storage_done(&mut self, done: StorageDone, now: MonotonicTime);
     fn storage_due(&self) -> Option<MonotonicTime>;
+    /// What the log says of its archive.
+    fn archive(&self) -> &Archive;
     /// Drops what nobody needs of the log. `full_permille` says how much of the budget is used.
     fn truncate(&mut self, full_permille: u64) -> Result<(), Failure>;
     fn checkpoint_due(&self) -> Option<MonotonicTime>;
@@ -357,6 +360,10 @@ impl<M: StateMachine> Member for Group<M> {
 
     fn storage_due(&self) -> Option<MonotonicTime> {
         self.next_storage_job()
+    }
+
+    fn archive(&self) -> &Archive {
+        &self.applier.archive
     }
 
     fn truncate(&mut self, full_permille: u64) -> Result<(), Failure> {

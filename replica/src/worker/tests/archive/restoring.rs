@@ -142,6 +142,25 @@ fn a_group_whose_log_is_gone_comes_back_with_exactly_what_was_archived() {
 }
 
 #[test]
+fn a_group_of_which_nothing_was_archived_begins_anew_under_the_new_incarnation() {
+    let mut machine = Machine::new(1);
+    let bucket = attach(&mut machine);
+    attach_to(
+        &mut machine,
+        &bucket.memory,
+        ClusterMarker { incarnation: Incarnation(2), marker: 8 },
+    );
+    let spec = GroupSpec { recover: Some(Incarnation(2)), ..GroupSpec::alone(GROUP) };
+    let mut node = machine.open_as(spec).unwrap();
+    node.settle().unwrap();
+    node.store(1);
+    node.wait(Duration::from_secs(10));
+    let name = *objects(&bucket.memory).keys().next().unwrap();
+    assert_eq!(name.incarnation, Incarnation(2));
+    assert_eq!(node.check_payloads(&bucket.memory), 1);
+}
+
+#[test]
 fn a_checkpoint_that_is_damaged_is_gone_around_by_an_older_one() {
     let (machine, bucket, mut node) = worked(3, 120);
     let stored = node.stored();

@@ -12,6 +12,7 @@ mod completion;
 mod config;
 mod connect;
 mod failure;
+mod lts;
 mod moment;
 mod noun;
 mod output;
@@ -64,6 +65,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Status(args) => wait(status::run(args)),
         Command::Segment(args) => wait(segment::run(args)),
         Command::Wal(args) => wal::run(args),
+        Command::Lts(args) => lts::run(args),
         Command::Config(args) => config::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completion(args) => completion::run(args),

@@ -193,11 +193,7 @@ impl GroupReport {
     /// What the chain went around, unless it was found by name as well.
     fn add_problems(&mut self, problems: &[String]) {
         for problem in problems {
-            let name = problem.split('`').find_map(|part| part.parse::<ObjectName>().ok());
-            let subject = match name {
-                Some(name) => name.to_string(),
-                None => format!("group {}", self.group),
-            };
+            let subject = subject_of(self.group, problem);
             if self.findings.iter().all(|finding| finding.subject != subject) {
                 self.findings.push(Finding {
                     subject,
@@ -224,10 +220,16 @@ fn is_damage(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::Damaged)
 }
 
+/// The object that a message names, else the group.
+fn subject_of(group: GroupId, message: &str) -> String {
+    let name = message.split('`').find_map(|part| part.parse::<ObjectName>().ok());
+    name.map_or_else(|| format!("group {group}"), |name| name.to_string())
+}
+
 fn lost(group: GroupId, failure: &StorageFailure) -> GroupReport {
     let finding = Finding {
-        subject: format!("group {group}"),
-        what: format!("it cannot be brought back: {failure}"),
+        subject: subject_of(group, &failure.to_string()),
+        what: format!("group {group} cannot be brought back: {failure}"),
         advice: "restore the missing or damaged objects from a copy of the bucket",
     };
     GroupReport { group, findings: vec![finding], ..GroupReport::default() }

@@ -6,10 +6,10 @@ use serde_json::value::RawValue;
 
 use crate::harness::{Running, Server, flights_file};
 
-const STREAM: &str = "demo/flights";
+pub const STREAM: &str = "demo/flights";
 
 /// The file and the exact bytes of each of its elements.
-fn flights() -> (Vec<u8>, Vec<String>) {
+pub fn flights() -> (Vec<u8>, Vec<String>) {
     let file = std::fs::read(flights_file()).unwrap();
     let elements: Vec<Box<RawValue>> = serde_json::from_slice(&file).unwrap();
     assert_eq!(elements.len(), 20_000);
@@ -25,7 +25,7 @@ fn by_origin(events: &[String]) -> BTreeMap<String, Vec<&str>> {
     found
 }
 
-fn assert_stored_once(server: &Server, flights: &[String]) {
+pub fn assert_stored_once(server: &Server, flights: &[String]) {
     let read = server.read_all(STREAM);
     assert_eq!(read.len(), flights.len(), "events stored");
     assert!(by_origin(&read) == by_origin(flights), "an origin's flights are not in file order");
@@ -113,7 +113,7 @@ fn loader(server: &Server) -> Running {
     server.line("append demo/flights --key-field origin --writer loader -o json").start()
 }
 
-fn wait_for_more_than(server: &Server, bytes: u64) {
+pub fn wait_for_more_than(server: &Server, bytes: u64) {
     crate::harness::wait_until("progress of the append", || server.stored_bytes(STREAM) > bytes);
 }
 

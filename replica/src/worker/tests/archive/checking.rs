@@ -6,7 +6,9 @@ use common::Term;
 
 use super::restoring::worked;
 use super::*;
+use crate::archive::{CheckpointDraft, CheckpointWriter, FeatureLevel};
 use crate::check::{self, CheckSettings, GroupReport};
+use crate::kv::Applied;
 use crate::testing::{Journal, Numbers};
 
 fn grace() -> Duration {
@@ -28,10 +30,10 @@ fn found(machine: &Machine) -> BTreeSet<String> {
 
 /// A bucket at rest: garbage is gone, and the checkpoint's entry is archived.
 fn at_rest() -> (Machine, Attached) {
-    let (mut machine, bucket, node) = worked(3, 80);
+    let (mut machine, bucket, node) = worked(3, 30);
     drop(node);
     let mut node = serving(&mut machine);
-    for number in 9_000..9_010 {
+    for number in 9_000..9_004 {
         node.store(number);
         node.wait(Duration::from_secs(60));
     }
@@ -121,8 +123,14 @@ fn what_nobody_will_ever_refer_to_is_an_orphan_once_it_is_old() {
     let older = name(Term(report.term.0 - 1), 900);
     let newest = name(report.term, 900);
     for name in [older, newest] {
-        let bytes = lts::Payload::from(vec![1; 100]);
-        wait_for(bucket.memory.put(&name.into(), bytes)).unwrap();
+        let draft = CheckpointDraft {
+            applied: Applied::default(),
+            feature_level: FeatureLevel::FIRST,
+            membership: Bytes::new(),
+        };
+        let writer = CheckpointWriter::new(CheckpointSettings::default(), draft).unwrap();
+        let (_, upload) = writer.finish(|| name).unwrap();
+        wait_for(bucket.memory.put(&name.into(), upload.payload)).unwrap();
     }
     assert_eq!(
         (looked_at(&machine).findings.len(), looked_at(&machine).open),

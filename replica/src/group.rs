@@ -26,6 +26,7 @@ mod fetch;
 mod proposals;
 mod queries;
 mod ready;
+pub(crate) mod rebuild;
 mod replies;
 mod start;
 mod tiering;
@@ -260,6 +261,9 @@ impl<M: StateMachine> Group<M> {
         let taken = self.shared.take();
         self.proposals.stage(taken.proposals);
         self.queries.stage(taken.queries);
+        if taken.look_after_storage {
+            self.tiering.look_now(self.clock.monotonic());
+        }
     }
 }
 

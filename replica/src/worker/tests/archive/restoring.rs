@@ -5,7 +5,7 @@ use crate::restore::Chain;
 use crate::{GroupSpec, StartError, recover};
 
 /// Works for some minutes, with everything that an archive has: rounds, checkpoints, garbage.
-fn worked(seed: u64, numbers: u64) -> (Machine, Attached, Node) {
+pub(super) fn worked(seed: u64, numbers: u64) -> (Machine, Attached, Node) {
     let mut machine = Machine::new(seed);
     let bucket = attach(&mut machine);
     let mut node = serving(&mut machine);

@@ -193,6 +193,11 @@ impl ControllerMachine {
 impl StateMachine for ControllerMachine {
     type Outcome = Outcome;
 
+    /// Who waits for jobs goes on waiting.
+    fn fresh(&self) -> Self {
+        Self { progress: self.progress.clone(), ..Self::new() }
+    }
+
     fn apply(
         &mut self,
         entry: &Entry<'_>,

@@ -19,6 +19,7 @@
 //! and follow one another in sequence, the footer last: it is put when the others are there, and
 //! deleted before them.
 
+mod basis;
 mod checkpoint;
 mod compacted;
 mod error;
@@ -35,6 +36,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use basis::Basis;
 pub use checkpoint::{
     Checkpoint, CheckpointDraft, CheckpointError, CheckpointSettings, CheckpointWriter, Chunk,
     ChunkRef,

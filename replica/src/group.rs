@@ -23,11 +23,13 @@ use crate::tiering::{StorageDone, StorageJob};
 mod apply;
 mod checkpoint;
 mod fetch;
+mod install;
 mod proposals;
 mod queries;
 mod ready;
 pub(crate) mod rebuild;
 mod replies;
+mod snapshot;
 mod start;
 mod tiering;
 
@@ -41,6 +43,7 @@ use checkpoint::Saved;
 use proposals::Proposals;
 use queries::Queries;
 use ready::Unsynced;
+use snapshot::Sent;
 use tiering::Tiering;
 
 /// Which group to run, and as whom.
@@ -82,7 +85,13 @@ pub(crate) struct Group<M: StateMachine> {
     saved: Saved,
     tiering: Tiering,
     role: Role,
+    /// Snapshots on their way to followers.
+    sent: Sent,
     outgoing: Vec<Message>,
+    /// What the group is made from, should it be made anew.
+    origin: Starting,
+    /// A snapshot arrived: raft is not touched any more, and this is what takes the group's place.
+    successor: Option<Box<dyn Member>>,
     /// Ready again without outside help: proposals wait for room that comes with time.
     retry: bool,
     changed: bool,
@@ -94,6 +103,9 @@ pub(crate) trait Member: Send {
     /// Takes in everything that arrived, and what the log has made durable, and goes as far as
     /// possible.
     fn advance(&mut self, durable: BlockSeq) -> Result<(), Failure>;
+    /// What takes the member's place from now on: a group whose state is being installed, or one
+    /// whose state was. Nothing else is asked of the old one any more.
+    fn take_successor(&mut self) -> Option<Box<dyn Member>>;
     fn tick(&mut self);
     fn receive(&mut self, message: Message) -> Result<(), Failure>;
     fn fetched(&mut self, fetched: Fetched) -> Result<(), Failure>;
@@ -109,10 +121,10 @@ pub(crate) trait Member: Send {
     fn checkpoint_waits(&mut self);
     /// Work with the bucket that is due.
     fn storage_jobs(&mut self, now: MonotonicTime) -> Vec<StorageJob>;
-    fn storage_done(&mut self, done: StorageDone, now: MonotonicTime);
+    fn storage_done(&mut self, done: StorageDone, now: MonotonicTime) -> Result<(), Failure>;
     fn storage_due(&self) -> Option<MonotonicTime>;
-    /// What the log says of its archive.
-    fn archive(&self) -> &Archive;
+    /// What the log says of its archive; `None` while the state is being installed.
+    fn archive(&self) -> Option<&Archive>;
     /// Drops what nobody needs of the log. `full_permille` says how much of the budget is used.
     fn truncate(&mut self, full_permille: u64) -> Result<(), Failure>;
     fn checkpoint_due(&self) -> Option<MonotonicTime>;
@@ -278,6 +290,9 @@ impl<M: StateMachine> Member for Group<M> {
         self.observe_role();
         self.persisted(durable);
         self.handle_ready()?;
+        if self.successor.is_some() {
+            return Ok(());
+        }
         self.drain();
         if self.role.serving {
             self.ask_for_read_index();
@@ -286,10 +301,14 @@ impl<M: StateMachine> Member for Group<M> {
             self.propose_housekeeping()?;
         }
         if std::mem::take(&mut self.tiering.truncatable) {
-            self.truncate_log(0)?;
+            self.truncate_log()?;
         }
         self.publish();
         Ok(())
+    }
+
+    fn take_successor(&mut self) -> Option<Box<dyn Member>> {
+        self.successor.take()
     }
 
     fn tick(&mut self) {
@@ -301,14 +320,16 @@ impl<M: StateMachine> Member for Group<M> {
 
     fn receive(&mut self, message: Message) -> Result<(), Failure> {
         // Proposals and reads are taken from this node's own callers only: one that travelled
-        // could land in another term. Snapshots come with the checkpoint objects.
-        let refused = matches!(
-            message.get_msg_type(),
-            MessageType::MsgPropose | MessageType::MsgReadIndex | MessageType::MsgSnapshot
-        );
-        if refused || self.is_blocked() {
+        // could land in another term.
+        let refused = match message.get_msg_type() {
+            MessageType::MsgPropose | MessageType::MsgReadIndex => true,
+            MessageType::MsgSnapshot => !self.can_install(&message),
+            _ => false,
+        };
+        if refused || self.is_blocked() || !self.has_room_for(&message)? {
             return Ok(());
         }
+        self.note_progress(&message);
         match self.node.step(message) {
             // Late messages of former members or of another role are part of life.
             Ok(()) | Err(raft::Error::StepPeerNotFound | raft::Error::StepLocalMsg) => {}
@@ -343,7 +364,7 @@ impl<M: StateMachine> Member for Group<M> {
     fn checkpointed(&mut self, job: &CheckpointJob) -> Result<(), Failure> {
         self.saved(job);
         self.changed = true;
-        self.truncate_log(0)?;
+        self.truncate_log()?;
         self.publish();
         Ok(())
     }
@@ -358,21 +379,23 @@ impl<M: StateMachine> Member for Group<M> {
         self.begin_storage_jobs(now)
     }
 
-    fn storage_done(&mut self, done: StorageDone, now: MonotonicTime) {
+    fn storage_done(&mut self, done: StorageDone, now: MonotonicTime) -> Result<(), Failure> {
         Self::storage_done(self, done, now);
+        Ok(())
     }
 
     fn storage_due(&self) -> Option<MonotonicTime> {
         self.next_storage_job()
     }
 
-    fn archive(&self) -> &Archive {
-        &self.applier.archive
+    fn archive(&self) -> Option<&Archive> {
+        Some(&self.applier.archive)
     }
 
     fn truncate(&mut self, full_permille: u64) -> Result<(), Failure> {
         self.tiering.press(full_permille >= checkpoint::PRESSED_PERMILLE);
-        self.truncate_log(full_permille)?;
+        self.saved.full_permille = full_permille;
+        self.truncate_log()?;
         self.publish();
         Ok(())
     }
@@ -423,6 +446,10 @@ impl<M: StateMachine> Group<M> {
         self.role.serving = false;
         self.shared.refuse(Some(error.clone()));
         self.drain();
+        self.fail_waiting(error);
+    }
+
+    fn fail_waiting(&mut self, error: &ProposeError) {
         let released = self.proposals.fail(&ProposeError::Unknown, error);
         self.shared.release(released);
         self.queries.fail(error);

@@ -28,6 +28,9 @@ pub struct GroupStatus {
     pub leader: Option<u64>,
     /// Whether this replica leads and has applied an entry of its own term: only then it serves.
     pub serving: bool,
+    /// While the state is brought back from long-term storage: the entry to which. The replica is
+    /// silent until it is there.
+    pub installing: Option<LogIndex>,
     pub term: Term,
     pub commit: LogIndex,
     pub applied: LogIndex,

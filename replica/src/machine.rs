@@ -22,6 +22,12 @@ pub trait StateMachine: Send + 'static {
     /// The result of one operation, given to whoever proposed it.
     type Outcome: Send + 'static;
 
+    /// An empty machine that takes this one's place: with its settings and with what others hold
+    /// on to, without its state. It may be restored and replayed while this one is still there.
+    fn fresh(&self) -> Self
+    where
+        Self: Sized;
+
     /// Applies a committed entry.
     fn apply(
         &mut self,

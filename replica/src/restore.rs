@@ -25,6 +25,7 @@ use crate::kv::{Applied, Changes, Kv, KvError};
 use crate::resting::Tiered;
 use crate::tiering::{Storage, StorageFailure, of_led_key};
 
+mod named;
 #[cfg(test)]
 mod tests;
 
@@ -197,14 +198,16 @@ impl Chain {
         })
     }
 
-    /// Writes the checkpoint's state to an empty part of the state store; without one, nothing.
+    /// Makes the group's part of the state store what the checkpoint has; without one, nothing.
     pub fn load_state(&self, storage: &Storage, kv: &dyn Kv) -> Result<(), RestoreFailure> {
-        let Some((_, checkpoint)) = &self.checkpoint else { return Ok(()) };
-        let group = checkpoint.reference.name.group;
+        let group = self.footers.last().expect("a chain has a tip").reference.name.group;
         kv.clear(group)?;
+        let Some((_, checkpoint)) = &self.checkpoint else { return Ok(()) };
         for (ordinal, chunk) in checkpoint.chunks.iter().enumerate() {
-            let bytes = read(storage, chunk.object.name, chunk.object.length.into())?;
-            let chunk = checkpoint.chunk(ordinal, &bytes)?;
+            let bytes = read(storage, chunk.object.name, chunk.object.length.into());
+            let bytes = bytes.map_err(named::gone)?;
+            let damaged = |error: ObjectError| RestoreFailure::Broken(error.to_string());
+            let chunk = checkpoint.chunk(ordinal, &bytes).map_err(damaged)?;
             let mut pairs = chunk.pairs().filter_map(|(key, value)| {
                 let (space, key) = of_led_key(&key)?;
                 Some((space, key, value))
@@ -287,15 +290,24 @@ impl Chain {
     }
 
     fn walk_back(&mut self, storage: &Storage, listing: &Listing) -> Result<(), RestoreFailure> {
-        let next = self.footers.last().expect("the tip was pushed");
-        let Some(previous) = next.continues else {
-            let first = next.range().start().0;
-            return Err(RestoreFailure::Broken(format!(
-                "it begins at entry {first}, and no checkpoint includes what comes before"
-            )));
-        };
+        let previous = self.previous()?;
         let footer = self.footer(storage, listing, previous.name, Some(previous))?;
-        next.follows(&footer)?;
+        self.push_before(footer)
+    }
+
+    /// The round before the oldest so far.
+    fn previous(&self) -> Result<ObjectRef, RestoreFailure> {
+        let oldest = self.footers.last().expect("the tip was pushed");
+        oldest.continues.ok_or_else(|| {
+            let first = oldest.range().start().0;
+            RestoreFailure::Broken(format!(
+                "it begins at entry {first}, and no checkpoint includes what comes before"
+            ))
+        })
+    }
+
+    fn push_before(&mut self, footer: Footer) -> Result<(), RestoreFailure> {
+        self.footers.last().expect("the tip was pushed").follows(&footer)?;
         self.footers.push(footer);
         Ok(())
     }

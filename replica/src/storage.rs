@@ -29,6 +29,8 @@ pub(crate) struct LogStorage {
     recent: VecDeque<Entry>,
     recent_bytes: usize,
     fetches: RefCell<Fetches>,
+    /// For followers that lack what was truncated; `None` where nothing is archived.
+    snapshot: Option<Snapshot>,
 }
 
 /// Reads at once: raft-rs asks again with every sign of life of a follower.
@@ -72,6 +74,7 @@ impl LogStorage {
             recent: VecDeque::new(),
             recent_bytes: 0,
             fetches: RefCell::default(),
+            snapshot: None,
         }
     }
 
@@ -116,6 +119,15 @@ impl LogStorage {
         self.last
     }
 
+    /// From now on followers are sent this one.
+    pub(crate) fn offer_snapshot(&mut self, place: Truncated, data: Vec<u8>) {
+        let mut snapshot = Snapshot { data: data.into(), ..Snapshot::default() };
+        let metadata = snapshot.mut_metadata();
+        (metadata.index, metadata.term) = (place.index.0, place.term.0);
+        metadata.set_conf_state(self.conf.clone());
+        self.snapshot = Some(snapshot);
+    }
+
     /// The membership as it is recorded.
     pub(crate) fn membership(&self) -> Vec<u8> {
         crate::conf::encode(&self.conf)
@@ -125,9 +137,11 @@ impl LogStorage {
         std::mem::take(&mut self.fetches.get_mut().wanted)
     }
 
-    /// A read came back, with or without success.
+    /// A read came back, with or without success. It may have been asked for by the group of before
+    /// an install.
     pub(crate) fn fetch_is_over(&mut self) {
-        self.fetches.get_mut().under_way -= 1;
+        let fetches = self.fetches.get_mut();
+        fetches.under_way = fetches.under_way.saturating_sub(1);
     }
 
     /// Offers the result of a read; raft-rs picks it up while it handles the read's context.
@@ -275,9 +289,11 @@ impl Storage for LogStorage {
         Ok(self.last)
     }
 
-    /// The log is never truncated past what every follower has, so none needs a snapshot; a new
-    /// member waits until checkpoints can be sent.
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    /// A name of what is archived. Without an archive the log is never truncated past what every
+    /// follower has, so none needs a snapshot.
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        let suits = |snapshot: &&Snapshot| snapshot.get_metadata().index >= request_index;
+        let snapshot = self.snapshot.as_ref().filter(suits);
+        snapshot.cloned().ok_or(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
     }
 }

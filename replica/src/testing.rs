@@ -87,6 +87,15 @@ pub(crate) struct Numbers {
     frozen: BTreeSet<u64>,
     pub(crate) payload_bytes: u64,
     journal: Arc<Journal>,
+    /// Shows the state from outside, where a test wants to see it.
+    pub(crate) shown: Option<Arc<Mutex<Shown>>>,
+}
+
+/// The state as it was after the last round of applied entries.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) stored: BTreeMap<u64, u64>,
+    pub(crate) locations: BTreeMap<u64, Location>,
 }
 
 impl Numbers {
@@ -104,6 +113,10 @@ pub(crate) struct Stored {
 
 impl StateMachine for Numbers {
     type Outcome = Stored;
+
+    fn fresh(&self) -> Self {
+        Self { shown: self.shown.clone(), ..Self::new(&self.journal) }
+    }
 
     fn apply(
         &mut self,
@@ -211,6 +224,13 @@ impl StateMachine for Numbers {
             if let Location::Object { rested, bytes } = *location {
                 each(Piece { owner: u128::from(*number), position: 0, rested, bytes });
             }
+        }
+    }
+
+    fn round_done(&mut self) {
+        if let Some(shown) = &self.shown {
+            let (stored, locations) = (self.stored.clone(), self.locations.clone());
+            *shown.lock().unwrap() = Shown { stored, locations };
         }
     }
 
@@ -325,6 +345,7 @@ pub(crate) struct Machine {
     pub(crate) settings: HostSettings,
     pub(crate) journal: Arc<Journal>,
     pub(crate) storage: Option<Storage>,
+    pub(crate) shown: Option<Arc<Mutex<Shown>>>,
     pub(crate) rng: Rng,
 }
 
@@ -363,6 +384,7 @@ impl Machine {
             settings: small_settings(),
             journal: Arc::default(),
             storage: None,
+            shown: None,
             rng,
         }
     }
@@ -382,7 +404,8 @@ impl Machine {
         if let Some(storage) = &self.storage {
             worker.use_storage(storage.clone());
         }
-        let handle = worker.add_group(spec, Numbers::new(&self.journal))?;
+        let numbers = Numbers { shown: self.shown.clone(), ..Numbers::new(&self.journal) };
+        let handle = worker.add_group(spec, numbers)?;
         Ok(Node { machine: self.clone(), worker, log, handle })
     }
 

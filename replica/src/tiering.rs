@@ -9,8 +9,10 @@
 //! - *checkpoint*: copies the saved state;
 //! - *compaction*: copies small pieces next to one another;
 //! - *collection*: deletes what nobody refers to any more;
-//! - *sweep*: deletes what nobody ever referred to.
+//! - *sweep*: deletes what nobody ever referred to;
+//! - *install*: brings a state back.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -186,6 +188,12 @@ pub(crate) enum Work {
     Compaction(Compaction),
     Collection(Collection),
     Sweep(Sweep),
+    Install(Box<dyn Bring>),
+}
+
+/// Brings a group's state back from the bucket, for a machine that only the group knows.
+pub(crate) trait Bring: Send {
+    fn bring(self: Box<Self>, workshop: &Workshop) -> Result<Box<dyn Any + Send>, StorageFailure>;
 }
 
 /// Which of a group's jobs; one of each is under way at a time.
@@ -196,6 +204,7 @@ pub enum JobKind {
     Compaction,
     Collection,
     Sweep,
+    Install,
 }
 
 impl JobKind {
@@ -207,6 +216,7 @@ impl JobKind {
             Self::Compaction => "compaction",
             Self::Collection => "collection",
             Self::Sweep => "sweep",
+            Self::Install => "install",
         }
     }
 }
@@ -225,6 +235,7 @@ impl Work {
             Self::Compaction(_) => JobKind::Compaction,
             Self::Collection(_) => JobKind::Collection,
             Self::Sweep(_) => JobKind::Sweep,
+            Self::Install(_) => JobKind::Install,
         }
     }
 }
@@ -246,11 +257,16 @@ impl StorageDone {
 
 #[derive(Debug)]
 pub(crate) enum Done {
-    Round { round: CommittedRound, log_bytes: u64 },
+    Round {
+        round: CommittedRound,
+        log_bytes: u64,
+    },
     Checkpoint(CommittedCheckpoint),
     Compaction(Compacted),
     Collection(Collected),
     Sweep(Swept),
+    /// What [`Bring`] brought.
+    Install(Box<dyn Any + Send>),
 }
 
 impl StorageJob {
@@ -267,6 +283,7 @@ impl StorageJob {
             Work::Compaction(job) => job.perform(&workshop.storage).map(Done::Compaction),
             Work::Collection(job) => job.perform(&workshop.storage).map(Done::Collection),
             Work::Sweep(job) => job.perform(&workshop.storage).map(Done::Sweep),
+            Work::Install(job) => job.bring(workshop).map(Done::Install),
         });
         StorageDone { group, kind, result }
     }

@@ -145,15 +145,15 @@ impl Worker {
         let shared = Arc::new(Shared::new(id, self.gate.clone(), self.bell.clone(), limits));
         let starting = Starting {
             spec,
-            settings: &self.settings,
-            log: &self.log,
-            kv: &self.kv,
-            storage: self.storage.as_ref(),
-            clock: &self.clock,
+            settings: self.settings.clone(),
+            log: self.log.clone(),
+            kv: self.kv.clone(),
+            storage: self.storage.clone(),
+            clock: self.clock.clone(),
             rng: self.rng.fork(&format!("group {id}")),
         };
         let member: Option<Box<dyn Member>> = match starting.open(machine, shared.clone())? {
-            Opened::Running(group) => Some(group),
+            Opened::Running(member) => Some(member),
             Opened::Quarantined => None,
         };
         self.members.push(Slot { id, member });
@@ -213,17 +213,14 @@ impl Worker {
     /// Takes what came of a job with the bucket.
     pub fn storage_done(&mut self, done: StorageDone) -> Result<(), HostFailure> {
         let now = self.clock.monotonic();
-        self.with(done.group, |member| {
-            member.storage_done(done, now);
-            Ok(())
-        })
+        self.with(done.group, |member| member.storage_done(done, now))
     }
 
     /// What a group's log says of its archive, as far as it is applied here: for whoever compares it
     /// with the bucket.
     pub fn archive(&self, group: GroupId) -> Option<&Archive> {
         let slot = self.members.iter().find(|slot| slot.id == group)?;
-        slot.member.as_deref().map(Member::archive)
+        slot.member.as_deref()?.archive()
     }
 
     fn begin_storage_jobs(
@@ -276,6 +273,10 @@ impl Worker {
         for slot in &mut self.members {
             let log = &self.log;
             slot.guard(|member| member.advance(log.durable()))?;
+            while let Some(next) = slot.guard(|member| Ok(member.take_successor()))?.flatten() {
+                slot.member = Some(next);
+                slot.guard(|member| member.advance(log.durable()))?;
+            }
         }
         Ok(())
     }

@@ -225,6 +225,10 @@ impl Drop for ContainerMachine {
 impl StateMachine for ContainerMachine {
     type Outcome = Outcome;
 
+    fn fresh(&self) -> Self {
+        Self::new(self.container, self.memory.clone())
+    }
+
     fn apply(
         &mut self,
         entry: &Entry<'_>,

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{Incarnation, LogIndex, Term};
 use lts::ObjectName;
 
+use super::basis::Basis;
 use super::frame::ObjectRef;
 use super::housekeeping::{CommittedCheckpoint, CommittedRound};
 use crate::entry::Stamp;
@@ -134,6 +135,14 @@ impl Archive {
     /// The round that the next one continues.
     pub fn tip(&self) -> Option<ObjectRef> {
         self.rounds.last_key_value().map(|(_, round)| round.footer)
+    }
+
+    /// What whoever lacks the log up to the archived end can begin with; `None` where nothing is
+    /// archived.
+    pub(crate) fn basis(&self) -> Option<Basis> {
+        let newest = self.checkpoints.last_key_value();
+        let checkpoint = newest.map(|(_, kept)| kept.committed.clone());
+        Some(Basis { checkpoint, tip: self.tip()? })
     }
 
     /// Whether an operation of the machine is not archived yet.

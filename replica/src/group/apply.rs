@@ -11,8 +11,8 @@ use crate::digests::Digests;
 use crate::entry::{Entry, Stamp};
 use crate::envelope;
 use crate::error::Failure;
-use crate::kv::Applied;
-use crate::machine::StateMachine;
+use crate::kv::{Applied, Kv, KvError, Space};
+use crate::machine::{RestoreError, StateMachine};
 use crate::stamp::Stamps;
 
 /// The state machine and how far it has come. Replay at start and the running group share it.
@@ -50,7 +50,29 @@ pub(super) enum Payload<'a> {
     Archived(usize),
 }
 
+/// Why a saved state is not taken over.
+#[derive(Debug)]
+pub(super) enum LoadError {
+    Kv(KvError),
+    Restore(RestoreError),
+}
+
 impl<M: StateMachine> Applier<M> {
+    /// The saved state, in an empty machine.
+    pub(super) fn restored(
+        group: GroupId,
+        mut machine: M,
+        kv: &dyn Kv,
+        saved: Option<Applied>,
+    ) -> Result<Self, LoadError> {
+        let mut archive = Archive::default();
+        if saved.is_some() {
+            read_space(kv, (group, Space::Machine), |pairs| machine.restore(pairs))?;
+            archive = read_space(kv, (group, Space::Archive), Archive::restore)?;
+        }
+        Ok(Self::new(group, machine, archive, saved.unwrap_or_default()))
+    }
+
     pub(super) fn new(group: GroupId, machine: M, archive: Archive, applied: Applied) -> Self {
         let mut stamps = Stamps::default();
         stamps.observe(applied.stamp);
@@ -207,6 +229,22 @@ impl<M: StateMachine> Applier<M> {
     }
 }
 
+fn read_space<T>(
+    kv: &dyn Kv,
+    (group, space): (GroupId, Space),
+    restore: impl FnOnce(&mut dyn Iterator<Item = (Bytes, Bytes)>) -> Result<T, RestoreError>,
+) -> Result<T, LoadError> {
+    let mut failed = None;
+    let pairs = kv.scan(group, space).map_err(LoadError::Kv)?;
+    let mut pairs = pairs.map_while(|pair| pair.map_err(|error| failed = Some(error)).ok());
+    let restored = restore(&mut pairs);
+    drop(pairs);
+    match failed {
+        Some(error) => Err(LoadError::Kv(error)),
+        None => restored.map_err(LoadError::Restore),
+    }
+}
+
 fn roll(digest: u64, index: LogIndex, outcome: u64) -> u64 {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&index.0.to_le_bytes());
@@ -220,13 +258,18 @@ impl<M: StateMachine> Group<M> {
         let Some(last) = entries.last() else { return Ok(()) };
         let now = self.clock.monotonic();
         let mut released = 0;
+        let mut housekept = false;
         for entry in entries {
             self.applier.apply(entry, now).map_err(Failure::Quarantine)?;
+            housekept |= self.applier.housekept.is_some();
             self.tiering.applied(entry, &self.applier, now);
             released += self.proposals.settle(entry, &mut self.applier.outcomes);
         }
         self.node.advance_apply_to(last.index);
         self.keep_recent();
+        if housekept {
+            self.offer_snapshot();
+        }
         self.shared.release(released);
         self.changed = true;
         if Some(last.term) == self.role.leads {

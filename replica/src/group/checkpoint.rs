@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use common::{GroupId, LogIndex, MonotonicTime, planted};
-use raft::StateRole;
 use wal::{AppendError, Batch, Truncated};
 
 use super::Group;
@@ -62,11 +61,19 @@ pub(super) struct Saved {
     pub(super) waits: bool,
     /// Asked for by a full log.
     pressed: bool,
+    /// How much of the log's budget was used at the last look.
+    pub(super) full_permille: u64,
 }
 
 impl Saved {
     pub(super) fn new(flushed: LogIndex, now: MonotonicTime) -> Self {
         Self { flushed, frozen_at: now, ..Self::default() }
+    }
+
+    /// Gives up what is being copied; whether something is on its way to the store all the same.
+    pub(super) fn abandon(&mut self) -> bool {
+        let copying = self.freezing.take().is_some();
+        self.running && !copying
     }
 }
 
@@ -127,19 +134,19 @@ impl<M: StateMachine> Group<M> {
     }
 
     /// The log is dropped up to the lowest of: the flushed local checkpoint, what the machine
-    /// still reads, what every member has, and, where there is long-term storage, what is archived:
-    /// a restart never needs it. Followers leave it to their leader, who knows.
-    pub(super) fn truncate_log(&mut self, full_permille: u64) -> Result<(), Failure> {
+    /// still reads, what members are waited for, and, where there is long-term storage, what is
+    /// archived: a restart never needs it.
+    pub(super) fn truncate_log(&mut self) -> Result<(), Failure> {
         let applied = self.applier.applied.index;
         self.saved.oldest_live = self.applier.machine.oldest_live_index();
         let before_live = self.saved.oldest_live.map_or(applied, |live| LogIndex(live.0 - 1));
-        let wanted = before_live.min(applied).min(self.members_have()).min(self.archived());
+        let wanted = before_live.min(applied).min(self.awaited()).min(self.archived());
         let flushed = if planted::active("log-truncated-past-checkpoint") {
             applied
         } else {
             self.saved.flushed
         };
-        if full_permille >= PRESSED_PERMILLE && wanted > self.saved.flushed {
+        if self.saved.full_permille >= PRESSED_PERMILLE && wanted > self.saved.flushed {
             self.saved.pressed = true;
         }
         let target = wanted.min(flushed);
@@ -168,17 +175,5 @@ impl<M: StateMachine> Group<M> {
         } else {
             LogIndex(u64::MAX)
         }
-    }
-
-    /// The last entry that every member is known to have made durable.
-    fn members_have(&self) -> LogIndex {
-        if !self.has_peers {
-            return LogIndex(u64::MAX);
-        }
-        let raft = &self.node.raft;
-        if raft.state != StateRole::Leader {
-            return LogIndex(0);
-        }
-        LogIndex(raft.prs().iter().map(|(_, progress)| progress.matched).min().unwrap_or(0))
     }
 }

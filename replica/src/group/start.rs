@@ -7,36 +7,39 @@
 //! very entry. A log that ends earlier has lost acknowledged data, and the group is refused.
 //!
 //! Where there is long-term storage the saved state is a cache: one that is missing, or that ends
-//! before the log begins, is fetched from there ([`crate::restore`]).
+//! before the log begins, is fetched from there ([`crate::restore`]). A group alone does so before
+//! it begins; one with peers can do without this member meanwhile, and it is installed
+//! ([`super::install`]) as if its leader had asked for it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use common::{Clock, Incarnation, LogIndex, Rng};
 use raft::eraftpb::{ConfState, HardState};
 use raft::{Config, NO_LIMIT, RawNode, StateRole};
-use wal::{Batch, ConfRef, GroupState, Log, Truncated};
+use wal::{Batch, ConfRef, GroupState, Log};
 
-use super::apply::Applier;
+use super::apply::{Applier, LoadError};
 use super::checkpoint::Saved;
+use super::install::Installing;
 use super::proposals::Proposals;
 use super::queries::Queries;
 use super::ready::Unsynced;
+use super::snapshot::Sent;
 use super::tiering::{Behind, Tiering};
-use super::{Group, GroupSpec, Role, draw_timeout};
-use crate::archive::Archive;
+use super::{Group, GroupSpec, Member, Role, draw_timeout};
 use crate::conf;
 use crate::error::StartError;
 use crate::handle::Shared;
-use crate::kv::{Applied, Kv, Space};
+use crate::kv::{Applied, Kv};
 use crate::logger::raft_logger;
-use crate::machine::{RestoreError, StateMachine};
+use crate::machine::StateMachine;
 use crate::propose::ProposeError;
-use crate::restore::{Chain, RestoreFailure};
 use crate::settings::HostSettings;
 use crate::storage::{LogStorage, raft_entry};
 use crate::tiering::Storage;
+
+mod saved;
 
 /// Bytes of log read at once during replay.
 const REPLAY_BYTES: usize = 4 << 20;
@@ -47,25 +50,26 @@ const MESSAGES_IN_FLIGHT_MAX: usize = 16;
 /// Bytes of committed entries applied in one go in a group with peers.
 const COMMITTED_BYTES_MAX: u64 = 4 << 20;
 
-/// What a group needs to start.
-pub(crate) struct Starting<'a> {
+/// What a group needs to start, now and whenever it is made anew.
+#[derive(Clone)]
+pub(crate) struct Starting {
     pub(crate) spec: GroupSpec,
-    pub(crate) settings: &'a Arc<HostSettings>,
-    pub(crate) log: &'a Log,
-    pub(crate) kv: &'a Arc<dyn Kv>,
-    pub(crate) storage: Option<&'a Storage>,
-    pub(crate) clock: &'a Arc<dyn Clock>,
+    pub(crate) settings: Arc<HostSettings>,
+    pub(crate) log: Log,
+    pub(crate) kv: Arc<dyn Kv>,
+    pub(crate) storage: Option<Storage>,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Rng,
 }
 
-/// A group that runs, or one that must not.
-pub(crate) enum Opened<M: StateMachine> {
-    Running(Box<Group<M>>),
+/// A group that runs or is being installed, or one that must not.
+pub(crate) enum Opened {
+    Running(Box<dyn Member>),
     Quarantined,
 }
 
-impl<M: StateMachine> Opened<M> {
-    fn quarantined(shared: &Shared<M>, reason: String) -> Self {
+impl Opened {
+    fn quarantined<M: StateMachine>(shared: &Shared<M>, reason: String) -> Self {
         tracing::error!(group = %shared.group, reason, "group is quarantined until a restart");
         shared.refuse(Some(ProposeError::Quarantined(reason.clone())));
         shared.publish(|status| status.quarantined = Some(reason));
@@ -73,18 +77,25 @@ impl<M: StateMachine> Opened<M> {
     }
 }
 
-impl Starting<'_> {
+impl Starting {
     pub(crate) fn open<M: StateMachine>(
         self,
         machine: M,
         shared: Arc<Shared<M>>,
-    ) -> Result<Opened<M>, StartError> {
+    ) -> Result<Opened, StartError> {
+        if self.waits_for_state()? {
+            return match self.known_group()?.quarantined {
+                Some(reason) => Ok(Opened::quarantined(&shared, reason)),
+                None => Ok(Opened::Running(Box::new(Installing::found(self, shared, machine)))),
+            };
+        }
         let (saved, chain) = self.saved()?;
         self.check_saved(saved, chain.is_some())?;
         let found = self.known_group()?;
         if let Some(reason) = found.quarantined.clone() {
             return Ok(Opened::quarantined(&shared, reason));
         }
+        self.forget_mark(&found)?;
         let mut applier = self.restore(machine, saved)?;
         applier.archives = self.storage.is_some();
         let mut rounds = Vec::new();
@@ -94,6 +105,26 @@ impl Starting<'_> {
         }
         let higher = |incarnation: &Incarnation| *incarnation > applier.archive.incarnation();
         let recovery = self.spec.recover.filter(higher);
+        let flushed = saved.map_or(LogIndex(0), |saved| saved.index);
+        let mut group = match self.resume(applier, shared.clone(), &found, flushed)? {
+            Ok(group) => group,
+            Err(reason) => return Ok(Opened::quarantined(&shared, reason)),
+        };
+        if let Some(incarnation) = recovery {
+            group.tiering.recovered(incarnation, rounds);
+        }
+        Ok(Opened::Running(group))
+    }
+
+    /// From a state that includes at least what the log has dropped to a group that runs; or the
+    /// reason why it must not.
+    pub(super) fn resume<M: StateMachine>(
+        self,
+        mut applier: Applier<M>,
+        shared: Arc<Shared<M>>,
+        found: &GroupState,
+        flushed: LogIndex,
+    ) -> Result<Result<Box<Group<M>>, String>, StartError> {
         applier.machine.begin(found.last);
         let commit = found.hard_state.commit.max(applier.applied.index);
         if commit > found.last {
@@ -103,19 +134,25 @@ impl Starting<'_> {
         let replayed = catch_unwind(AssertUnwindSafe(|| self.replay(&mut applier, commit)));
         match replayed {
             Ok(Ok(None)) => {}
-            Ok(Ok(Some(reason))) => return Ok(Opened::quarantined(&shared, reason)),
+            Ok(Ok(Some(reason))) => return Ok(Err(reason)),
             Ok(Err(error)) => return Err(error),
             Err(panic) => {
-                let reason = format!("replay panicked: {}", crate::worker::panic_text(&*panic));
-                return Ok(Opened::quarantined(&shared, reason));
+                let text = crate::worker::panic_text(&*panic);
+                return Ok(Err(format!("replay panicked: {text}")));
             }
         }
-        let flushed = saved.map_or(LogIndex(0), |saved| saved.index);
-        let mut group = Box::new(self.group(applier, shared, &found, commit, flushed)?);
-        if let Some(incarnation) = recovery {
-            group.tiering.recovered(incarnation, rounds);
+        Ok(Ok(Box::new(self.group(applier, shared, found, commit, flushed)?)))
+    }
+
+    /// The state that was being installed is there.
+    fn forget_mark(&self, found: &GroupState) -> Result<(), StartError> {
+        if found.mark.is_none() {
+            return Ok(());
         }
-        Ok(Opened::Running(group))
+        let group = self.spec.group;
+        let batch = Batch { group, mark: Some(&[]), ..Batch::default() };
+        let appended = self.log.append(&batch);
+        appended.map(|_| ()).map_err(|source| StartError::Append { group, source })
     }
 
     /// What the log knows of the group; a new group gets its membership record first.
@@ -133,126 +170,16 @@ impl Starting<'_> {
         self.log.group(group).ok_or(StartError::Membership(group))
     }
 
-    /// What is saved, and the rounds that lead from there to the log's first entry, where the saved
-    /// state ends before it and long-term storage has more.
-    fn saved(&self) -> Result<(Option<Applied>, Option<Chain>), StartError> {
-        let group = self.spec.group;
-        let saved = self.kv.applied(group)?;
-        let truncated = self.log.group(group).map_or(LogIndex(0), |found| found.truncated.index);
-        let behind = saved.unwrap_or_default().index < truncated || self.spec.recover.is_some();
-        let (Some(storage), true) = (self.storage, behind) else { return Ok((saved, None)) };
-        let failed = |source| StartError::Archive { group, source };
-        // A recovery needs every round that the state does not know, also below its own index.
-        let from = saved.map(|saved| saved.index).filter(|_| self.spec.recover.is_none());
-        let chain = match Chain::find(storage, group, from) {
-            // A group of which nothing was archived is recovered, too: it begins anew.
-            Err(RestoreFailure::Nothing) if truncated == LogIndex(0) => return Ok((saved, None)),
-            found => found.map_err(failed)?,
-        };
-        if saved.is_none() && truncated > LogIndex(0) {
-            chain.load_state(storage, &**self.kv).map_err(failed)?;
-        }
-        Ok((self.kv.applied(group)?, Some(chain)))
-    }
-
-    /// Replays the archived log up to where the log of this node begins.
-    fn replay_archived<M: StateMachine>(
-        &self,
-        applier: &mut Applier<M>,
-        chain: &Chain,
-        truncated: Truncated,
-    ) -> Result<(), StartError> {
-        let (group, now) = (self.spec.group, self.clock.monotonic());
-        tracing::info!(
-            %group, from = %applier.applied.index, to = %truncated.index,
-            "state is brought back from long-term storage"
-        );
-        let failed = |source| StartError::Archive { group, source };
-        for header in chain.headers(applier.applied.index, truncated.index) {
-            applier.replay(&header, now).map_err(|why| failed(RestoreFailure::Replay(why)))?;
-        }
-        let Applied { index, term, .. } = applier.applied;
-        if index < truncated.index {
-            let (end, first) = (index, truncated.index);
-            return Err(failed(RestoreFailure::Ends { end, first }));
-        }
-        if index == truncated.index && term != truncated.term {
-            let (saved, logged) = (term, truncated.term);
-            return Err(StartError::Mismatch { group, index, saved, logged });
-        }
-        applier.machine.round_done();
-        Ok(())
-    }
-
-    /// Whether saved state and log belong together and nothing is missing between them that is not
-    /// `archived`.
-    fn check_saved(&self, saved: Option<Applied>, archived: bool) -> Result<(), StartError> {
-        let group = self.spec.group;
-        let saved = saved.filter(|saved| saved.index > LogIndex(0));
-        let (log, saved) = match (self.log.group(group), saved) {
-            (Some(log), Some(saved)) => (log, saved),
-            (Some(_), None) if archived => return Ok(()),
-            (Some(log), None) if log.truncated.index > LogIndex(0) => {
-                return Err(StartError::StateMissing { group, first: log.first });
-            }
-            (_, None) => return Ok(()),
-            (None, Some(saved)) => {
-                let (saved, last) = (saved.index, LogIndex(0));
-                return Err(StartError::LogBehind { group, saved, last });
-            }
-        };
-        if saved.index < log.truncated.index {
-            if archived {
-                return Ok(());
-            }
-            return Err(StartError::StateBehind { group, saved: saved.index, first: log.first });
-        }
-        if saved.index > log.last.max(log.truncated.index) {
-            return Err(StartError::LogBehind { group, saved: saved.index, last: log.last });
-        }
-        let logged = if saved.index == log.truncated.index {
-            log.truncated.term
-        } else {
-            self.log
-                .term(group, saved.index)
-                .map_err(|source| StartError::Read { group, source })?
-        };
-        if logged != saved.term {
-            let (index, saved) = (saved.index, saved.term);
-            return Err(StartError::Mismatch { group, index, saved, logged });
-        }
-        Ok(())
-    }
-
     fn restore<M: StateMachine>(
         &self,
-        mut machine: M,
+        machine: M,
         saved: Option<Applied>,
     ) -> Result<Applier<M>, StartError> {
         let group = self.spec.group;
-        let mut archive = Archive::default();
-        if saved.is_some() {
-            self.read_space(Space::Machine, |pairs| machine.restore(pairs))?;
-            archive = self.read_space(Space::Archive, Archive::restore)?;
-        }
-        Ok(Applier::new(group, machine, archive, saved.unwrap_or_default()))
-    }
-
-    fn read_space<T>(
-        &self,
-        space: Space,
-        restore: impl FnOnce(&mut dyn Iterator<Item = (Bytes, Bytes)>) -> Result<T, RestoreError>,
-    ) -> Result<T, StartError> {
-        let group = self.spec.group;
-        let mut failed = None;
-        let pairs = self.kv.scan(group, space)?;
-        let mut pairs = pairs.map_while(|pair| pair.map_err(|error| failed = Some(error)).ok());
-        let restored = restore(&mut pairs);
-        drop(pairs);
-        if let Some(error) = failed {
-            return Err(StartError::Kv(error));
-        }
-        restored.map_err(|source| StartError::Restore { group, source })
+        Applier::restored(group, machine, &*self.kv, saved).map_err(|error| match error {
+            LoadError::Kv(error) => StartError::Kv(error),
+            LoadError::Restore(source) => StartError::Restore { group, source },
+        })
     }
 
     /// Applies the log up to `commit`; a reason means that the group must not run.
@@ -292,13 +219,13 @@ impl Starting<'_> {
         let members = found.conf.as_ref().and_then(|record| conf::decode(&record.bytes));
         let members = members.ok_or(StartError::Membership(id))?;
         let voters = members.voters.clone();
-        let has_peers = voters.len() + members.learners.len() > 1;
+        let has_peers = count(&members) > 1;
         let mut hard_state = HardState::default();
         hard_state.term = found.hard_state.term.0;
         hard_state.vote = found.hard_state.vote;
         hard_state.commit = commit.0;
         let storage = self.storage(found, hard_state.clone(), members, commit)?;
-        let config = raft_config(&self.spec, self.settings, commit, has_peers);
+        let config = raft_config(&self.spec, &self.settings, commit, has_peers);
         let raft_error =
             |error: raft::Error| StartError::Raft { group: id, detail: error.to_string() };
         let node = RawNode::new(&config, storage, &raft_logger()).map_err(raft_error)?;
@@ -308,9 +235,10 @@ impl Starting<'_> {
             leader: raft::INVALID_ID,
             leads: None,
             serving: false,
-            election_timeout: draw_timeout(&mut self.rng, self.settings),
+            election_timeout: draw_timeout(&mut self.rng, &self.settings),
         };
         let tiering = self.tiering(&applier);
+        let origin = self.clone();
         let mut group = Group {
             id,
             peer: self.spec.peer,
@@ -328,11 +256,15 @@ impl Starting<'_> {
             saved: Saved::new(flushed, self.clock.monotonic()),
             tiering,
             role,
+            sent: Sent::default(),
             outgoing: Vec::new(),
+            origin,
+            successor: None,
             retry: false,
             changed: true,
             stopping: false,
         };
+        group.offer_snapshot();
         if voters == [self.spec.peer] {
             group.node.campaign().map_err(raft_error)?;
         }
@@ -342,7 +274,7 @@ impl Starting<'_> {
     /// What is not archived counts as new from now on.
     fn tiering<M: StateMachine>(&self, applier: &Applier<M>) -> Tiering {
         let now = self.clock.monotonic();
-        let mut tiering = Tiering::new(self.storage.cloned(), now);
+        let mut tiering = Tiering::new(self.storage.clone(), now);
         let groups = self.log.usage().groups;
         let logged = groups.iter().find(|usage| usage.group == self.spec.group);
         let all = Behind::of(logged.map_or(0, |usage| usage.bytes), now);
@@ -387,18 +319,24 @@ impl Starting<'_> {
     }
 }
 
+fn count(members: &ConfState) -> usize {
+    members.voters.len() + members.learners.len()
+}
+
 fn raft_config(
     spec: &GroupSpec,
     settings: &HostSettings,
     applied: LogIndex,
     has_peers: bool,
 ) -> Config {
+    // A message is small against a file of the log, so that it is known to fit or not to.
+    let message_bytes = MESSAGE_BYTES_MAX.min(settings.log.file_size.bytes() / 4);
     Config {
         id: spec.peer,
         election_tick: settings.election_ticks,
         heartbeat_tick: settings.heartbeat_ticks,
         applied: applied.0,
-        max_size_per_msg: if has_peers { MESSAGE_BYTES_MAX } else { NO_LIMIT },
+        max_size_per_msg: if has_peers { message_bytes } else { NO_LIMIT },
         max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
         check_quorum: true,
         pre_vote: true,

@@ -258,7 +258,7 @@ impl Tiering {
             JobKind::Sweep => self.next_look.sweep = now,
             JobKind::Collection => self.next_look.collection = now,
             JobKind::Compaction => self.next_look.compaction = now,
-            JobKind::Round | JobKind::Checkpoint => {}
+            JobKind::Round | JobKind::Checkpoint | JobKind::Install => {}
         }
     }
 
@@ -453,6 +453,8 @@ impl<M: StateMachine> Group<M> {
                 }
             }
             Done::Sweep(swept) => self.swept(swept, now),
+            // Whoever is installed is another member.
+            Done::Install(_) => {}
         }
     }
 

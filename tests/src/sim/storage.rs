@@ -60,14 +60,17 @@ impl World {
 
     fn count_job(&mut self, kind: JobKind, failed: bool) {
         let coverage = &mut self.coverage;
-        *match kind {
+        let count = match kind {
             _ if failed => &mut coverage.failed_jobs,
             JobKind::Round => &mut coverage.rounds,
             JobKind::Checkpoint => &mut coverage.copies,
             JobKind::Compaction => &mut coverage.compactions,
             JobKind::Collection => &mut coverage.collections,
             JobKind::Sweep => &mut coverage.sweeps,
-        } += 1;
+            // A group of one member has nobody to be behind.
+            JobKind::Install => return,
+        };
+        *count += 1;
     }
 
     /// The process is about to be no more. Of its jobs some have sent what they had to send, a part

@@ -158,7 +158,9 @@ impl State {
         if files == 0 || available >= files + kept {
             return Ok(());
         }
-        let can_make = self.files_total() < settings.files_max() || !self.freed.is_empty();
+        let more = settings.files_max().saturating_sub(self.files_total()) + self.freed.len();
+        // What is waited for must suffice once it is there.
+        let can_make = more > 0 && available + more >= files + kept;
         if can_make && !self.disk_full {
             if available > files {
                 return Ok(());

@@ -7,14 +7,22 @@ use raft::eraftpb::{Message, MessageType};
 use rstest::rstest;
 use wal::CrashOutcome;
 
+use super::archive::attach_to;
 use super::*;
 use crate::GroupStatus;
+
+mod installing;
+mod planted;
+mod rounds;
+mod seeds;
 
 struct Member {
     machine: Machine,
     node: Option<Node>,
     /// What the member's own threads would do, done when chance picks it.
     work: Vec<Step>,
+    /// The disk is going to fail: whatever the node says then, it is down.
+    doomed: bool,
 }
 
 struct Cluster {
@@ -38,10 +46,10 @@ impl Cluster {
             let mut machine = Machine::new(seed * 100 + peer);
             machine.journal = journal.clone();
             machine.settings.checkpoint_log_bytes = ByteSize::kib(8);
-            (*peer, Member { machine, node: None, work: Vec::new() })
+            (*peer, Member { machine, node: None, work: Vec::new(), doomed: false })
         };
         let members = voters.iter().chain(learners).map(machine).collect();
-        let mut cluster = Self {
+        Self {
             members,
             voters: voters.to_vec(),
             learners: learners.to_vec(),
@@ -52,7 +60,11 @@ impl Cluster {
             next: 0,
             waiting: Vec::new(),
             acknowledged: BTreeMap::new(),
-        };
+        }
+    }
+
+    fn started(seed: u64, voters: &[u64], learners: &[u64]) -> Self {
+        let mut cluster = Self::new(seed, voters, learners);
         cluster.peers().into_iter().for_each(|peer| cluster.start(peer));
         cluster
     }
@@ -70,7 +82,11 @@ impl Cluster {
             recover: None,
         };
         let member = self.members.get_mut(&peer).unwrap();
-        member.node = Some(member.machine.open_as(spec).unwrap());
+        match member.machine.open_as(spec) {
+            Ok(node) => member.node = Some(node),
+            Err(_) if member.doomed => self.crash(peer, CrashOutcome::Random),
+            Err(error) => panic!("member {peer} does not start: {error}"),
+        }
     }
 
     fn crash(&mut self, peer: u64, outcome: CrashOutcome) {
@@ -80,13 +96,18 @@ impl Cluster {
             node.worker.end();
         }
         member.work.clear();
+        member.doomed = false;
         member.machine.crash(outcome);
     }
 
     fn step(&mut self, peer: u64) {
         let member = self.members.get_mut(&peer).unwrap();
         let Some(node) = &mut member.node else { return };
-        let mut step = node.step().unwrap();
+        let mut step = match node.step() {
+            Ok(step) => step,
+            Err(_) if member.doomed => return self.crash(peer, CrashOutcome::Random),
+            Err(failure) => panic!("member {peer} failed: {failure}"),
+        };
         let messages = std::mem::take(&mut step.messages);
         member.work.push(step);
         self.network.extend(messages.into_iter().map(|(_, message)| message));
@@ -96,7 +117,11 @@ impl Cluster {
         let member = self.members.get_mut(&peer).unwrap();
         let Some(node) = &mut member.node else { return };
         for step in std::mem::take(&mut member.work) {
-            node.perform(step).unwrap();
+            match node.perform(step) {
+                Ok(_) => {}
+                Err(_) if member.doomed => return self.crash(peer, CrashOutcome::Random),
+                Err(failure) => panic!("member {peer} failed: {failure}"),
+            }
         }
     }
 
@@ -123,10 +148,14 @@ impl Cluster {
     }
 
     fn propose(&mut self) {
+        self.propose_bytes(700);
+    }
+
+    fn propose_bytes(&mut self, bytes: usize) {
         let number = self.next;
         for member in self.members.values() {
             let Some(node) = &member.node else { continue };
-            if let Ok(answer) = propose(&node.handle, number, 700) {
+            if let Ok(answer) = propose(&node.handle, number, bytes) {
                 self.next += 1;
                 self.waiting.push(answer);
                 return;
@@ -210,6 +239,11 @@ impl Cluster {
         self.collect();
     }
 
+    fn leader(&self) -> u64 {
+        let serves = |peer: &u64| self.members[peer].node.is_some() && self.status(*peer).serving;
+        self.peers().into_iter().find(serves).expect("a member leads")
+    }
+
     fn status(&self, peer: u64) -> GroupStatus {
         self.members[&peer].node.as_ref().unwrap().handle.status()
     }
@@ -264,7 +298,7 @@ fn a_thousand_more_seeds() {
 
 /// One seed; returns how many proposals were acknowledged.
 fn run(seed: u64, voters: &[u64], learners: &[u64]) -> usize {
-    let mut cluster = Cluster::new(seed, voters, learners);
+    let mut cluster = Cluster::started(seed, voters, learners);
     (0..3_000).for_each(|_| cluster.chaos());
     cluster.heal();
     cluster.check();
@@ -274,7 +308,7 @@ fn run(seed: u64, voters: &[u64], learners: &[u64]) -> usize {
 #[test]
 fn the_same_seed_gives_the_same_run() {
     let run = |seed| {
-        let mut cluster = Cluster::new(seed, &[1, 2, 3], &[]);
+        let mut cluster = Cluster::started(seed, &[1, 2, 3], &[]);
         (0..2_000).for_each(|_| cluster.chaos());
         (cluster.journal.numbers(), cluster.acknowledged, cluster.network.len())
     };
@@ -284,7 +318,7 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn a_voter_that_crashes_after_any_step_never_forks_its_learner() {
     for steps in 0..40 {
-        let mut cluster = Cluster::new(steps, &[1], &[2]);
+        let mut cluster = Cluster::started(steps, &[1], &[2]);
         let mut before_vote = None;
         for at in 0..steps {
             cluster.step(1);
@@ -316,7 +350,7 @@ fn a_voter_that_crashes_after_any_step_never_forks_its_learner() {
 
 #[test]
 fn a_leader_never_drops_what_a_follower_lacks() {
-    let mut cluster = Cluster::new(3, &[1, 2, 3], &[]);
+    let mut cluster = Cluster::started(3, &[1, 2, 3], &[]);
     while !cluster.agreed() {
         cluster.calm_round();
     }

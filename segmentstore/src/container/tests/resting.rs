@@ -205,6 +205,34 @@ fn a_slow_segment_keeps_few_extents_and_its_bytes_are_copied_a_few_times() {
     assert_eq!(driver.bytes_of(1).1.len(), rounds as usize);
 }
 
+/// What a container of four has of ten thousand slow segments, over a day of rounds of five
+/// minutes; each compaction copies what one may, and there is one a round.
+#[test]
+fn thousands_of_slow_segments_stay_within_the_bound_over_a_day() {
+    const SEGMENTS: u32 = 2_500;
+    const ROUNDS: u32 = 24 * 60 / 5;
+    let mut driver = segments(SEGMENTS);
+    let (mut copied, mut most) = (0, 0);
+    for round in 0..ROUNDS {
+        for number in 1..=SEGMENTS {
+            write(&mut driver, number, &[round as u8]);
+        }
+        assert_eq!(driver.tier().objects.len(), 1, "all of them share it");
+        if let Some(plan) = driver.machine.compaction() {
+            copied += plan.pieces.iter().map(|piece| u64::from(piece.bytes)).sum::<u64>();
+            let compacted = driver.copied(&plan);
+            driver.machine.compacted(&compacted);
+        }
+        let of_all = (1..=SEGMENTS).map(|number| places(&driver, number).2);
+        most = most.max(of_all.max().unwrap());
+    }
+    assert!(most <= 64 + 1, "{most} extents of one segment");
+    let bytes = u64::from(SEGMENTS * ROUNDS);
+    assert!(copied < 8 * bytes, "{copied} bytes copied of {bytes}");
+    let last = driver.bytes_of(SEGMENTS).1;
+    assert!(last.iter().enumerate().all(|(round, byte)| *byte == round as u8));
+}
+
 #[test]
 fn a_compaction_takes_segments_side_by_side_and_goes_on_behind_them() {
     let mut driver = segments(4);

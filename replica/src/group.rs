@@ -125,8 +125,9 @@ pub(crate) trait Member: Send {
     fn storage_due(&self) -> Option<MonotonicTime>;
     /// What the log says of its archive; `None` while the state is being installed.
     fn archive(&self) -> Option<&Archive>;
-    /// Drops what nobody needs of the log. `full_permille` says how much of the budget is used.
-    fn truncate(&mut self, full_permille: u64) -> Result<(), Failure>;
+    /// Drops what nobody needs of the log. `full_permille` says how much of the budget is used,
+    /// `held_permille` how much of it the files from the group's first entry on are.
+    fn truncate(&mut self, full_permille: u64, held_permille: u64) -> Result<(), Failure>;
     fn checkpoint_due(&self) -> Option<MonotonicTime>;
     fn needs_ticks(&self) -> bool;
     /// Whether time alone lets the group go on, soon.
@@ -392,9 +393,15 @@ impl<M: StateMachine> Member for Group<M> {
         Some(&self.applier.archive)
     }
 
-    fn truncate(&mut self, full_permille: u64) -> Result<(), Failure> {
+    fn truncate(&mut self, full_permille: u64, held_permille: u64) -> Result<(), Failure> {
         self.tiering.press(full_permille >= checkpoint::PRESSED_PERMILLE);
-        self.saved.full_permille = full_permille;
+        let holds = held_permille >= checkpoint::HELD_PERMILLE;
+        let end = self.applier.archive.end();
+        let archived = self.node.store().truncated().index < end;
+        let stands = holds && !archived && self.applier.applied.index > end;
+        self.tiering.stand_in_the_way(stands, self.clock.monotonic());
+        let save_soon = if holds { checkpoint::PRESSED_PERMILLE } else { 0 };
+        self.saved.full_permille = full_permille.max(save_soon);
         self.truncate_log()?;
         self.publish();
         Ok(())

@@ -324,8 +324,12 @@ impl Worker {
         self.gate.set_log_full(full);
         // A full disk is the end of the budget, wherever that is.
         let pressure = if usage.disk_full { 1_000 } else { permille };
+        let file_bytes = self.settings.log.file_size.bytes();
         for slot in &mut self.members {
-            slot.guard(|member| member.truncate(pressure))?;
+            let group = usage.groups.iter().find(|group| group.group == slot.id);
+            let held = group.map_or(0, |group| group.files_held as u64).saturating_mul(file_bytes);
+            let held = held.saturating_mul(1_000) / usage.budget.max(1);
+            slot.guard(|member| member.truncate(pressure, held))?;
         }
         Ok(())
     }

@@ -12,6 +12,8 @@ use crate::machine::{Change, Slice, StateMachine};
 
 /// A group that holds back a log this full is saved before its time.
 pub(super) const PRESSED_PERMILLE: u64 = 500;
+/// A group whose first entry holds back so much of the budget archives all that it has.
+pub(super) const HELD_PERMILLE: u64 = 250;
 /// The shortest time between two checkpoints of a group under such pressure.
 const PRESSED_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -65,6 +65,8 @@ pub(super) struct Tiering {
     sweep: Option<Sweep>,
     /// The log is so full that everything is archived as soon as possible.
     pressed: bool,
+    /// Since when what is not archived, be it housekeeping alone, keeps a large part of the log.
+    in_the_way: Option<MonotonicTime>,
     pub(super) failure: Option<String>,
     /// A round was taken over since the log was truncated last.
     pub(super) truncatable: bool,
@@ -114,6 +116,7 @@ impl Tiering {
             next_look: Looks::default(),
             sweep: None,
             pressed: false,
+            in_the_way: None,
             failure: None,
             truncatable: false,
             only_own: false,
@@ -163,6 +166,12 @@ impl Tiering {
 
     pub(super) fn press(&mut self, pressed: bool) {
         self.pressed = pressed;
+    }
+
+    /// Housekeeping makes no round due, or a group would never come to rest; but the files of the
+    /// log go from the oldest end, so that its few bytes would in time hold back all the others'.
+    pub(super) fn stand_in_the_way(&mut self, stands: bool, now: MonotonicTime) {
+        self.in_the_way = stands.then(|| self.in_the_way.unwrap_or(now));
     }
 
     /// Takes note of an applied entry.
@@ -223,6 +232,9 @@ impl Tiering {
 
     fn round_due(&self) -> Option<MonotonicTime> {
         let settings = self.settings()?;
+        if let Some(since) = self.in_the_way {
+            return self.at(JobKind::Round, since);
+        }
         let since = self.behind.since()?;
         let now = self.pressed || self.behind.bytes() >= settings.round_bytes.bytes();
         let due = if now { since } else { since.plus(settings.round_age) };
@@ -332,6 +344,7 @@ impl<M: StateMachine> Group<M> {
             return None;
         }
         let continues = archive.tip();
+        self.tiering.in_the_way = None;
         let number = self.tiering.begin(JobKind::Round, now);
         let count = (last.0 - first.0 + 1) as usize;
         Some(Work::Round(RoundUpload {

@@ -209,6 +209,38 @@ fn a_full_log_is_archived_and_truncated_long_before_its_time() {
 }
 
 #[test]
+fn what_an_idle_group_says_of_its_archive_does_not_hold_back_the_log_of_the_others() {
+    let mut machine = Machine::new(1);
+    let _bucket = attach(&mut machine);
+    let mut node = serving(&mut machine);
+    let idle = GroupId(GROUP.0 + 1);
+    let numbers = Numbers::new(&Arc::new(crate::testing::Journal::default()));
+    let idle = node.worker.add_group(GroupSpec::alone(idle), numbers).unwrap();
+    node.settle().unwrap();
+    let mut answer = propose(&idle, 1, 100).unwrap();
+    node.wait(Duration::from_secs(10));
+    answer.try_recv().unwrap().unwrap();
+    node.wait(Duration::from_secs(60));
+    let at_rest = idle.status();
+    assert_eq!(at_rest.unarchived_since, None, "only housekeeping is left");
+    // Several times the log's budget.
+    for number in 0..400 {
+        let mut answer = propose(&node.handle, number, 50_000).unwrap();
+        node.wait(Duration::from_millis(200));
+        answer.try_recv().unwrap().unwrap();
+    }
+    let moved = idle.status();
+    assert!(moved.first > at_rest.last, "{at_rest:?}, then {moved:?}");
+    assert!(moved.last.0 < at_rest.last.0 + 40, "it was asked a few times: {moved:?}");
+    for _ in 0..70 {
+        node.wait(Duration::from_secs(60));
+    }
+    let rested = idle.status();
+    node.wait(Duration::from_secs(600));
+    assert_eq!(idle.status().last, rested.last);
+}
+
+#[test]
 fn every_answer_that_a_bucket_can_give_leads_to_the_same_archive() {
     for seed in 0..40 {
         let mut machine = Machine::new(seed);

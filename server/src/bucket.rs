@@ -126,7 +126,9 @@ impl Bucket {
         let settings = CheckSettings { grace: checking.grace, now: SystemClock::new().wall() };
         for group in self.groups()? {
             let mut found = self.check_group(group, settings, told)?;
-            if checking.delete_orphans && !found.orphans.is_empty() {
+            // Without a marker nobody knows whether it is still the bucket that was looked at.
+            let may_delete = checking.delete_orphans && self.storage.marker.is_some();
+            if may_delete && !found.orphans.is_empty() {
                 delete(&self.storage, &found.orphans)?;
                 report.orphans_deleted += found.orphans.len();
                 let gone =

@@ -239,7 +239,7 @@ impl Reader {
 fn finding(object: ObjectName, what: String, advice: &'static str) -> Finding {
     // Errors of objects begin with their name, which is the subject here.
     let named = format!("object `{object}` ");
-    let what = what.strip_prefix(&named).map_or(what.clone(), str::to_owned);
+    let what = what.strip_prefix(&named).unwrap_or(&what).to_owned();
     Finding { subject: object.to_string(), what, advice }
 }
 

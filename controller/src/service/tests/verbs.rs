@@ -41,6 +41,8 @@ async fn the_status_counts_streams_and_is_told_also_while_nobody_leads() {
     served.group.lead(None);
     let status = call!(served, get_status, v1::GetStatusRequest {}).unwrap();
     assert_eq!((status.uptime_micros, status.scopes, status.streams), (7, None, None));
+    let looking = call!(served, look_after_storage, v1::LookAfterStorageRequest {}).unwrap();
+    assert_eq!(looking.groups, 3, "the process answers for its groups");
 }
 
 #[tokio::test(start_paused = true)]

@@ -147,6 +147,25 @@ fn what_nobody_will_ever_refer_to_is_an_orphan_once_it_is_old() {
 }
 
 #[test]
+fn a_group_that_is_asked_sweeps_at_once() {
+    let (mut machine, bucket) = at_rest();
+    let mut node = serving(&mut machine);
+    node.wait(Duration::from_secs(60));
+    let garbage = ObjectName {
+        incarnation: Incarnation(1),
+        group: GROUP,
+        term: Term(1),
+        sequence: 900 << 20,
+    };
+    wait_for(bucket.memory.put(&garbage.into(), lts::Payload::from(vec![1]))).unwrap();
+    node.wait(Duration::from_secs(60));
+    assert!(objects(&bucket.memory).contains_key(&garbage), "its time has not come");
+    assert!(node.handle.look_after_storage());
+    node.settle().unwrap();
+    assert!(!objects(&bucket.memory).contains_key(&garbage));
+}
+
+#[test]
 fn a_bucket_of_another_cluster_loses_nothing_by_a_check() {
     let (mut machine, bucket) = at_rest();
     let theirs = ClusterMarker { incarnation: Incarnation(2), marker: 9 };

@@ -12,7 +12,6 @@ mod faults;
 mod finale;
 mod network;
 mod node;
-mod payload;
 mod plan;
 mod raw_writer;
 mod reads;

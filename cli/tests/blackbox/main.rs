@@ -19,4 +19,5 @@ mod recovery;
 mod repair;
 mod server_life;
 mod small_disk;
+mod soak;
 mod storage;

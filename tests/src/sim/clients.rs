@@ -8,7 +8,7 @@ use common::{WriterEpoch, WriterId, WriterName};
 use proto::v1::AppendResponse;
 
 use super::core_writer::{CoreWriter, Given};
-use super::payload::{self, key_in, key_text};
+use crate::payload::{self, key_in, key_text};
 use super::raw_writer::{Ended, Item, Notice, RawWriter};
 use super::world::{Event, World};
 use crate::history::{Answer, EventRef, Operation, SegmentRef, What};

@@ -8,7 +8,7 @@ use proto::convert::SegmentPlace;
 use proto::framing::EventRef as Frame;
 use proto::v1;
 
-use super::payload;
+use crate::payload;
 use super::raw_writer::Notice;
 use crate::history::EventRef;
 

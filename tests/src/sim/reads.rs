@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use common::{ContainerId, Offset, SegmentId};
 use segmentstore::{ReadError, ReadRange, SegmentStore};
 
-use super::payload;
+use crate::payload;
 use super::streams::{Effect, Phase, Stream};
 use super::world::{Event, World};
 use crate::history::{Answer, Operation, SegmentRef, What};

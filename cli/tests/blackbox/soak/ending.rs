@@ -63,7 +63,8 @@ pub fn judge(mut faults: Faults<'_>, seed: u64) {
     if !problems.is_empty() {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("soak-{seed}.jsonl"));
         history::write_lines(&lines, BufWriter::new(File::create(&path).unwrap())).unwrap();
-        panic!("BRAID_SOAK_SEED={seed}, history in {}: {problems:#?}", path.display());
+        std::fs::write(path.with_extension("log"), &faults.said).unwrap();
+        panic!("BRAID_SOAK_SEED={seed}, history in {} and messages beside it: {problems:#?}", path.display());
     }
     assert_it_meant_something(&faults, &summary);
 }

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use tokio::runtime::Handle;
 
 use super::bucket::{Bucket, Mood};
-use super::{Load, MEMORY_LIMIT};
+use super::{Load, MEMORY_LIMIT, say};
 use crate::harness::{Finished, Server};
 
 /// How often what happened.
@@ -33,6 +33,8 @@ pub struct Faults<'a> {
     pub load: &'a Load,
     pub rng: Rng,
     pub counts: Counts,
+    /// What the server's lives said.
+    pub said: String,
 }
 
 impl Faults<'_> {
@@ -50,7 +52,7 @@ impl Faults<'_> {
 
     fn pause(&mut self, low: u64, high: u64) {
         let pause = Duration::from_millis(self.rng.between(low, high));
-        self.runtime.block_on(tokio::time::sleep(pause));
+        self.runtime.block_on(async { tokio::time::sleep(pause).await });
     }
 
     /// `kill -9`, and a start; now and then without the state, which comes back from a bucket that
@@ -59,10 +61,12 @@ impl Faults<'_> {
         self.look_at_memory();
         let killed = self.server.kill();
         self.counts.kills += 1;
+        say("killed");
         self.read_log(&killed);
         if state_may_go && self.rng.chance(1, 5) {
             std::fs::remove_dir_all(self.server.data().join("state")).unwrap();
             self.counts.states_lost += 1;
+            say("the state is removed");
         }
         self.pause(0, 1_500);
         self.server.restart();
@@ -71,6 +75,7 @@ impl Faults<'_> {
     fn stop(&mut self) {
         self.look_at_memory();
         let stopped = self.server.stop(Signal::TERM);
+        say("stopped");
         self.counts.stops += 1;
         if stopped.code != Some(0) {
             self.load.problem(format!("a stop ended with {:?}", stopped.code));
@@ -86,6 +91,7 @@ impl Faults<'_> {
             2 => Mood::Mute,
             _ => Mood::Slow(Duration::from_millis(self.rng.between(100, 2_500))),
         };
+        say(&format!("the bucket is {mood:?}"));
         self.bucket.set(mood);
         self.counts.outages += 1;
         self.pause(100, 8_000);
@@ -109,6 +115,8 @@ impl Faults<'_> {
 
     /// A message of that level is about something that must not happen.
     pub fn read_log(&mut self, ended: &Finished) {
+        self.said.push_str(&ended.stderr);
+        self.said.push_str("--- its end\n");
         for line in ended.stderr.lines() {
             if line.contains(" ERROR ") || line.contains("panicked") {
                 self.load.problem(format!("the server said: {line}"));

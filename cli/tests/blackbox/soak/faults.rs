@@ -108,7 +108,9 @@ impl Faults<'_> {
         let peak = peak_bytes(self.server.id());
         self.counts.peak_bytes = self.counts.peak_bytes.max(peak);
         if peak > MEMORY_LIMIT {
-            self.load.problem(format!("a life of the server took {peak} bytes of memory"));
+            let memory = &self.server.line("status -o json").run().json()["memory"];
+            let problem = format!("a life of the server took {peak} bytes of memory, now {memory}");
+            self.load.problem(problem);
         }
         self.counts.object_read_bytes += metric(&self.server, "braid_object_read_bytes_total");
     }

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    append, bench, completion, config, read, recover, scope, segment, serve, status, stream, wal,
+    append, bench, completion, config, lts, read, recover, scope, segment, serve, status, stream,
+    wal,
 };
 
 /// Braid, an elastic event stream store
@@ -42,6 +43,7 @@ pub(crate) enum Command {
     Status(status::Args),
     Wal(wal::Args),
     Recover(recover::Args),
+    Lts(lts::Args),
     Config(config::Args),
     Bench(bench::Args),
     Completion(completion::Args),
@@ -76,6 +78,8 @@ mod tests {
     #[case("braid bench append --spawn --data /tmp --event-size 1KiB --rate max -o json")]
     #[case("braid bench read --size 64MiB --readers 2")]
     #[case("braid bench mixed --pacing spin --duration 1s --warmup 0s")]
+    #[case("braid bench append --spawn --lts data")]
+    #[case("braid bench catch-up --size 1GiB --segments 4 --turns 2")]
     #[case("braid bench wal --block-size 4KiB --block-size 256KiB --rate 1000 --turns 2")]
     #[case("braid dev --data d --listen 127.0.0.1:0 --allow-volatile")]
     #[case("braid server --config braid.toml --log info")]
@@ -87,6 +91,11 @@ mod tests {
     #[case("braid config check braid.toml")]
     #[case("braid wal inspect d")]
     #[case("braid wal repair d --accept-loss")]
+    #[case("braid lts ls --data d --objects 0001/ -o json")]
+    #[case("braid lts check --lts s3://bucket/p --lts-endpoint http://minio:9000 --grace 2h")]
+    #[case("braid lts check --repair --delete-orphans")]
+    #[case("braid lts compact --endpoint somewhere:1")]
+    #[case("braid lts adopt --lts file:///bucket --yes")]
     #[case("braid completion bash")]
     fn a_command_is_understood(#[case] line: &str) {
         Cli::try_parse_from(line.split(' ')).unwrap();
@@ -112,6 +121,8 @@ mod tests {
     #[case("braid bench append --writers 0")]
     #[case("braid server")]
     #[case("braid wal inspect")]
+    #[case("braid lts")]
+    #[case("braid lts check --grace soon")]
     #[case("braid completion dos")]
     #[case("braid unknown")]
     fn a_bad_command_is_a_usage_error(#[case] line: &str) {

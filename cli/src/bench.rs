@@ -4,6 +4,7 @@
 //! damaged would be worth nothing, so that such a run fails.
 
 mod append;
+mod catch_up;
 mod check;
 mod clock;
 mod keys;
@@ -39,7 +40,9 @@ Examples:
   braid bench append --spawn --rate 1000                # latency of a server of its own
   braid bench append --event-size 1024 --writers 100 --segments 100 -o result.json
   braid bench read --spawn
+  braid bench append --spawn --lts data --event-size 10KiB --segments 16   # while it tiers
   braid bench mixed --spawn --rate 50000 --event-size 1000
+  braid bench catch-up --data /var/tmp                  # from long-term storage, cold
   braid bench wal --data /var/tmp
 
 The load is open-loop: latency counts from when an event was meant to be sent. What is written is
@@ -54,6 +57,7 @@ enum Verb {
     Append(append::Args),
     Read(read::Args),
     Mixed(mixed::Args),
+    CatchUp(catch_up::Args),
     Wal(wal::Args),
 }
 
@@ -177,19 +181,21 @@ impl RunArgs {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let (run, full_speed) = match &args.verb {
-        Verb::Append(args) => (&args.run, args.is_full_speed()),
-        Verb::Read(args) => (&args.run, false),
-        Verb::Mixed(args) => (&args.run, false),
-        Verb::Wal(args) => (&args.run, false),
+    let runtime = match &args.verb {
+        Verb::Append(args) => args.run.runtime(args.is_full_speed())?,
+        Verb::Read(args) => args.run.runtime(false)?,
+        Verb::Mixed(args) => args.run.runtime(false)?,
+        Verb::CatchUp(_) => catch_up::runtime()?,
+        Verb::Wal(args) => args.run.runtime(false)?,
     };
-    run.runtime(full_speed)?.block_on(async {
+    runtime.block_on(async {
         let mut interrupts = Interrupts::listen()?;
         let work = async {
             match &args.verb {
                 Verb::Append(args) => append::run(args).await,
                 Verb::Read(args) => read::run(args).await,
                 Verb::Mixed(args) => mixed::run(args).await,
+                Verb::CatchUp(args) => catch_up::run(args).await,
                 Verb::Wal(args) => wal::run(args).await,
             }
         };

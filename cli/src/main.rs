@@ -12,6 +12,7 @@ mod completion;
 mod config;
 mod connect;
 mod failure;
+mod lts;
 mod moment;
 mod noun;
 mod output;
@@ -66,6 +67,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Segment(args) => wait(segment::run(args)),
         Command::Wal(args) => wal::run(args),
         Command::Recover(args) => recover::run(args),
+        Command::Lts(args) => lts::run(args),
         Command::Config(args) => config::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completion(args) => completion::run(args),

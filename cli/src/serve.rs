@@ -121,6 +121,7 @@ impl From<ServerError> for Failure {
         }
         let exit = match error.kind() {
             ErrorKind::Usage => Exit::Usage,
+            ErrorKind::NotFound => Exit::NotFound,
             ErrorKind::Conflict => Exit::Conflict,
             ErrorKind::Denied => Exit::Denied,
             ErrorKind::Unavailable => Exit::Unavailable,

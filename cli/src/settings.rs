@@ -48,6 +48,15 @@ impl SettingsArgs {
         Self { data, lts, lts_endpoint, allow_volatile, ..Self::default() }
     }
 
+    /// Those that say where long-term storage is.
+    pub(crate) fn of_bucket(
+        data: Option<PathBuf>,
+        lts: Option<String>,
+        lts_endpoint: Option<String>,
+    ) -> Self {
+        Self { data, lts, lts_endpoint, ..Self::default() }
+    }
+
     /// All layers, with the file in `file`.
     pub(crate) fn resolve(&self, file: Option<PathBuf>) -> Result<Resolved> {
         let mut flags = Vec::new();

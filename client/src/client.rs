@@ -235,6 +235,13 @@ impl Inner {
         self.once(&self.config.endpoint, self.config.connect_timeout, call).await
     }
 
+    /// Lets the server look after its long-term storage.
+    pub(crate) async fn look_after_storage(&self) -> Result<v1::LookAfterStorageResponse> {
+        let mut controller = self.connections.controller(&self.config.endpoint)?;
+        let call = controller.look_after_storage(v1::LookAfterStorageRequest {});
+        self.once(&self.config.endpoint, self.config.connect_timeout, call).await
+    }
+
     /// One attempt, bounded in time.
     async fn once<T>(
         &self,

@@ -38,7 +38,9 @@ pub use error::{ClientError, ErrorKind, Refusal, Result};
 pub use event::{Event, ReadEvent};
 pub use raw::{SegmentBytes, SegmentReader, SegmentWriter};
 pub use reader::{EventReader, EventReaderBuilder, ReadFrom, ReadUntil};
-pub use status::{GroupStatus, LtsStatus, MemoryStatus, Rates, ServerStatus, server_status};
+pub use status::{
+    GroupStatus, LtsStatus, MemoryStatus, Rates, ServerStatus, look_after_storage, server_status,
+};
 pub use streams::{
     SegmentInfo, SegmentPlace, SegmentSet, StreamConfig, StreamCreated, StreamDescription,
     StreamManager, StreamSegments, StreamState, StreamSummary,

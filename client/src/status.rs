@@ -103,6 +103,15 @@ pub async fn server_status(config: ClientConfig) -> Result<ServerStatus> {
     status.map(ServerStatus::from)
 }
 
+/// Asks the server at the configured endpoint to look at once for compactions, and for objects that
+/// can be deleted, in long-term storage. How many of its groups do; 0 where there is no such storage.
+pub async fn look_after_storage(config: ClientConfig) -> Result<u32> {
+    let client = Client::unconnected(config, Rng::from_entropy());
+    let answer = client.inner.look_after_storage().await;
+    client.close().await;
+    answer.map(|answer| answer.groups)
+}
+
 fn text(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }

@@ -18,6 +18,7 @@ mod get_successors;
 mod list_scopes;
 mod list_streams;
 mod locate_segments;
+mod look_after_storage;
 mod page;
 mod register_writer;
 mod seal_stream;
@@ -128,6 +129,7 @@ macro_rules! verbs {
 verbs! {
     get_server_info(GetServerInfoRequest) -> GetServerInfoResponse;
     get_status(GetStatusRequest) -> GetStatusResponse;
+    look_after_storage(LookAfterStorageRequest) -> LookAfterStorageResponse;
     create_scope(CreateScopeRequest) -> CreateScopeResponse;
     list_scopes(ListScopesRequest) -> ListScopesResponse;
     delete_scope(DeleteScopeRequest) -> DeleteScopeResponse;

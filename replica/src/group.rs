@@ -11,6 +11,7 @@ use raft::eraftpb::{Message, MessageType};
 use raft::{RawNode, StateRole};
 use wal::{BlockSeq, Log};
 
+use crate::archive::Archive;
 use crate::error::Failure;
 use crate::handle::Shared;
 use crate::machine::StateMachine;
@@ -25,6 +26,7 @@ mod fetch;
 mod proposals;
 mod queries;
 mod ready;
+pub(crate) mod rebuild;
 mod replies;
 mod start;
 mod tiering;
@@ -109,6 +111,8 @@ pub(crate) trait Member: Send {
     fn storage_jobs(&mut self, now: MonotonicTime) -> Vec<StorageJob>;
     fn storage_done(&mut self, done: StorageDone, now: MonotonicTime);
     fn storage_due(&self) -> Option<MonotonicTime>;
+    /// What the log says of its archive.
+    fn archive(&self) -> &Archive;
     /// Drops what nobody needs of the log. `full_permille` says how much of the budget is used.
     fn truncate(&mut self, full_permille: u64) -> Result<(), Failure>;
     fn checkpoint_due(&self) -> Option<MonotonicTime>;
@@ -257,6 +261,9 @@ impl<M: StateMachine> Group<M> {
         let taken = self.shared.take();
         self.proposals.stage(taken.proposals);
         self.queries.stage(taken.queries);
+        if taken.look_after_storage {
+            self.tiering.look_now(self.clock.monotonic());
+        }
     }
 }
 
@@ -357,6 +364,10 @@ impl<M: StateMachine> Member for Group<M> {
 
     fn storage_due(&self) -> Option<MonotonicTime> {
         self.next_storage_job()
+    }
+
+    fn archive(&self) -> &Archive {
+        &self.applier.archive
     }
 
     fn truncate(&mut self, full_permille: u64) -> Result<(), Failure> {

@@ -94,6 +94,8 @@ pub(crate) struct Gate {
 struct Inbox<M: StateMachine> {
     proposals: Vec<Proposal<M::Outcome>>,
     queries: Vec<Query<M>>,
+    /// Someone asked that long-term storage is looked after.
+    look_after_storage: bool,
     /// Bytes of proposals taken and not yet answered.
     held: usize,
     refuse: Option<ProposeError>,
@@ -103,6 +105,7 @@ struct Inbox<M: StateMachine> {
 pub(crate) struct Taken<M: StateMachine> {
     pub(crate) proposals: Vec<Proposal<M::Outcome>>,
     pub(crate) queries: Vec<Query<M>>,
+    pub(crate) look_after_storage: bool,
 }
 
 impl<M: StateMachine> Clone for GroupHandle<M> {
@@ -172,6 +175,16 @@ impl<M: StateMachine> GroupHandle<M> {
         answer.await.unwrap_or(Err(ProposeError::Stopping))
     }
 
+    /// Lets the group look at once for compactions, and for objects that can be deleted, instead of
+    /// when their time comes. `false` where it does not serve.
+    pub fn look_after_storage(&self) -> bool {
+        let serving = self.shared.look_after_storage();
+        if serving {
+            self.shared.bell.ring();
+        }
+        serving
+    }
+
     pub fn status(&self) -> GroupStatus {
         lock(&self.shared.status).clone()
     }
@@ -202,6 +215,7 @@ impl<M: StateMachine> Shared<M> {
         let inbox = Inbox {
             proposals: Vec::new(),
             queries: Vec::new(),
+            look_after_storage: false,
             held: 0,
             refuse: Some(ProposeError::NotLeader { hint: None }),
         };
@@ -272,12 +286,19 @@ impl<M: StateMachine> Shared<M> {
         Ok(())
     }
 
+    fn look_after_storage(&self) -> bool {
+        let mut inbox = lock(&self.inbox);
+        inbox.look_after_storage |= self.closed(&inbox).is_none();
+        inbox.look_after_storage
+    }
+
     /// Takes everything queued.
     pub(crate) fn take(&self) -> Taken<M> {
         let mut inbox = lock(&self.inbox);
         Taken {
             proposals: std::mem::take(&mut inbox.proposals),
             queries: std::mem::take(&mut inbox.queries),
+            look_after_storage: std::mem::take(&mut inbox.look_after_storage),
         }
     }
 

@@ -12,6 +12,7 @@
 
 pub mod archive;
 mod bell;
+pub mod check;
 mod conf;
 mod digests;
 pub mod entry;

@@ -5,7 +5,7 @@ use common::LogIndex;
 use lts::ObjectName;
 
 use crate::entry::Entry;
-use crate::resting::{Compacted, CompactionPlan, Nobody, Owners, Tiered};
+use crate::resting::{Compacted, CompactionPlan, Nobody, Owners, Piece, Tiered};
 
 /// A deterministic state machine.
 ///
@@ -103,6 +103,12 @@ pub trait StateMachine: Send + 'static {
     /// the worker; `None` where nothing is worth it.
     fn compaction(&self) -> Option<CompactionPlan> {
         None
+    }
+
+    /// Gives every place in objects that the state refers to, owner by owner in order of positions:
+    /// for whoever checks that the objects are what the state says.
+    fn resting(&self, each: &mut dyn FnMut(Piece)) {
+        let _ = each;
     }
 }
 

@@ -92,14 +92,15 @@ impl CompactionPlan {
     /// Bytes of all pieces, at most: what a compaction has in memory at a time.
     pub const BYTES_MAX: usize = 32 << 20;
 
-    /// The first pieces, of so many bytes in all.
+    /// The first pieces, of so many bytes in all, but two of them at least: one alone would be
+    /// copied again and again.
     pub(crate) fn up_to(mut self, bytes_max: u64) -> Self {
         let mut bytes = 0;
         let fits = |piece: &Piece| {
             bytes += u64::from(piece.bytes);
             bytes <= bytes_max
         };
-        let count = self.pieces.iter().copied().take_while(fits).count();
+        let count = self.pieces.iter().copied().take_while(fits).count().max(2);
         self.pieces.truncate(count);
         self
     }

@@ -16,8 +16,8 @@ use wal::{CrashOutcome, Log, LogSettings, SimDisk};
 
 use crate::{
     Change, CheckpointJob, Entry, GroupHandle, GroupSpec, HostFailure, HostSettings, MemKv,
-    OwnedRun, Owners, Proposal, ProposeError, Reply, Rested, RestoreError, Slice, StartError,
-    StateMachine, Step, Storage, Tiered, UnknownOperation, Worker, Workshop,
+    OwnedRun, Owners, Piece, Proposal, ProposeError, Reply, Rested, RestoreError, Slice,
+    StartError, StateMachine, Step, Storage, Tiered, UnknownOperation, Worker, Workshop,
 };
 
 /// Operations that misbehave; every other number is stored.
@@ -204,6 +204,14 @@ impl StateMachine for Numbers {
 
     fn take_dead_objects(&mut self) -> Vec<ObjectName> {
         std::mem::take(&mut self.dead)
+    }
+
+    fn resting(&self, each: &mut dyn FnMut(Piece)) {
+        for (number, location) in &self.locations {
+            if let Location::Object { rested, bytes } = *location {
+                each(Piece { owner: u128::from(*number), position: 0, rested, bytes });
+            }
+        }
     }
 
     fn oldest_live_index(&self) -> Option<LogIndex> {

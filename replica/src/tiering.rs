@@ -99,6 +99,14 @@ impl Storage {
         result.try_recv().map_err(|_| StorageFailure::Stopping)
     }
 
+    /// Asks the bucket something, where its connections live, and waits for the answer.
+    pub fn ask<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T, lts::Error>> + Send + 'static,
+    ) -> Result<T, StorageFailure> {
+        Ok(self.run(future)??)
+    }
+
     fn check_ready(&self) -> Result<(), StorageFailure> {
         match *self.ready.borrow() {
             true => Ok(()),

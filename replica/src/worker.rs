@@ -15,6 +15,7 @@ use common::{Clock, GroupId, MonotonicTime, Rng};
 use raft::eraftpb::Message;
 use wal::{BlockSeq, BlockWrite, Log, Stall, Stopped};
 
+use crate::archive::Archive;
 use crate::bell::Bell;
 use crate::error::{Failure, HostFailure, StartError};
 use crate::group::{CheckpointJob, FetchJob, Fetched, GroupSpec, Member, Opened, Starting};
@@ -216,6 +217,13 @@ impl Worker {
             member.storage_done(done, now);
             Ok(())
         })
+    }
+
+    /// What a group's log says of its archive, as far as it is applied here: for whoever compares it
+    /// with the bucket.
+    pub fn archive(&self, group: GroupId) -> Option<&Archive> {
+        let slot = self.members.iter().find(|slot| slot.id == group)?;
+        slot.member.as_deref().map(Member::archive)
     }
 
     fn begin_storage_jobs(

@@ -19,6 +19,7 @@ mod live_objects;
 mod marks;
 mod open;
 mod owners;
+mod places;
 mod rest;
 mod save;
 mod segment;
@@ -35,7 +36,7 @@ use bytes::Bytes;
 use common::{ContainerId, Fence, LogIndex, SegmentId, WallTime, WriterId};
 use lts::ObjectName;
 use replica::{
-    Compacted, CompactionPlan, Entry, Owners, RestoreError, Slice, StateMachine, Tiered,
+    Compacted, CompactionPlan, Entry, Owners, Piece, RestoreError, Slice, StateMachine, Tiered,
     UnknownOperation,
 };
 
@@ -300,6 +301,10 @@ impl StateMachine for ContainerMachine {
 
     fn compaction(&self) -> Option<CompactionPlan> {
         self.plan()
+    }
+
+    fn resting(&self, each: &mut dyn FnMut(Piece)) {
+        self.places(each);
     }
 }
 

@@ -11,6 +11,8 @@ use crate::settings::SettingsError;
 pub enum ErrorKind {
     /// Change a setting or a flag.
     Usage,
+    /// What was named is not there.
+    NotFound,
     /// Something else holds what is needed: end it, or use another port or folder.
     Conflict,
     /// The operating system does not allow it.
@@ -93,6 +95,23 @@ pub enum ServerError {
         dir.display(), dir.join("wal").display()
     )]
     LogGone { dir: PathBuf, url: lts::StoreUrl },
+    #[error("there is no long-term storage to look at: `lts.url` is `none`")]
+    NoStorage,
+    #[error(
+        "there is no cluster's bucket at `{url}`; check the URL, or name the data folder with `--data`"
+    )]
+    NoBucket { url: lts::StoreUrl },
+    #[error(
+        "the bucket `{url}` is of its cluster's first life: there is nothing of an earlier one to adopt"
+    )]
+    NothingToAdopt { url: lts::StoreUrl },
+    #[error(
+        "what is younger than {} minutes may belong to a put that is under way: to remove anything, `--grace` has to be that or more",
+        least.as_secs() / 60
+    )]
+    GraceShort { least: std::time::Duration },
+    #[error(transparent)]
+    Look(replica::StorageFailure),
     #[error(transparent)]
     StorageOpen(#[from] lts::OpenError),
     #[error(transparent)]
@@ -109,6 +128,15 @@ pub enum ServerError {
     Interrupted,
 }
 
+impl From<replica::StorageFailure> for ServerError {
+    fn from(failure: replica::StorageFailure) -> Self {
+        match failure {
+            replica::StorageFailure::Bucket(error) => Self::Storage(error),
+            other => Self::Look(other),
+        }
+    }
+}
+
 impl ServerError {
     /// What to do about it.
     pub fn kind(&self) -> ErrorKind {
@@ -117,16 +145,22 @@ impl ServerError {
             | Self::DataVolatile { .. }
             | Self::ContainersLowered { .. }
             | Self::StorageNeeded { .. }
+            | Self::NoStorage
+            | Self::GraceShort { .. }
             | Self::StorageOpen(lts::OpenError::Setting(_)) => ErrorKind::Usage,
             Self::StorageOpen(lts::OpenError::Bucket(error)) | Self::Storage(error) => {
                 of_storage(error.kind())
             }
             Self::StorageRefused(refused) => of_refusal(refused),
-            Self::PortInUse { .. }
+            Self::NoBucket { .. } => ErrorKind::NotFound,
+            Self::NothingToAdopt { .. }
+            | Self::Look(replica::StorageFailure::Superseded { .. })
+            | Self::PortInUse { .. }
             | Self::DataInUse { .. }
             | Self::DataHolds { .. }
             | Self::RecoveryUnfinished { .. }
             | Self::DataForeign { .. } => ErrorKind::Conflict,
+            Self::Look(_) => ErrorKind::Failure,
             Self::DataVersion { .. } | Self::DataIdentity { .. } | Self::LogGone { .. } => {
                 ErrorKind::Data
             }

@@ -5,6 +5,7 @@
 //! command line's binary calls [`resolve`] and then `run` or `dev`.
 
 mod accept;
+mod bucket;
 mod error;
 mod http;
 mod identity;
@@ -18,11 +19,17 @@ mod saved;
 mod settings;
 mod storage;
 
+pub use bucket::{Bucket, CheckReport, Checking};
 pub use error::{ErrorKind, ServerError};
 pub use identity::{DataDir, FORMAT, Identity, Uuid};
 pub use node::LocalStores;
 pub use recover::{
-    GroupReport, RecoveryReport, RecoveryStep, SegmentReport, StreamChange, StreamReport, recover,
+    RecoveredGroup, RecoveryReport, RecoveryStep, SegmentReport, StreamChange, StreamReport,
+    recover,
+};
+pub use replica::archive::Kind as ObjectKind;
+pub use replica::check::{
+    Finding, GroupReport, Kinds, Observer, Progress, Survey, Surveyed, Tally, Tip,
 };
 pub use run::{Ready, Stop, dev, run};
 pub use saved::saved_states;

@@ -85,6 +85,13 @@ impl Groups {
         std::iter::once(controller).chain(containers).collect()
     }
 
+    /// Lets every group that this node leads look for work in long-term storage; how many do.
+    fn look_after_storage(&self) -> u32 {
+        let containers = self.containers.iter().map(|(_, handle)| handle.look_after_storage());
+        let looking = std::iter::once(self.controller.look_after_storage()).chain(containers);
+        looking.map(u32::from).sum()
+    }
+
     /// Waits until every group that is not quarantined serves.
     async fn serving(&self) {
         wait_for_serving(&self.controller).await;

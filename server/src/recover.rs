@@ -31,7 +31,7 @@ use crate::run::Surroundings;
 use crate::settings::Settings;
 use crate::storage::{Counts, EventLoop};
 
-pub use report::{GroupReport, RecoveryReport, SegmentReport, StreamChange, StreamReport};
+pub use report::{RecoveredGroup, RecoveryReport, SegmentReport, StreamChange, StreamReport};
 
 /// How often the groups are looked at while they take over.
 const LOOK: Duration = Duration::from_millis(5);
@@ -177,7 +177,7 @@ impl Bringing<'_> {
         &mut self,
         store: Uuid,
         on_step: &mut dyn FnMut(RecoveryStep),
-    ) -> Result<(Recovering, Vec<GroupReport>), ServerError> {
+    ) -> Result<(Recovering, Vec<RecoveredGroup>), ServerError> {
         let volatile = self.settings.data.allow_volatile;
         let dir = self.settings.data.dir.clone();
         let disk = (self.open_disk)(&self.folder.wal(), volatile).map_err(|source| {
@@ -197,7 +197,7 @@ impl Bringing<'_> {
             for group in &groups {
                 on_step(RecoveryStep::Replaying { group: group.0, groups: groups.len() });
                 match recover::prepare(&self.source.storage, *group, &log, &*kv) {
-                    Ok(found) => reports.push(GroupReport::new(found)),
+                    Ok(found) => reports.push(RecoveredGroup::new(found)),
                     // Objects of an upload that was not finished, and nothing else.
                     Err(RestoreFailure::Nothing) => {}
                     Err(failure) => return Err(self.source.failed(*group)(failure)),
@@ -238,7 +238,7 @@ impl Bringing<'_> {
     fn finish(
         self,
         mut node: Recovering,
-        groups: Vec<GroupReport>,
+        groups: Vec<RecoveredGroup>,
         store: Uuid,
         on_step: &mut dyn FnMut(RecoveryStep),
     ) -> Result<RecoveryReport, ServerError> {

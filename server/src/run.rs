@@ -52,7 +52,7 @@ impl Surroundings {
 }
 
 /// The variables that name credentials of long-term storage. What is no text is none of them.
-fn credentials_of_process() -> lts::Environment {
+pub(crate) fn credentials_of_process() -> lts::Environment {
     let texts = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     lts::Environment::new(texts)

@@ -6,7 +6,7 @@ use super::check::Checker;
 use super::clock::{BenchClock, Window};
 use super::load::{self, Outcome, Plan};
 use super::machine::{Sample, Usage};
-use super::report::Report;
+use super::report::{Report, ServerFacts};
 use super::target::{MEMORY_MIN, Target, wrong};
 use super::{LoadArgs, Rate, RunArgs, TargetArgs};
 use crate::failure::{Failure, Result};
@@ -54,7 +54,7 @@ pub(super) async fn run(args: &Args) -> Result<()> {
         target.verify(&mut checker).await?;
         checker.finish(&outcome.sent, truncated).map_err(wrong)?
     };
-    let report = report(args, &plan, &outcome, usage, verified, target.server_version().await?);
+    let report = report(args, &plan, &outcome, usage, verified, target.server().await?);
     target.finish().await?;
     report.deliver(&args.run.output)
 }
@@ -82,7 +82,7 @@ fn report(
     outcome: &Outcome,
     usage: Usage,
     verified_events: u64,
-    server_version: String,
+    server: ServerFacts,
 ) -> Report {
     let seconds = plan.window.seconds();
     let events_per_second = outcome.acknowledged as f64 / seconds;
@@ -98,7 +98,7 @@ fn report(
     Report {
         bench: "append",
         version: env!("CARGO_PKG_VERSION"),
-        server_version,
+        server,
         event_size: plan.event_size,
         writers: args.load.writers,
         segments: args.load.segments,

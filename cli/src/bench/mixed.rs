@@ -12,7 +12,7 @@ use super::clock::{BenchClock, Window};
 use super::latency::Latencies;
 use super::load::{self, Outcome, Plan};
 use super::machine::Usage;
-use super::report::Report;
+use super::report::{Report, ServerFacts};
 use super::target::{Target, wrong};
 use super::{LoadArgs, Rate, RunArgs, TargetArgs};
 use crate::failure::{Failure, Result};
@@ -61,8 +61,7 @@ pub(super) async fn run(args: &Args) -> Result<()> {
     let (outcome, _) = sent?;
     let read = read?;
     let verified = read.checker.finish(&outcome.sent, false).map_err(wrong)?;
-    let report =
-        report(args, &plan, &outcome, &read, usage, verified, target.server_version().await?);
+    let report = report(args, &plan, &outcome, &read, usage, verified, target.server().await?);
     target.finish().await?;
     report.deliver(&args.run.output)
 }
@@ -119,14 +118,14 @@ fn report(
     read: &Followed,
     usage: Usage,
     verified_events: u64,
-    server_version: String,
+    server: ServerFacts,
 ) -> Report {
     let seconds = plan.window.seconds();
     let events_per_second = read.events as f64 / seconds;
     Report {
         bench: "mixed",
         version: env!("CARGO_PKG_VERSION"),
-        server_version,
+        server,
         event_size: plan.event_size,
         writers: args.load.writers,
         segments: args.load.segments,

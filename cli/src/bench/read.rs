@@ -60,7 +60,7 @@ pub(super) async fn run(args: &Args) -> Result<()> {
     let report = Report {
         bench: "read",
         version: env!("CARGO_PKG_VERSION"),
-        server_version: target.server_version().await?,
+        server: target.server().await?,
         event_size,
         writers: args.load.writers,
         segments: args.load.segments,
@@ -84,7 +84,7 @@ pub(super) async fn run(args: &Args) -> Result<()> {
 }
 
 /// Writes `events` events, spread evenly; by writer and key, the events sent.
-async fn fill(
+pub(super) async fn fill(
     mut senders: Vec<Sender>,
     event_size: usize,
     events: u64,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use common::ByteSize;
 use serde::Serialize;
 
 use super::latency::Percentiles;
@@ -32,12 +33,23 @@ impl FromStr for Destination {
     }
 }
 
+/// The server that was measured.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct ServerFacts {
+    pub(super) server_version: String,
+    /// The bucket; `None` where there is none.
+    pub(super) server_tiers_to: Option<String>,
+    /// The most memory that it had at once; of a server of the measurement's own.
+    pub(super) server_peak_resident_bytes: Option<u64>,
+}
+
 /// Figures of one run.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) bench: &'static str,
     pub(super) version: &'static str,
-    pub(super) server_version: String,
+    #[serde(flatten)]
+    pub(super) server: ServerFacts,
     /// What was measured, as asked for.
     pub(super) event_size: usize,
     pub(super) writers: u32,
@@ -122,6 +134,12 @@ impl Report {
             ),
             ("verified", format!("{} events read back", self.verified_events)),
         ]);
+        if let Some(url) = &self.server.server_tiers_to {
+            pairs.push(("tiers to", url.clone()));
+        }
+        if let Some(bytes) = self.server.server_peak_resident_bytes {
+            pairs.push(("server memory", format!("{} at most", ByteSize(bytes))));
+        }
         if self.readers > 0 {
             pairs[1].1 += &format!(", {} readers", self.readers);
         }

@@ -1,6 +1,6 @@
 //! The server and the stream that a measurement uses.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use client::{Client, ClientConfig, ReadFrom, ReadUntil, StreamConfig};
 use common::{ByteSize, Clock as _, ScopedStream, SystemClock};
@@ -9,7 +9,8 @@ use super::LoadArgs;
 use super::check::Checker;
 use super::keys::{key_of_each_segment, segments_of_writer};
 use super::load::{LOOK_EVERY, Sender};
-use super::own_server::OwnServer;
+use super::own_server::{OwnServer, TiersTo};
+use super::report::ServerFacts;
 use crate::connect::DEV_ENDPOINT;
 use crate::failure::{Failure, Result};
 
@@ -27,6 +28,10 @@ pub(super) struct TargetArgs {
     /// Where the data of that server rests while it runs; a real disk, not a tmpfs
     #[arg(long, value_name = "DIR", default_value = ".", requires = "spawn")]
     data: PathBuf,
+
+    /// Where that server tiers to: none, data (a folder in its data, as `braid dev` does) or a URL
+    #[arg(long, value_name = "URL", default_value = "none", requires = "spawn")]
+    lts: TiersTo,
 
     /// The stream to use, which must not exist [default: a new one in scope bench]
     #[arg(long, value_name = "SCOPE/STREAM")]
@@ -48,7 +53,10 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) async fn prepare(args: &TargetArgs, segments: u32) -> Result<Self> {
-        let own = if args.spawn { Some(OwnServer::start(&args.data).await?) } else { None };
+        let own = match args.spawn {
+            true => Some(OwnServer::start(&args.data, &args.lts).await?),
+            false => None,
+        };
         let endpoint =
             own.as_ref().map_or_else(|| args.endpoint.clone(), |own| own.endpoint.clone());
         let client = Client::connect(ClientConfig::new(&*endpoint)).await?;
@@ -56,12 +64,26 @@ impl Target {
             Some(stream) => stream.clone(),
             None => new_name()?,
         };
-        let config = StreamConfig { segments, create_scope: true };
-        if !client.streams().create_stream(&stream, config).await?.created {
-            let message = format!("stream `{stream}` exists; name one that does not");
-            return Err(Failure::new(crate::failure::Exit::Conflict, message));
-        }
+        create(&client, &stream, segments).await?;
         Ok(Self { client, stream, endpoint, keep: args.keep, own })
+    }
+
+    /// A server of its own in a folder of `data`, that tiers to its own data.
+    pub(super) async fn prepare_own(data: &Path, segments: u32) -> Result<Self> {
+        let own = OwnServer::start(data, &TiersTo::Data).await?;
+        let endpoint = own.endpoint.clone();
+        let client = Client::connect(ClientConfig::new(&*endpoint)).await?;
+        let stream = new_name()?;
+        create(&client, &stream, segments).await?;
+        Ok(Self { client, stream, endpoint, keep: false, own: Some(own) })
+    }
+
+    /// Stops and starts the server that [`Target::prepare_own`] started.
+    pub(super) async fn restart<T>(
+        &mut self,
+        meanwhile: impl FnOnce(&Path) -> Result<T>,
+    ) -> Result<T> {
+        self.own.as_mut().expect("it is the measurement's own").restart(meanwhile).await
     }
 
     /// Writers with the keys of their segments.
@@ -78,13 +100,18 @@ impl Target {
     }
 
     /// Keeps the server's log from filling up, by dropping what was written once half of it is
-    /// used. Says whether it ever did, when `work` is done.
+    /// used. Says whether it ever did, when `work` is done. A server that tiers does so by itself.
     pub(super) async fn while_freeing<T>(
         &self,
         work: impl Future<Output = Result<T>>,
     ) -> Result<(T, bool)> {
+        let tiering =
+            client::server_status(ClientConfig::new(&*self.endpoint)).await?.lts.is_some();
         let mut truncated = false;
         let freeing = async {
+            if tiering {
+                return std::future::pending().await;
+            }
             loop {
                 tokio::time::sleep(LOOK_EVERY).await;
                 let info = self.client.server_info().await?;
@@ -118,8 +145,14 @@ impl Target {
         Ok(())
     }
 
-    pub(super) async fn server_version(&self) -> Result<String> {
-        Ok(self.client.server_info().await?.version)
+    /// What a report says of the server.
+    pub(super) async fn server(&self) -> Result<ServerFacts> {
+        let status = client::server_status(ClientConfig::new(&*self.endpoint)).await?;
+        Ok(ServerFacts {
+            server_version: status.version,
+            server_tiers_to: status.lts.map(|lts| lts.url),
+            server_peak_resident_bytes: self.own.as_ref().and_then(OwnServer::peak_resident_bytes),
+        })
     }
 
     /// Takes the stream and an own server away.
@@ -139,6 +172,15 @@ impl Target {
 /// What was read is not what was written.
 pub(super) fn wrong(problem: String) -> Failure {
     Failure::general(format!("verification failed: {problem}; report this as a bug"))
+}
+
+async fn create(client: &Client, stream: &ScopedStream, segments: u32) -> Result<()> {
+    let config = StreamConfig { segments, create_scope: true };
+    if !client.streams().create_stream(stream, config).await?.created {
+        let message = format!("stream `{stream}` exists; name one that does not");
+        return Err(Failure::new(crate::failure::Exit::Conflict, message));
+    }
+    Ok(())
 }
 
 fn new_name() -> Result<ScopedStream> {

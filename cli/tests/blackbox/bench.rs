@@ -54,6 +54,31 @@ fn a_measurement_with_its_own_server_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_measurement_may_tier_and_says_where_to_and_how_much_memory_it_took() {
+    let dir = temp_dir();
+    let data = dir.path().to_str().unwrap();
+    let line = "bench append --spawn --lts data --duration 500ms --warmup 0s -o json --data";
+    let report = Braid::new(line.split(' ').chain([data])).run().json();
+    assert!(report["verified_events"].as_u64() > Some(0), "{report}");
+    assert!(report["server_tiers_to"].as_str().unwrap().starts_with("file:///"), "{report}");
+    assert!(report["server_peak_resident_bytes"].as_u64() > Some(1 << 20), "{report}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left");
+}
+
+#[test]
+fn catching_up_from_objects_is_measured_against_a_plain_reader_of_them() {
+    let dir = temp_dir();
+    let data = dir.path().to_str().unwrap();
+    let line = "bench catch-up --size 8MiB --segments 2 --turns 1 -o json --data";
+    let report = Braid::new(line.split(' ').chain([data])).run().json();
+    assert_eq!(report["verified_events"].as_u64(), Some(8 << 10), "{report}");
+    let turn = &report["turns"][0];
+    assert!(turn["plain_megabytes_per_second"].as_f64() > Some(0.0), "{report}");
+    assert!(turn["ratio"].as_f64() > Some(0.0), "{report}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left");
+}
+
+#[test]
 fn the_log_is_measured_against_a_raw_writer() {
     let dir = temp_dir();
     let data = dir.path().to_str().unwrap();

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::harness::{Running, Server, flights_file};
 
-const STREAM: &str = "demo/flights";
+pub const STREAM: &str = "demo/flights";
 
 /// The file and the exact bytes of each of its elements.
 pub fn flights() -> (Vec<u8>, Vec<String>) {
@@ -113,7 +113,7 @@ fn loader(server: &Server) -> Running {
     server.line("append demo/flights --key-field origin --writer loader -o json").start()
 }
 
-fn wait_for_more_than(server: &Server, bytes: u64) {
+pub fn wait_for_more_than(server: &Server, bytes: u64) {
     crate::harness::wait_until("progress of the append", || server.stored_bytes(STREAM) > bytes);
 }
 

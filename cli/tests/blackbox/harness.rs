@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -346,6 +346,30 @@ impl Server {
     /// A command against this server.
     pub fn braid<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Braid {
         Braid::new(args).env("BRAID_ENDPOINT", self.address.to_string())
+    }
+
+    /// A command on its bucket, by the settings that the server has.
+    pub fn lts<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Braid {
+        let mut braid = Braid::new(["lts"]);
+        braid.command.args(args).arg("--data").arg(self.data());
+        braid.command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        braid
+    }
+
+    /// A metric that has no labels.
+    pub fn metric(&self, name: &str) -> u64 {
+        let mut request = TcpStream::connect(self.address).unwrap();
+        let head = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        request.write_all(head.as_bytes()).unwrap();
+        let mut text = String::new();
+        request.read_to_string(&mut text).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no `{name}` in {text}")).parse::<f64>().unwrap() as u64
+    }
+
+    /// What `braid status` says.
+    pub fn status(&self) -> serde_json::Value {
+        self.line("status -o json").run().json()
     }
 
     /// A command line, split at spaces.

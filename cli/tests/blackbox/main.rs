@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "a test binary has no public surface")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
+mod bad_bucket;
 mod bad_input;
 mod bench;
 mod commands;
@@ -14,9 +15,12 @@ mod forms;
 mod full_disk;
 mod harness;
 mod interruptions;
+mod long_term;
+mod moto;
 mod readme;
 mod recovery;
 mod repair;
+mod s3;
 mod server_life;
 mod small_disk;
 mod soak;

@@ -46,6 +46,7 @@ fn the_tour_of_the_readme_works_exactly_as_written() {
         shell.args(["-o", "pipefail", "-c", &step.command]);
         shell.current_dir(server.dir()).env("PATH", &path).env_remove("BRAID_LOG");
         shell.env("BRAID_ENDPOINT", server.address.to_string());
+        shell.env("BRAID__DATA__DIR", server.data());
         let finished = Running::spawn(&mut shell).finish();
         assert_eq!(finished.code, Some(0), "{}: {finished:?}", step.command);
         if !step.expected.is_empty() {

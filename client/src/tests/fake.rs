@@ -327,6 +327,13 @@ impl Controller for Fake {
         Err(Status::unimplemented("the fake is always well"))
     }
 
+    async fn look_after_storage(
+        &self,
+        _: Request<v1::LookAfterStorageRequest>,
+    ) -> Result<Response<v1::LookAfterStorageResponse>, Status> {
+        Err(Status::unimplemented("the fake has no objects"))
+    }
+
     async fn create_scope(
         &self,
         request: Request<v1::CreateScopeRequest>,

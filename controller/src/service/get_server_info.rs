@@ -11,6 +11,9 @@ pub trait ServerStatus: Send + Sync + 'static {
 
     /// How the process is doing: all of the answer but what the controller counts.
     fn status(&self) -> v1::GetStatusResponse;
+
+    /// Lets the groups look at once for work in long-term storage; how many do.
+    fn look_after_storage(&self) -> u32;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -34,6 +34,10 @@ impl ServerStatus for Dev {
     fn status(&self) -> v1::GetStatusResponse {
         v1::GetStatusResponse { uptime_micros: 7, ..v1::GetStatusResponse::default() }
     }
+
+    fn look_after_storage(&self) -> u32 {
+        3
+    }
 }
 
 impl Served {

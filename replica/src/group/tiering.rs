@@ -155,6 +155,12 @@ impl Tiering {
         self.next_look.sweep = MonotonicTime::default();
     }
 
+    /// Looks for what nobody asks for are due.
+    pub(super) fn look_now(&mut self, now: MonotonicTime) {
+        let compaction = now.max(MonotonicTime::default().plus(Duration::from_micros(1)));
+        self.next_look = Looks { collection: now, compaction, sweep: now };
+    }
+
     pub(super) fn press(&mut self, pressed: bool) {
         self.pressed = pressed;
     }

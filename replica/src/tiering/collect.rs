@@ -43,7 +43,7 @@ pub fn adopted_path(incarnation: Incarnation) -> ObjectPath {
 }
 
 impl Storage {
-    fn adopted(&self, incarnation: Incarnation) -> Result<bool, StorageFailure> {
+    pub(crate) fn adopted(&self, incarnation: Incarnation) -> Result<bool, StorageFailure> {
         let bucket = self.bucket.clone();
         let found = self.run(async move { bucket.head(&adopted_path(incarnation)).await })?;
         match found {
@@ -54,7 +54,7 @@ impl Storage {
     }
 
     /// Deletes objects, if the bucket is still this cluster's.
-    pub(super) fn delete(&self, names: &[ObjectName]) -> Result<(), StorageFailure> {
+    pub(crate) fn delete(&self, names: &[ObjectName]) -> Result<(), StorageFailure> {
         if names.is_empty() {
             return Ok(());
         }

@@ -102,6 +102,10 @@ impl Sources for Numbers {
 }
 
 impl ServerStatus for Numbers {
+    fn look_after_storage(&self) -> u32 {
+        if self.storage.is_some() { self.groups.look_after_storage() } else { 0 }
+    }
+
     fn info(&self) -> ServerInfo {
         let usage = self.log.usage();
         ServerInfo {

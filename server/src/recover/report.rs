@@ -16,14 +16,14 @@ pub struct RecoveryReport {
     /// Extents whose bytes had been truncated before they were archived: their segments begin
     /// behind them.
     pub unarchived_extents: u64,
-    pub groups: Vec<GroupReport>,
+    pub groups: Vec<RecoveredGroup>,
     pub streams: Vec<StreamReport>,
     pub changes: Vec<StreamChange>,
 }
 
 /// How far a group came back. What its log held behind `end` is not in the bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct GroupReport {
+pub struct RecoveredGroup {
     pub group: u64,
     /// The last archived entry.
     pub end: u64,
@@ -36,7 +36,7 @@ pub struct GroupReport {
     pub problems: Vec<String>,
 }
 
-impl GroupReport {
+impl RecoveredGroup {
     pub(super) fn new(found: replica::recover::Found) -> Self {
         Self {
             group: found.group.0,

@@ -20,9 +20,15 @@ impl World {
             self.chaos = false;
             self.healed_at = self.now();
             self.on_space();
+            self.heal_bucket();
+            if self.plan.bucket.as_ref().is_some_and(|plan| plan.loses_machine) {
+                self.lose_machine();
+            }
         }
-        if !self.settled && self.is_settled() {
+        if !self.settled && self.is_settled() && self.bucket_is_at_rest() {
             self.note(format_args!("settled"));
+            self.check_bucket();
+            self.machine.recovering = None;
             self.fall("before the last reads");
             self.settled = true;
         }

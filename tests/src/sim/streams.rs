@@ -111,7 +111,7 @@ impl World {
 
     /// Carries the controller's jobs on, as its leader would.
     pub(super) fn on_jobs(&mut self) {
-        let Some(node) = &self.node else { return };
+        let Some(node) = self.node.as_ref().filter(|_| !self.machine_is_lost) else { return };
         self.schedule.after(1_500, Event::Jobs);
         let Some(term) = node.controller.leadership().borrow().serving else { return };
         let group = node.controller.clone();
@@ -174,6 +174,9 @@ impl World {
     }
 
     pub(super) fn on_admin(&mut self) {
+        if self.machine_is_lost {
+            return;
+        }
         let delay = self.random.workload.between(500, 5_000);
         self.schedule.after(delay, Event::Admin);
         let Some(node) = &self.node else { return };

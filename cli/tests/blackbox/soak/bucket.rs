@@ -25,9 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
 use crate::harness::temp_dir;
-
-const KEY_ID: &str = "braid";
-const SECRET: &str = "under water";
+use crate::s3::{KEY_ID, SECRET};
 
 /// How the bucket behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -64,7 +64,10 @@ pub fn judge(mut faults: Faults<'_>, seed: u64) {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("soak-{seed}.jsonl"));
         history::write_lines(&lines, BufWriter::new(File::create(&path).unwrap())).unwrap();
         std::fs::write(path.with_extension("log"), &faults.said).unwrap();
-        panic!("BRAID_SOAK_SEED={seed}, history in {} and messages beside it: {problems:#?}", path.display());
+        panic!(
+            "BRAID_SOAK_SEED={seed}, history in {} and messages beside it: {problems:#?}",
+            path.display()
+        );
     }
     assert_it_meant_something(&faults, &summary);
 }
@@ -89,8 +92,7 @@ fn tell(faults: &Faults<'_>, summary: &Summary) {
 }
 
 fn assert_it_meant_something(faults: &Faults<'_>, summary: &Summary) {
-    let (counts, carried, journal) =
-        (faults.counts, faults.bucket.carried(), &faults.load.journal);
+    let (counts, carried, journal) = (faults.counts, faults.bucket.carried(), &faults.load.journal);
     let amounts = [
         ("acknowledged appends", summary.acknowledged as u64),
         ("events read at the end", summary.read_at_the_end as u64),
@@ -101,6 +103,7 @@ fn assert_it_meant_something(faults: &Faults<'_>, summary: &Summary) {
         ("deletions", journal.deletions.load(Ordering::Relaxed)),
         ("objects put", carried.puts),
         ("deletions of objects", carried.deletes),
+        ("objects and ranges got", carried.gets),
     ];
     for (what, amount) in amounts {
         assert!(amount > 0, "no {what}");

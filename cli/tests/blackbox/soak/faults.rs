@@ -1,7 +1,5 @@
 //! What goes wrong: kills, stops, lost state, and a bucket that does not do what it is asked.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use client::Rng;
@@ -112,7 +110,7 @@ impl Faults<'_> {
             let problem = format!("a life of the server took {peak} bytes of memory, now {memory}");
             self.load.problem(problem);
         }
-        self.counts.object_read_bytes += metric(&self.server, "braid_object_read_bytes_total");
+        self.counts.object_read_bytes += self.server.metric("braid_object_read_bytes_total");
     }
 
     /// A message of that level is about something that must not happen.
@@ -132,15 +130,4 @@ fn peak_bytes(id: i32) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let kib: u64 = line.trim().strip_suffix(" kB").unwrap().parse().unwrap();
     kib << 10
-}
-
-/// A counter without labels.
-fn metric(server: &Server, name: &str) -> u64 {
-    let mut stream = TcpStream::connect(server.address).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: braid\r\nConnection: close\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    let value: f64 = value.unwrap_or_else(|| panic!("no `{name}`: {text}")).parse().unwrap();
-    value as u64
 }

@@ -14,6 +14,7 @@ use super::*;
 use crate::archive::{CheckpointSettings, RoundSettings};
 use crate::{Inline, Storage, TieringSettings};
 
+mod checking;
 mod collecting;
 mod crashing;
 mod restoring;

@@ -5,7 +5,7 @@ use crate::restore::Chain;
 use crate::{GroupSpec, StartError, recover};
 
 /// Works for some minutes, with everything that an archive has: rounds, checkpoints, garbage.
-fn worked(seed: u64, numbers: u64) -> (Machine, Attached, Node) {
+pub(super) fn worked(seed: u64, numbers: u64) -> (Machine, Attached, Node) {
     let mut machine = Machine::new(seed);
     let bucket = attach(&mut machine);
     let mut node = serving(&mut machine);
@@ -139,6 +139,25 @@ fn a_group_whose_log_is_gone_comes_back_with_exactly_what_was_archived() {
         assert!(node.stored().contains_key(&1_000_000));
         node.check_payloads(&bucket.memory);
     }
+}
+
+#[test]
+fn a_group_of_which_nothing_was_archived_begins_anew_under_the_new_incarnation() {
+    let mut machine = Machine::new(1);
+    let bucket = attach(&mut machine);
+    attach_to(
+        &mut machine,
+        &bucket.memory,
+        ClusterMarker { incarnation: Incarnation(2), marker: 8 },
+    );
+    let spec = GroupSpec { recover: Some(Incarnation(2)), ..GroupSpec::alone(GROUP) };
+    let mut node = machine.open_as(spec).unwrap();
+    node.settle().unwrap();
+    node.store(1);
+    node.wait(Duration::from_secs(10));
+    let name = *objects(&bucket.memory).keys().next().unwrap();
+    assert_eq!(name.incarnation, Incarnation(2));
+    assert_eq!(node.check_payloads(&bucket.memory), 1);
 }
 
 #[test]

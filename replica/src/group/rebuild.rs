@@ -1,0 +1,60 @@
+//! A state rebuilt from long-term storage alone: for whoever checks what a bucket holds.
+
+use common::{GroupId, LogIndex, MonotonicTime};
+
+use super::apply::Applier;
+use crate::archive::{Archive, At, CommittedRound, Refused};
+use crate::kv::Applied;
+use crate::machine::StateMachine;
+use crate::restore::{Chain, RestoreFailure};
+
+/// A machine and what its group knows of its archive, as they are behind the last archived entry.
+pub(crate) struct Rebuilt<M> {
+    pub(crate) machine: M,
+    pub(crate) archive: Archive,
+}
+
+/// Replays all of `chain` on top of the state that its checkpoint gave; the rounds at its end,
+/// whose own entries are not archived, are taken over as a recovery does it.
+pub(crate) fn replay<M: StateMachine>(
+    group: GroupId,
+    machine: M,
+    archive: Archive,
+    applied: Applied,
+    chain: &Chain,
+) -> Result<Rebuilt<M>, RestoreFailure> {
+    let mut applier = Applier::new(group, machine, archive, applied);
+    let (end, now) = (chain.end().0, MonotonicTime::default());
+    applier.machine.begin(end);
+    for header in chain.headers(applier.applied.index, end) {
+        applier.replay(&header, now).map_err(RestoreFailure::Replay)?;
+    }
+    for round in chain.rounds_behind(applier.archive.end()) {
+        take_over(&mut applier, round)?;
+    }
+    applier.machine.round_done();
+    Ok(Rebuilt { machine: applier.machine, archive: applier.archive })
+}
+
+fn take_over<M: StateMachine>(
+    applier: &mut Applier<M>,
+    mut round: CommittedRound,
+) -> Result<(), RestoreFailure> {
+    let name = round.footer.name;
+    round.recovered = name.incarnation < applier.archive.incarnation();
+    let index = LogIndex(round.range().end().0 + 1);
+    let at = At { index, term: name.term, stamp: applier.applied.stamp };
+    applier.take_over(&round, at).map_err(|refused| {
+        RestoreFailure::Broken(format!("the round of footer `{name}` is refused: {refused}"))
+    })
+}
+
+impl<M: StateMachine> Applier<M> {
+    fn take_over(&mut self, round: &CommittedRound, at: At) -> Result<(), Refused> {
+        self.archive.round(round, at)?;
+        self.machine.tiered(&round.tiered);
+        let dead = self.machine.take_dead_objects();
+        self.archive.dead(dead, at);
+        Ok(())
+    }
+}

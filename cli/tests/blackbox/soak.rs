@@ -144,6 +144,7 @@ fn what_was_acknowledged_outlives_kills_outages_and_a_small_memory() {
         load: &load,
         rng: rng.fork("faults"),
         counts: Counts::default(),
+        memory: String::new(),
         said: String::new(),
     };
     faults.run(&clock, clock.monotonic().plus(Duration::from_secs(seconds)));

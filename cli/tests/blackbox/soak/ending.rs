@@ -13,7 +13,7 @@ use tests::history;
 
 use super::bucket::{Bucket, Mood};
 use super::faults::Faults;
-use super::{GRACE, reading, say};
+use super::{GRACE, MEMORY_LIMIT, reading, say};
 use crate::harness::{Braid, Finished, LIMIT, wait_until};
 use crate::recovery::wait_until_tiered;
 
@@ -48,7 +48,7 @@ pub fn judge(mut faults: Faults<'_>, seed: u64) {
     for violation in violations.iter().take(20) {
         faults.load.problem(violation.to_string());
     }
-    let bucket = faults.bucket;
+    let (bucket, peak) = (faults.bucket, faults.counts.peak_bytes);
     if !faults.load.has_problems() {
         wait_until("the bucket is clean", || check(bucket).code == Some(0));
     }
@@ -58,6 +58,10 @@ pub fn judge(mut faults: Faults<'_>, seed: u64) {
     let checked = check(bucket);
     if checked.code != Some(0) {
         faults.load.problem(format!("lts check: {checked:?}"));
+    }
+    if peak > MEMORY_LIMIT {
+        let problem = format!("a life of the server took {peak} bytes: {}", faults.memory);
+        faults.load.problem(problem);
     }
     let problems = faults.load.problems.lock().unwrap().clone();
     if !problems.is_empty() {

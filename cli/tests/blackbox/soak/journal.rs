@@ -92,6 +92,10 @@ impl Journal {
         self.live.lock().unwrap().remove(&stream.number);
     }
 
+    pub fn is_live(&self, stream: &Stream) -> bool {
+        self.live.lock().unwrap().contains_key(&stream.number)
+    }
+
     pub fn live(&self) -> Vec<Stream> {
         self.live.lock().unwrap().values().cloned().collect()
     }

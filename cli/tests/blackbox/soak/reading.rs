@@ -23,7 +23,7 @@ pub async fn follow(
     while !stop.is_cancelled() {
         let segment = rng.below(next.len() as u64) as usize;
         let from = if rng.chance(1, 6) { 0 } else { next[segment] };
-        let reading = read(&load, &client, &stream, segment, from, false);
+        let reading = Box::pin(read(&load, &client, &stream, segment, from, false));
         match stop.run_until_cancelled(reading).await {
             Some(Some(end)) => next[segment] = end,
             Some(None) | None => return,

@@ -4,6 +4,7 @@
 pub mod checker;
 pub mod history;
 pub mod models;
+pub mod payload;
 #[cfg(test)]
 mod planted_container;
 #[cfg(test)]

@@ -14,7 +14,6 @@ mod faults;
 mod finale;
 mod network;
 mod node;
-mod payload;
 mod plan;
 mod raw_writer;
 mod reads;

@@ -167,9 +167,9 @@ impl Running {
     }
 
     /// `kill -9`, and waits until it is gone.
-    pub fn kill(self) {
+    pub fn kill(self) -> Finished {
         self.signal(Signal::KILL);
-        self.finish();
+        self.finish()
     }
 }
 
@@ -326,9 +326,14 @@ impl Server {
         self.process = Some(process);
     }
 
+    /// The process, while it runs.
+    pub fn id(&self) -> i32 {
+        self.process.as_ref().unwrap().id()
+    }
+
     /// `kill -9`.
-    pub fn kill(&mut self) {
-        self.process.take().unwrap().kill();
+    pub fn kill(&mut self) -> Finished {
+        self.process.take().unwrap().kill()
     }
 
     /// Ends it as a person would.

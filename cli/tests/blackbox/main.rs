@@ -23,4 +23,5 @@ mod repair;
 mod s3;
 mod server_life;
 mod small_disk;
+mod soak;
 mod storage;

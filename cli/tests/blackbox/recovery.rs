@@ -45,7 +45,7 @@ impl Bucket {
     }
 }
 
-fn wait_until_tiered(server: &Server) {
+pub fn wait_until_tiered(server: &Server) {
     wait_until("everything is tiered", || {
         let status = server.line("status -o json").run().json();
         status["untiered"]["age_seconds"].is_null() && status["untiered"]["bytes"].is_number()

@@ -8,10 +8,10 @@ use common::{WriterEpoch, WriterId, WriterName};
 use proto::v1::AppendResponse;
 
 use super::core_writer::{CoreWriter, Given};
-use super::payload::{self, key_in, key_text};
 use super::raw_writer::{Ended, Item, Notice, RawWriter};
 use super::world::{Event, World};
 use crate::history::{Answer, EventRef, Operation, SegmentRef, What};
+use crate::payload::{self, key_in, key_text};
 
 /// Appends that a client keeps under way at most.
 const WINDOW: usize = 12;

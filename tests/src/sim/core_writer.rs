@@ -8,9 +8,9 @@ use proto::convert::SegmentPlace;
 use proto::framing::EventRef as Frame;
 use proto::v1;
 
-use super::payload;
 use super::raw_writer::Notice;
 use crate::history::EventRef;
+use crate::payload;
 
 /// The simulated store is the only one.
 const LINK: LinkId = LinkId(0);

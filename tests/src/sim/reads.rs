@@ -4,10 +4,10 @@ use bytes::BytesMut;
 use common::{ContainerId, Offset, SegmentId};
 use segmentstore::{ReadError, ReadRange, SegmentStore};
 
-use super::payload;
 use super::streams::{Effect, Phase, Stream};
 use super::world::{Event, World};
 use crate::history::{Answer, Operation, SegmentRef, What};
+use crate::payload;
 
 impl World {
     /// Somebody reads a segment.

@@ -13,17 +13,17 @@ use crate::history::Seen;
 const HEAD_BYTES: usize = 16;
 
 /// The routing key's text.
-pub(super) fn key_text(key: u32) -> String {
+pub fn key_text(key: u32) -> String {
     format!("k{key}")
 }
 
 /// A key whose position lies in `range`, the first from `from` on.
-pub(super) fn key_in(range: KeyRange, from: u32) -> u32 {
+pub fn key_in(range: KeyRange, from: u32) -> u32 {
     (from..).find(|key| range.contains(position_of_key(&key_text(*key)))).unwrap_or(from)
 }
 
 /// The payload of an event.
-pub(super) fn payload(writer: u32, number: u64, key: u32, filler: usize) -> Vec<u8> {
+pub fn payload(writer: u32, number: u64, key: u32, filler: usize) -> Vec<u8> {
     let mut bytes = vec![0; HEAD_BYTES + filler];
     bytes[..4].copy_from_slice(&writer.to_le_bytes());
     bytes[4..12].copy_from_slice(&number.to_le_bytes());
@@ -34,7 +34,7 @@ pub(super) fn payload(writer: u32, number: u64, key: u32, filler: usize) -> Vec<
 }
 
 /// The framed event, as it lies in a segment.
-pub(super) fn frame(writer: u32, number: u64, key: u32, filler: usize) -> Bytes {
+pub fn frame(writer: u32, number: u64, key: u32, filler: usize) -> Bytes {
     let (payload, key) = (payload(writer, number, key, filler), key_text(key));
     let event = EventRef { key: Some(&key), time_micros: None, payload: &payload };
     let mut out = BytesMut::new();
@@ -44,7 +44,7 @@ pub(super) fn frame(writer: u32, number: u64, key: u32, filler: usize) -> Bytes 
 
 /// The events in `bytes`, which begin at `offset` of a segment; with the offset behind the last
 /// complete one. Bytes that are no event end the list with one that is not intact.
-pub(super) fn parse(mut bytes: Bytes, mut offset: u64) -> (Vec<Seen>, u64) {
+pub fn parse(mut bytes: Bytes, mut offset: u64) -> (Vec<Seen>, u64) {
     let mut events = Vec::new();
     loop {
         match framing::take_event(&mut bytes) {

@@ -125,9 +125,13 @@ impl Faults<'_> {
     }
 }
 
+/// The most memory that the process had, without what is mapped from files: the text of a debug
+/// build is many times that of the program that people run.
 fn peak_bytes(id: i32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let kib: u64 = line.trim().strip_suffix(" kB").unwrap().parse().unwrap();
-    kib << 10
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+    };
+    field("VmHWM:") - field("RssFile:")
 }

@@ -214,7 +214,7 @@ fn what_an_idle_group_says_of_its_archive_does_not_hold_back_the_log_of_the_othe
     let _bucket = attach(&mut machine);
     let mut node = serving(&mut machine);
     let idle = GroupId(GROUP.0 + 1);
-    let numbers = Numbers::new(&Arc::new(crate::testing::Journal::default()));
+    let numbers = Numbers::new(&Arc::new(Journal::default()));
     let idle = node.worker.add_group(GroupSpec::alone(idle), numbers).unwrap();
     node.settle().unwrap();
     let mut answer = propose(&idle, 1, 100).unwrap();

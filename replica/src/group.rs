@@ -400,8 +400,7 @@ impl<M: StateMachine> Member for Group<M> {
         let archived = self.node.store().truncated().index < end;
         let stands = holds && !archived && self.applier.applied.index > end;
         self.tiering.stand_in_the_way(stands, self.clock.monotonic());
-        let save_soon = if holds { checkpoint::PRESSED_PERMILLE } else { 0 };
-        self.saved.full_permille = full_permille.max(save_soon);
+        (self.saved.full_permille, self.saved.holds_log) = (full_permille, holds);
         self.truncate_log()?;
         self.publish();
         Ok(())

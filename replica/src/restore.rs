@@ -150,7 +150,14 @@ impl Chain {
     ) -> Result<Self, RestoreFailure> {
         let listing = list(storage, group)?;
         let mut chain = Self { checkpoint: None, footers: Vec::new(), problems: Vec::new() };
-        let tip = chain.find_tip(storage, &listing)?.ok_or(RestoreFailure::Nothing)?;
+        let Some(tip) = chain.find_tip(storage, &listing)? else {
+            // Objects of an upload that was not finished are nothing. What cannot be read may have
+            // been all there was.
+            return Err(match chain.problems.is_empty() {
+                true => RestoreFailure::Nothing,
+                false => RestoreFailure::Broken(chain.problems.join("; ")),
+            });
+        };
         chain.footers.push(tip);
         while !chain.is_complete(from) {
             if from.is_none() && chain.checkpoint.is_none() {
@@ -365,5 +372,11 @@ fn checkpoint(
     let bytes = bytes.map_err(|failure| failure.to_string())?;
     let checkpoint = Checkpoint::decode(reference.name, &bytes).map_err(|e| e.to_string())?;
     reference.expect(&checkpoint.reference).map_err(|error| error.to_string())?;
+    // An older one is of use only as long as nothing was loaded of this one.
+    for (ordinal, chunk) in checkpoint.chunks.iter().enumerate() {
+        let bytes = read(storage, chunk.object.name, chunk.object.length.into());
+        let bytes = bytes.map_err(|failure| failure.to_string())?;
+        checkpoint.chunk(ordinal, &bytes).map_err(|error| error.to_string())?;
+    }
     Ok(checkpoint)
 }

@@ -175,10 +175,19 @@ impl NameRange {
     }
 }
 
+/// Which job it is, of all that its group ever began: what comes back late, from a term that was
+/// lost, must not be taken for the one that is under way now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub(crate) term: u64,
+    pub(crate) number: u64,
+}
+
 /// A piece of work.
 #[derive(Debug)]
 pub struct StorageJob {
     pub group: GroupId,
+    pub(crate) ticket: Ticket,
     pub(crate) work: Work,
 }
 
@@ -228,7 +237,7 @@ impl fmt::Debug for Work {
 }
 
 impl Work {
-    fn kind(&self) -> JobKind {
+    pub(crate) fn kind(&self) -> JobKind {
         match self {
             Self::Round(_) => JobKind::Round,
             Self::Checkpoint(_) => JobKind::Checkpoint,
@@ -244,6 +253,7 @@ impl Work {
 #[derive(Debug)]
 pub struct StorageDone {
     pub group: GroupId,
+    pub(crate) ticket: Ticket,
     pub kind: JobKind,
     pub(crate) result: Result<Done, StorageFailure>,
 }
@@ -276,7 +286,7 @@ impl StorageJob {
 
     /// Does the work; blocks on log, state and bucket.
     pub fn perform(self, workshop: &Workshop) -> StorageDone {
-        let (group, kind) = (self.group, self.work.kind());
+        let (group, ticket, kind) = (self.group, self.ticket, self.work.kind());
         let result = workshop.storage.check_ready().and_then(|()| match self.work {
             Work::Round(job) => job.perform(workshop),
             Work::Checkpoint(job) => job.perform(workshop).map(Done::Checkpoint),
@@ -285,6 +295,6 @@ impl StorageJob {
             Work::Sweep(job) => job.perform(&workshop.storage).map(Done::Sweep),
             Work::Install(job) => job.bring(workshop).map(Done::Install),
         });
-        StorageDone { group, kind, result }
+        StorageDone { group, ticket, kind, result }
     }
 }

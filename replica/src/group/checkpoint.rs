@@ -65,6 +65,8 @@ pub(super) struct Saved {
     pressed: bool,
     /// How much of the log's budget was used at the last look.
     pub(super) full_permille: u64,
+    /// The group's first entry holds back a large part of the log.
+    pub(super) holds_log: bool,
 }
 
 impl Saved {
@@ -148,7 +150,8 @@ impl<M: StateMachine> Group<M> {
         } else {
             self.saved.flushed
         };
-        if self.saved.full_permille >= PRESSED_PERMILLE && wanted > self.saved.flushed {
+        let soon = self.saved.full_permille >= PRESSED_PERMILLE || self.saved.holds_log;
+        if soon && wanted > self.saved.flushed {
             self.saved.pressed = true;
         }
         let target = wanted.min(flushed);

@@ -26,7 +26,7 @@ use crate::error::{Failure, HostFailure};
 use crate::handle::Shared;
 use crate::machine::StateMachine;
 use crate::propose::ProposeError;
-use crate::tiering::{Done, StorageDone, StorageFailure, StorageJob, Work};
+use crate::tiering::{Done, StorageDone, StorageFailure, StorageJob, Ticket, Work};
 
 mod job;
 
@@ -284,7 +284,7 @@ impl<M: StateMachine> Member for Installing<M> {
         }
         let work = Work::Install(Box::new(self.job(now)));
         self.stage = Stage::Running;
-        vec![StorageJob { group: self.id, work }]
+        vec![StorageJob { group: self.id, ticket: Ticket::default(), work }]
     }
 
     fn storage_done(&mut self, done: StorageDone, now: MonotonicTime) -> Result<(), Failure> {

@@ -28,6 +28,7 @@ use super::ready::Unsynced;
 use super::snapshot::Sent;
 use super::tiering::{Behind, Tiering};
 use super::{Group, GroupSpec, Member, Role, draw_timeout};
+use crate::archive::CommittedRound;
 use crate::conf;
 use crate::error::StartError;
 use crate::handle::Shared;
@@ -101,7 +102,9 @@ impl Starting {
         let mut rounds = Vec::new();
         if let Some(chain) = chain {
             self.replay_archived(&mut applier, &chain, found.truncated)?;
-            rounds.extend(chain.rounds_behind(applier.archive.end()));
+            // What came later is of a node that lives on: no log here has its entries.
+            let ours = |round: &CommittedRound| *round.range().end() <= found.truncated.index;
+            rounds.extend(chain.rounds_behind(applier.archive.end()).filter(ours));
         }
         let higher = |incarnation: &Incarnation| *incarnation > applier.archive.incarnation();
         let recovery = self.spec.recover.filter(higher);

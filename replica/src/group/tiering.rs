@@ -24,7 +24,7 @@ use crate::machine::StateMachine;
 use crate::storage::proposed;
 use crate::tiering::{
     CheckpointUpload, Collected, Collection, Compaction, Done, JobKind, NameRange, RoundUpload,
-    Storage, StorageDone, StorageFailure, StorageJob, Sweep, Swept, TieringSettings, Work,
+    Storage, StorageDone, StorageFailure, StorageJob, Sweep, Swept, Ticket, TieringSettings, Work,
 };
 
 mod behind;
@@ -60,6 +60,8 @@ pub(super) struct Tiering {
     pub(super) behind: Behind,
     /// What was applied since the state was copied last.
     since_checkpoint: Behind,
+    /// What the copy that is being made is to cover.
+    in_checkpoint: Behind,
     checkpoint_not_before: MonotonicTime,
     next_look: Looks,
     sweep: Option<Sweep>,
@@ -112,6 +114,7 @@ impl Tiering {
             pauses: BTreeMap::new(),
             behind: Behind::default(),
             since_checkpoint: Behind::default(),
+            in_checkpoint: Behind::default(),
             checkpoint_not_before: now,
             next_look: Looks::default(),
             sweep: None,
@@ -270,7 +273,8 @@ impl Tiering {
             JobKind::Sweep => self.next_look.sweep = now,
             JobKind::Collection => self.next_look.collection = now,
             JobKind::Compaction => self.next_look.compaction = now,
-            JobKind::Round | JobKind::Checkpoint | JobKind::Install => {}
+            JobKind::Checkpoint => self.since_checkpoint.and_before(self.in_checkpoint),
+            JobKind::Round | JobKind::Install => {}
         }
     }
 
@@ -324,7 +328,11 @@ impl<M: StateMachine> Group<M> {
             self.begin_compaction(now),
             self.begin_sweep(now),
         ];
-        let job = |work| StorageJob { group: self.id, work };
+        let job = |work: Work| {
+            let number = self.tiering.under_way.get(&work.kind()).map_or(0, |job| job.names);
+            let ticket = Ticket { term: self.role.term, number };
+            StorageJob { group: self.id, ticket, work }
+        };
         works.into_iter().flatten().map(job).collect()
     }
 
@@ -365,7 +373,7 @@ impl<M: StateMachine> Group<M> {
         let settings = self.tiering.settings()?;
         let (pause, keep) = (settings.checkpoint_pause, settings.checkpoint_keep);
         self.tiering.checkpoint_not_before = now.plus(pause);
-        self.tiering.since_checkpoint = Behind::default();
+        self.tiering.in_checkpoint = std::mem::take(&mut self.tiering.since_checkpoint);
         let number = self.tiering.begin(JobKind::Checkpoint, now);
         Some(Work::Checkpoint(CheckpointUpload {
             names: self.names(number),
@@ -430,12 +438,16 @@ impl<M: StateMachine> Group<M> {
 
     /// Takes what came of a job.
     pub(super) fn storage_done(&mut self, done: StorageDone, now: MonotonicTime) {
-        let StorageDone { kind, result, .. } = done;
+        let StorageDone { kind, ticket, result, .. } = done;
         if self.stopping {
             return;
         }
         // A term was lost meanwhile: what was named under it counts no more.
         let Some(job) = self.tiering.under_way.get_mut(&kind) else { return };
+        let known = ticket == Ticket { term: self.role.term, number: job.names };
+        if !known && !common::planted::active("object-of-an-older-term-referenced") {
+            return;
+        }
         let done = match result {
             Ok(done) => done,
             Err(StorageFailure::Stopping) => return,

@@ -41,6 +41,9 @@ fn groups_are_found_in_every_incarnation_and_behind_many_objects_of_one() {
 #[test]
 fn a_bucket_without_rounds_brings_nothing_back() {
     let storage = storage(&[name(1, 2, 0)]);
-    let nothing = Chain::find(&storage, GroupId(2), None).unwrap_err();
+    let nothing = Chain::find(&storage, GroupId(3), None).unwrap_err();
     assert!(matches!(nothing, RestoreFailure::Nothing), "{nothing}");
+    let damaged = Chain::find(&storage, GroupId(2), None).unwrap_err();
+    assert!(matches!(damaged, RestoreFailure::Broken(_)), "it may have been a round: {damaged}");
+    assert!(damaged.to_string().contains(&name(1, 2, 0).to_string()), "{damaged}");
 }

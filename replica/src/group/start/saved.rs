@@ -35,12 +35,18 @@ impl Starting {
         let failed = |source| StartError::Archive { group, source };
         // A recovery needs every round that the state does not know, also below its own index.
         let from = saved.map(|saved| saved.index).filter(|_| self.spec.recover.is_none());
-        let chain = match Chain::find(storage, group, from) {
+        let (mut found, mut anew) = (Chain::find(storage, group, from), saved.is_none());
+        if from.is_some() && matches!(found, Err(RestoreFailure::Broken(_))) {
+            // A state so old that rounds behind it are collected is as good as none.
+            tracing::warn!(%group, "the saved state is older than the chain of rounds reaches back");
+            (found, anew) = (Chain::find(storage, group, None), true);
+        }
+        let chain = match found {
             // A group of which nothing was archived is recovered, too: it begins anew.
             Err(RestoreFailure::Nothing) if truncated == LogIndex(0) => return Ok((saved, None)),
             found => found.map_err(failed)?,
         };
-        if saved.is_none() && truncated > LogIndex(0) {
+        if anew && truncated > LogIndex(0) {
             chain.load_state(storage, &*self.kv).map_err(failed)?;
         }
         Ok((self.kv.applied(group)?, Some(chain)))

@@ -31,6 +31,12 @@ impl Behind {
         }
     }
 
+    /// What was to be caught up before is still lacking, too.
+    pub(super) fn and_before(&mut self, before: Behind) {
+        self.bytes += before.bytes;
+        self.since = before.since.or(self.since);
+    }
+
     /// So many bytes were archived by a round that began then: what is left is younger.
     pub(super) fn archived(&mut self, bytes: u64, began: MonotonicTime, is_behind: bool) {
         self.bytes = self.bytes.saturating_sub(bytes);

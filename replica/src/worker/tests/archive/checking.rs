@@ -76,7 +76,8 @@ fn every_object_that_is_missing_cut_or_changed_is_found_by_its_name_if_it_is_nee
     assert!(needed.len() > 10, "{}", needed.len());
     let other = names[0];
     let others = wait_for(bucket.memory.get(&other.into(), 0..64)).unwrap();
-    let damages: [(&str, &dyn Fn(&mut Vec<u8>)); 4] = [
+    type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let damages: [(&str, Damage<'_>); 4] = [
         ("cut", &|bytes| bytes.truncate(bytes.len() / 2)),
         ("empty", &|bytes| bytes.clear()),
         ("bit", &|bytes| {

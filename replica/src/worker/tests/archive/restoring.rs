@@ -171,10 +171,50 @@ fn a_checkpoint_that_is_damaged_is_gone_around_by_an_older_one() {
     bucket.memory.tamper(&newest.reference.name.into(), |bytes| bytes[40] ^= 1);
     let chain = Chain::find(&storage, GROUP, None).unwrap();
     assert!(chain.problems[0].contains(&newest.reference.name.to_string()));
+    let (before, _) = chain.checkpoint.unwrap();
+    bucket.memory.tamper(&before.chunks[0].name.into(), |bytes| bytes[40] ^= 1);
+    let chain = Chain::find(&storage, GROUP, None).unwrap();
+    assert!(chain.problems[1].contains(&before.chunks[0].name.to_string()), "one bit of a chunk");
     let mut machine = recovered(&machine, &bucket.memory);
     let mut node = serving(&mut machine);
     let found = node.stored();
     assert!(stored.iter().take(100).all(|(number, place)| found.get(number) == Some(place)));
+}
+
+#[test]
+fn a_group_whose_rounds_are_all_damaged_is_not_taken_for_one_without_any() {
+    let (machine, bucket, node) = worked(3, 1);
+    drop(node);
+    let storage = machine.storage.unwrap();
+    let footers = Chain::find(&storage, GROUP, None).unwrap().footers;
+    let names: Vec<ObjectName> = footers.iter().map(|footer| footer.reference.name).collect();
+    for name in &names {
+        assert!(bucket.memory.tamper(&(*name).into(), |bytes| bytes[60] ^= 1));
+    }
+    let broken = Chain::find(&storage, GROUP, None).unwrap_err().to_string();
+    assert!(broken.contains(&names[0].to_string()), "{broken}");
+    let paths: Vec<_> = names.into_iter().map(Into::into).collect();
+    wait_for(bucket.memory.delete(&paths)).unwrap();
+    let nothing = Chain::find(&storage, GROUP, None).unwrap_err();
+    assert!(matches!(nothing, crate::restore::RestoreFailure::Nothing), "{nothing}");
+}
+
+#[test]
+fn a_state_older_than_the_rounds_that_are_kept_is_as_good_as_none() {
+    let (mut machine, _bucket, mut node) = worked(1, 30);
+    let older = machine.kv.copy();
+    for number in 1_000..1_300 {
+        node.store(number);
+        node.wait(Duration::from_secs(60));
+    }
+    let stored = node.stored();
+    drop(node);
+    machine.kv = older;
+    let from = machine.kv.applied(GROUP).unwrap().map(|applied| applied.index);
+    let storage = machine.storage.clone().unwrap();
+    assert!(Chain::find(&storage, GROUP, from).is_err(), "the rounds in between are collected");
+    let mut node = serving(&mut machine);
+    assert_eq!(node.stored(), stored);
 }
 
 #[test]

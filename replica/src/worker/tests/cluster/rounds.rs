@@ -83,6 +83,7 @@ impl Deposed {
         let node = archiving.cluster.members.get_mut(leader).unwrap().node.as_mut().unwrap();
         let nothing = StorageDone {
             group: GROUP,
+            ticket: crate::tiering::Ticket::default(),
             kind: JobKind::Round,
             result: Err(crate::StorageFailure::Stopping),
         };
@@ -121,10 +122,11 @@ pub(super) fn survives_a_leader_that_comes_back(seed: u64) -> bool {
     archiving.cluster.propose();
     let job = next_round(&mut archiving, 1);
     let left = objects(&archiving.memory);
+    let done = perform(&mut archiving, 1, job);
     let swept = put.keys().all(|name| !left.contains_key(name));
     let node = archiving.cluster.members.get_mut(&1).unwrap().node.as_mut().unwrap();
     node.worker.storage_done(late).unwrap();
-    drop(job);
+    node.worker.storage_done(done).unwrap();
     archiving.agree();
     swept
 }

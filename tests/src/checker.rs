@@ -12,6 +12,8 @@
 //! - **conditional**: an event that expected an offset stands there or nowhere;
 //! - **stability**: what was read once at an offset is read there for ever, or truncated;
 //! - **visibility**: a read to the tail contains everything acknowledged before it began;
+//! - **recovered**: where a machine was lost, everything acknowledged before the end of what was
+//!   archived is there, and behind it a prefix: nothing that came after what is missing;
 //! - **sealed**, **deleted**: nothing that began after a seal or a deletion had ended is stored.
 
 mod index;
@@ -109,12 +111,14 @@ fn check_appends(index: &Index, placed: &Placed, violations: &mut Vec<Violation>
     let mut found: BTreeMap<usize, Vec<(usize, Place)>> = BTreeMap::new();
     // The lowest number of each writer that is left in a segment.
     let mut lowest: BTreeMap<(SegmentRef, u32), u64> = BTreeMap::new();
+    let mut ends: BTreeMap<SegmentRef, End> = BTreeMap::new();
     for (segment, places) in placed {
         for (position, place) in places.iter().enumerate() {
             found.entry(place.append).or_default().push((position, *place));
             let writer = index.appends[place.append].writer;
             let low = lowest.entry((*segment, writer)).or_insert(place.number);
             *low = place.number.min(*low);
+            ends.entry(*segment).or_default().take(&index.appends[place.append], place.number);
         }
     }
     for (id, append) in index.appends.iter().enumerate() {
@@ -141,7 +145,9 @@ fn check_appends(index: &Index, placed: &Placed, violations: &mut Vec<Violation>
         } else if !places.is_empty() {
             let evidence = format!("{append}: {} of its events are stored", places.len());
             add(violations, Anomaly::TornBatch, evidence);
-        } else if let Fate::Acknowledged(at) = append.fate {
+        } else if let Fate::Acknowledged(at) = append.fate
+            && !may_be_lost(index, append, at, ends.get(&append.segment))
+        {
             let evidence = format!("{append} was acknowledged at {at} and is not stored");
             add(violations, Anomaly::Loss, evidence);
         }
@@ -176,6 +182,35 @@ fn may_be_truncated(
         && first_numbers_missing
         && low.is_none_or(|low| highest_missing < low)
         && index.truncated_until(append.segment).is_some_and(|until| append.invoked < until)
+}
+
+/// How far what is left of a segment reaches.
+#[derive(Debug, Default)]
+struct End {
+    /// The latest beginning of an append that is there.
+    begun: u64,
+    /// By writer.
+    numbers: BTreeMap<u32, u64>,
+}
+
+impl End {
+    fn take(&mut self, append: &Append, number: u64) {
+        self.begun = self.begun.max(append.invoked);
+        let highest = self.numbers.entry(append.writer).or_default();
+        *highest = number.max(*highest);
+    }
+
+    /// Whether what ended at `at` must stand before something that is there.
+    fn reaches(&self, append: &Append, at: u64) -> bool {
+        let number = append.events.first().map_or(0, |event| event.number);
+        at < self.begun || self.numbers.get(&append.writer).is_some_and(|found| number < *found)
+    }
+}
+
+/// Whether an append that was acknowledged at `at` was beyond what a recovery brought back.
+fn may_be_lost(index: &Index, append: &Append, at: u64, end: Option<&End>) -> bool {
+    let until = index.recovered.get(&append.segment);
+    until.is_some_and(|until| at >= *until) && !end.is_some_and(|end| end.reaches(append, at))
 }
 
 /// Real time and number order within one segment, by one sweep from its end.

@@ -83,6 +83,13 @@ pub enum Operation {
     Delete {
         stream: u32,
     },
+    /// The machine that had the segment was lost and made anew from long-term storage. The segment
+    /// begins again with what was archived: everything that was acknowledged before `until`, and
+    /// nothing that was begun after it. Of what was acknowledged later an end may be missing.
+    Recover {
+        segment: SegmentRef,
+        until: u64,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,9 +3,11 @@
 //! Log, replicas, containers and controller are the shipped code on a simulated disk and clock;
 //! clients are the library's writer state machine and a writer of the simulation's own. No tokio,
 //! no threads, no sockets. Between any two events the server may crash and lose what it had not
-//! made durable, a connection may break, a write may stall, the disk may fill up. At the end
+//! made durable, a connection may break, a write may stall, the disk may fill up, the bucket may be
+//! away; the saved state may be lost, and at the end of some runs the whole machine. At the end
 //! everything heals, settles and is read, and the history is checked.
 
+mod bucket;
 mod clients;
 mod core_writer;
 mod faults;
@@ -16,13 +18,15 @@ mod payload;
 mod plan;
 mod raw_writer;
 mod reads;
+mod recovery;
 mod schedule;
+mod storage;
 mod streams;
 mod tasks;
 mod trace;
 mod world;
 
-pub use plan::{DiskPlan, FaultPlan, Plan};
+pub use plan::{BucketPlan, DiskPlan, FaultPlan, Plan};
 
 use crate::checker::{Summary, Violation};
 use crate::history::Line;
@@ -71,6 +75,19 @@ pub struct Coverage {
     pub truncations: u64,
     pub deletions: u64,
     pub refused_full: u64,
+    pub outages: u64,
+    pub rounds: u64,
+    /// Copies of the state in the bucket.
+    pub copies: u64,
+    pub compactions: u64,
+    pub collections: u64,
+    pub sweeps: u64,
+    pub failed_jobs: u64,
+    /// Under way with the bucket when their process ended.
+    pub lost_jobs: u64,
+    pub late_requests: u64,
+    pub lost_states: u64,
+    pub recoveries: u64,
 }
 
 impl Coverage {
@@ -91,6 +108,17 @@ impl Coverage {
         self.truncations += other.truncations;
         self.deletions += other.deletions;
         self.refused_full += other.refused_full;
+        self.outages += other.outages;
+        self.rounds += other.rounds;
+        self.copies += other.copies;
+        self.compactions += other.compactions;
+        self.collections += other.collections;
+        self.sweeps += other.sweeps;
+        self.failed_jobs += other.failed_jobs;
+        self.lost_jobs += other.lost_jobs;
+        self.late_requests += other.late_requests;
+        self.lost_states += other.lost_states;
+        self.recoveries += other.recoveries;
     }
 }
 

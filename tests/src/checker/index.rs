@@ -60,6 +60,8 @@ pub(super) struct Index {
     /// When a stream was certainly sealed, deleted.
     pub(super) sealed: BTreeMap<u32, u64>,
     pub(super) deleted: BTreeMap<u32, u64>,
+    /// Until when what a segment got was archived, where it was lost and recovered.
+    pub(super) recovered: BTreeMap<SegmentRef, u64>,
     /// Streams whose deletion was begun and did not certainly fail.
     pub(super) may_be_deleted: BTreeSet<u32>,
 }
@@ -129,6 +131,10 @@ impl Index {
                 if !certainly_not {
                     self.may_be_deleted.insert(*stream);
                 }
+            }
+            Operation::Recover { segment, until } => {
+                let first = self.recovered.entry(*segment).or_insert(*until);
+                *first = (*first).min(*until);
             }
             Operation::Truncate { .. } => {}
         }

@@ -7,16 +7,21 @@ use super::index::{Append, Fate, Index, Read};
 use super::{Anomaly, Place, Placed, Violation, add};
 use crate::history::{Seen, SegmentRef};
 
+/// What was read at each offset, and when that read ended.
+type Known = BTreeMap<(SegmentRef, u64), ((u32, u64), u64)>;
+
 /// Checks all reads and returns where the last ones found what.
 pub(super) fn check(index: &Index, violations: &mut Vec<Violation>) -> Placed {
     let mut placed = Placed::new();
-    let mut known: BTreeMap<(SegmentRef, u64), (u32, u64)> = BTreeMap::new();
+    let mut known = Known::new();
     for read in &index.reads {
         check_shape(read, violations);
         for seen in &read.events {
             check_event(index, read, seen, violations);
             let at = (read.segment, seen.offset);
-            let before = known.entry(at).or_insert((seen.writer, seen.number));
+            let (before, first) =
+                known.entry(at).or_insert(((seen.writer, seen.number), read.ended));
+            *first = read.ended.min(*first);
             if *before != (seen.writer, seen.number) {
                 let evidence = format!("{at:?} held {before:?}, then {seen:?}");
                 add(violations, Anomaly::Unstable, evidence);
@@ -72,6 +77,11 @@ fn check_event(index: &Index, read: &Read, seen: &Seen, violations: &mut Vec<Vio
     } else if append.invoked > read.ended {
         add(violations, Anomaly::Phantom, format!("{append} was read before it was appended"));
     }
+    let until = index.recovered.get(&read.segment).filter(|_| read.last);
+    if let Some(until) = until.filter(|until| append.invoked > **until) {
+        let evidence = format!("{append} was begun after {until} and came back");
+        add(violations, Anomaly::Phantom, evidence);
+    }
     check_ended_stream(index, append, violations);
 }
 
@@ -101,14 +111,15 @@ fn check_doubles(index: &Index, placed: &Placed, violations: &mut Vec<Violation>
     }
 }
 
-/// What any read found must be in the last one, unless truncated since.
-fn check_still_there(
-    index: &Index,
-    known: &BTreeMap<(SegmentRef, u64), (u32, u64)>,
-    violations: &mut Vec<Violation>,
-) {
-    for ((segment, offset), event) in known {
+/// What any read found must be in the last one, unless truncated since, or behind the end of what
+/// was recovered.
+fn check_still_there(index: &Index, known: &Known, violations: &mut Vec<Violation>) {
+    for ((segment, offset), (event, at)) in known {
         let Some(last) = index.last_read(*segment) else { continue };
+        let lost = index.recovered.get(segment).is_some_and(|until| at >= until);
+        if lost && *offset >= last.next {
+            continue;
+        }
         let found = last.events.binary_search_by_key(offset, |seen| seen.offset).is_ok();
         if *offset >= last.start.max(last.from) && !found {
             let evidence = format!("{event:?} was read at {offset} of {segment:?} and is gone");

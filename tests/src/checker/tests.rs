@@ -99,6 +99,10 @@ fn story(tell: impl FnOnce(Story) -> Story) -> Story {
     tell(Story::default())
 }
 
+fn recover(until: u64) -> Operation {
+    Operation::Recover { segment: SEGMENT, until }
+}
+
 fn truncate(offset: u64) -> Operation {
     Operation::Truncate { segment: SEGMENT, offset }
 }
@@ -128,6 +132,13 @@ fn truncate(offset: u64) -> Operation {
     s.append(&[1], Ok).op(Operation::Seal { stream: 1 }, Ok).append(&[2], Refused).read(&[1])
 })]
 #[case::deleted(|s: Story| s.append(&[1], Ok).op(Operation::Delete { stream: 1 }, Unknown))]
+#[case::recovered(|s: Story| {
+    s.append(&[1], Ok).append(&[2], Ok).look(&[1, 2]).op(recover(3), Ok).read(&[1])
+})]
+#[case::recovered_with_more_than_was_known_to_be_archived(|s: Story| {
+    s.append(&[1], Ok).append(&[2], Ok).append(&[3], Ok).op(recover(5), Ok).read(&[1, 2, 3])
+})]
+#[case::recovered_empty(|s: Story| s.append(&[1], Ok).op(recover(0), Ok).read(&[]))]
 fn a_history_that_keeps_every_promise_is_accepted(#[case] tell: impl FnOnce(Story) -> Story) {
     let story = story(tell);
     let (_, violations) = check(story.recorder.lines());
@@ -146,6 +157,25 @@ fn a_history_that_keeps_every_promise_is_accepted(#[case] tell: impl FnOnce(Stor
         .append(&[3], Ok)
         .op(truncate(10), Ok)
         .read_of(SEGMENT, 10, &[(1, 2)], true)
+})]
+#[case::archived_and_not_recovered(Anomaly::Loss, |s: Story| {
+    s.append(&[1], Ok).append(&[2], Ok).op(recover(5), Ok).read(&[1])
+})]
+#[case::recovered_with_a_gap(Anomaly::Loss, |s: Story| {
+    s.append(&[1], Ok).append(&[2], Ok).append(&[3], Ok).op(recover(5), Ok).read(&[1, 3])
+})]
+#[case::recovered_with_a_gap_of_another_writer(Anomaly::Loss, |s: Story| {
+    s.append(&[1], Ok)
+        .append_as(2, &[1], None, Ok)
+        .append_as(3, &[1], None, Unknown)
+        .op(recover(1), Ok)
+        .read_of(SEGMENT, 0, &[(1, 1), (3, 1)], true)
+})]
+#[case::recovered_and_not_what_was_read(Anomaly::Unstable, |s: Story| {
+    s.append(&[1], Unknown).look(&[1]).op(recover(9), Ok).read(&[])
+})]
+#[case::came_back_from_nowhere(Anomaly::Phantom, |s: Story| {
+    s.append(&[1], Ok).append(&[2], Ok).op(recover(2), Ok).read(&[1, 2])
 })]
 #[case::double(Anomaly::Double, |s: Story| s.append(&[1], Ok).read(&[1, 1]))]
 #[case::never_appended(Anomaly::Phantom, |s: Story| s.append(&[1], Ok).read(&[1, 2]))]

@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::clock::ManualClock;
-use common::{Clock, Incarnation, MonotonicTime, Rng, WallTime};
+use common::{Clock, GroupId, Incarnation, MonotonicTime, Period, Rng, Term, WallTime};
 use futures::future::{BoxFuture, ready};
 use lts::{
     Bucket, ClusterMarker, Error, ErrorKind, FaultRates, Faults, Faulty, Guarded, Leftover, Listed,
     ManualTimer, Memory, ObjectName, ObjectPath, Page, Payload,
 };
+use replica::archive::Kind;
+use replica::restore::Listing;
 use replica::{Inline, Storage, TieringSettings};
 
 use super::plan::BucketPlan;
@@ -60,11 +62,8 @@ impl SimBucket {
     /// As a process sees it: patience is a process's own.
     pub(super) fn storage(&self, rng: &mut Rng) -> Storage {
         let timer = Arc::new(ManualTimer(self.clock.clone()));
-        let settings = lts::Settings {
-            timeout: lts::settings::Period::seconds(1),
-            attempts: 3,
-            ..lts::Settings::default()
-        };
+        let settings =
+            lts::Settings { timeout: Period::seconds(1), attempts: 3, ..lts::Settings::default() };
         let guarded = Guarded::new(
             Arc::new(self.faulty.clone()),
             &settings,
@@ -117,9 +116,15 @@ impl SimBucket {
         }
     }
 
+    /// Whether the object is a copy of a state.
+    pub(super) fn is_copy(&self, name: ObjectName) -> bool {
+        let head = now(self.memory.get(&name.into(), 0..Kind::PEEK_BYTES as u64));
+        head.is_ok_and(|head| matches!(Kind::peek(name, &head), Ok(Kind::Checkpoint)))
+    }
+
     /// All objects that have an object's name, with their lengths.
-    pub(super) fn objects(&self) -> Vec<(ObjectName, u64)> {
-        let mut found = Vec::new();
+    pub(super) fn listing(&self) -> Listing {
+        let mut found = Listing::new();
         let mut after: Option<ObjectPath> = None;
         loop {
             let page = now(self.memory.list("", after.as_ref(), lts::bucket::PAGE_OBJECTS_MAX));
@@ -132,6 +137,11 @@ impl SimBucket {
             }
         }
     }
+}
+
+/// Names given to one job, by what is the same in all of them.
+pub(super) fn job_of(name: ObjectName) -> (GroupId, Term, u64) {
+    (name.group, name.term, name.sequence >> 20)
 }
 
 /// The outcome of a future of the memory, which is always ready.
@@ -232,15 +242,15 @@ mod tests {
         let storage = bucket.storage_of_gone(sent.clone());
         let name = ObjectName {
             incarnation: Incarnation(1),
-            group: common::GroupId(2),
-            term: common::Term(1),
+            group: GroupId(2),
+            term: Term(1),
             sequence: 4,
         };
         now(storage.bucket.put(&name.into(), Payload::from("late"))).unwrap();
-        assert!(bucket.objects().is_empty());
+        assert!(bucket.listing().is_empty());
         let mut requests = sent.take().into_iter();
         assert!(bucket.arrive(requests.next().unwrap()));
-        assert_eq!(bucket.objects(), [(name, 4)]);
+        assert_eq!(bucket.listing(), Listing::from([(name, 4)]));
         assert!(requests.next().is_none());
     }
 }

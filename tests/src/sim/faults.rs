@@ -17,6 +17,7 @@ enum Fault {
     WallJump,
     CleanStop,
     SecondProcess,
+    Outage,
 }
 
 impl World {
@@ -32,6 +33,7 @@ impl World {
             (Fault::WallJump, plan.wall_jump),
             (Fault::CleanStop, plan.clean_stop),
             (Fault::SecondProcess, self.plan.second_process),
+            (Fault::Outage, self.plan.bucket.as_ref().is_some_and(|plan| plan.outages)),
         ];
         all.into_iter().filter_map(|(fault, on)| on.then_some(fault)).collect()
     }
@@ -96,6 +98,7 @@ impl World {
                 }
             }
             Fault::SecondProcess => self.second_process(),
+            Fault::Outage => self.begin_outage(),
             Fault::Crash | Fault::CleanStop => {}
         }
     }

@@ -20,9 +20,15 @@ impl World {
             self.chaos = false;
             self.healed_at = self.now();
             self.on_space();
+            self.heal_bucket();
+            if self.plan.bucket.as_ref().is_some_and(|plan| plan.loses_machine) {
+                self.lose_machine();
+            }
         }
-        if !self.settled && self.is_settled() {
+        if !self.settled && self.is_settled() && self.bucket_is_at_rest() {
             self.note(format_args!("settled"));
+            self.check_bucket();
+            self.machine.recovering = None;
             self.fall("before the last reads");
             self.settled = true;
         }
@@ -42,7 +48,14 @@ impl World {
                 .iter()
                 .map(|s| format!("{}: {:?}, {} planned", s.name, s.phase, s.planned.len()))
                 .collect();
-            self.problem(format!("not settled: {open:?}; {streams:?}"));
+            let groups = self.node.iter().flat_map(|node| node.statuses());
+            let groups: Vec<String> = groups
+                .map(|(id, s)| {
+                    let (first, archived, applied) = (s.first, s.archived, s.applied);
+                    format!("{id}: {first}..{applied}, archived to {archived}")
+                })
+                .collect();
+            self.problem(format!("not settled: {open:?}; {streams:?}; {groups:?}"));
             return;
         }
         self.schedule.after(LOOK_MICROS, Event::ChaosEnds);

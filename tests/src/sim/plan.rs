@@ -1,7 +1,12 @@
 //! What one seed does: every seed switches a part of the faults and operations off and draws the
 //! sizes anew, since uniform mixtures leave corners unvisited.
 
-use common::Rng;
+use std::time::Duration;
+
+use common::{ByteSize, Rng};
+use lts::FaultRates;
+use replica::TieringSettings;
+use replica::archive::{CheckpointSettings, RoundSettings};
 
 /// Drawn from the seed before anything else.
 #[derive(Debug, Clone)]
@@ -25,6 +30,8 @@ pub struct Plan {
     pub reads: bool,
     pub disk: DiskPlan,
     pub faults: FaultPlan,
+    /// Long-term storage; most seeds have it.
+    pub bucket: Option<BucketPlan>,
 }
 
 /// The log's and the checkpoints' sizes.
@@ -103,6 +110,107 @@ impl Plan {
                 wall_jump: on(rng),
                 clean_stop: on(rng),
             },
+            bucket: rng.chance(4, 5).then(|| BucketPlan::draw(rng)),
         }
+    }
+}
+
+/// Long-term storage: everything that takes minutes and megabytes in the product happens within
+/// the seconds and kilobytes of a run.
+#[derive(Debug, Clone)]
+pub struct BucketPlan {
+    pub round_bytes: u64,
+    pub round_millis: u64,
+    pub object_bytes: u64,
+    pub checkpoint_bytes: u64,
+    pub checkpoint_millis: u64,
+    pub keep_millis: u64,
+    pub chunk_bytes: u64,
+    pub compaction_bytes: u64,
+    pub compaction_millis: u64,
+    pub grace_millis: u64,
+    pub sweep_millis: u64,
+    /// Microseconds that a job takes at most when nothing is wrong, on each half of its way.
+    pub job_micros: u64,
+    /// In a thousand: how often a request meets each kind of fault.
+    pub faults: u64,
+    /// The bucket is away, full or read-only for a while.
+    pub outages: bool,
+    /// What a process sent arrives after its end.
+    pub late: bool,
+    /// Saved states are lost with a process.
+    pub wipes: bool,
+    /// The run ends with the loss of the machine.
+    pub loses_machine: bool,
+}
+
+impl BucketPlan {
+    pub fn draw(rng: &mut Rng) -> Self {
+        let on = |rng: &mut Rng| rng.chance(2, 3);
+        let mut of = |choices: [u64; 3]| choices[rng.below(3) as usize];
+        Self {
+            round_bytes: of([2, 16, 64]) << 10,
+            round_millis: of([100, 400, 2_000]),
+            object_bytes: of([1, 8, 64]) << 10,
+            checkpoint_bytes: of([4, 32, 256]) << 10,
+            checkpoint_millis: of([100, 500, 2_000]),
+            keep_millis: of([50, 500, 2_000]),
+            chunk_bytes: of([256, 2_048, 1 << 16]),
+            compaction_bytes: of([16, 64, 1_024]) << 10,
+            compaction_millis: of([10, 100, 500]),
+            grace_millis: of([10, 200, 1_000]),
+            sweep_millis: of([100, 400, 1_000]),
+            job_micros: of([1_000, 20_000, 200_000]),
+            faults: of([0, 10, 80]),
+            outages: on(rng),
+            late: on(rng),
+            wipes: on(rng),
+            loses_machine: rng.chance(1, 3),
+        }
+    }
+
+    pub(super) fn settings(&self) -> TieringSettings {
+        let millis = Duration::from_millis;
+        TieringSettings {
+            round_bytes: ByteSize(self.round_bytes),
+            round_age: millis(self.round_millis),
+            // What a round costs in the log, two blocks, must be little against what it frees, or a
+            // full log never empties.
+            round_bytes_max: ByteSize(2 * self.round_bytes).max(ByteSize::kib(64)),
+            round: RoundSettings {
+                object_bytes: ByteSize(self.object_bytes),
+                own_object_bytes: ByteSize(self.object_bytes / 2),
+            },
+            checkpoint_bytes: ByteSize(self.checkpoint_bytes),
+            checkpoint_interval: millis(self.checkpoint_millis),
+            checkpoint_pause: millis(self.checkpoint_millis / 4),
+            checkpoint_keep: millis(self.keep_millis),
+            checkpoint: CheckpointSettings { chunk_bytes: ByteSize(self.chunk_bytes) },
+            compaction_bytes_max: ByteSize(self.compaction_bytes),
+            grace: millis(self.grace_millis),
+            sweep_interval: millis(self.sweep_millis),
+            compaction_interval: millis(self.compaction_millis),
+        }
+    }
+
+    /// What goes wrong with requests while there is chaos. Bits do not flip here: damage is for the
+    /// tests of those who check.
+    pub(super) fn rates(&self) -> FaultRates {
+        FaultRates {
+            delay: 2 * self.faults,
+            delay_max: Duration::from_micros(self.job_micros),
+            error: self.faults,
+            lost_answer: self.faults,
+            busy: self.faults,
+            slow_body: self.faults,
+            short_body: self.faults,
+            flip_bit: 0,
+            hang: self.faults / 4,
+        }
+    }
+
+    /// Microseconds after which everything that happens by itself has happened.
+    pub(super) fn rest_micros(&self) -> u64 {
+        1_000 * (3 * self.sweep_millis + 2 * self.grace_millis) + 8 * self.job_micros
     }
 }

@@ -12,10 +12,12 @@ use proto::v1::{AppendRequest, AppendResponse};
 use replica::MemKv;
 use wal::SimDisk;
 
+use super::bucket::{Request, SimBucket};
 use super::clients::Client;
 use super::network::Connection;
 use super::node::{Machine, Node, Stepped};
 use super::plan::Plan;
+use super::recovery::Progress;
 use super::streams::{Effect, Jobs, Stream};
 use super::tasks::Tasks;
 use super::trace::Trace;
@@ -60,6 +62,15 @@ pub(super) enum Event {
     Fault,
     DiskHasSpace,
     ChaosEnds,
+    /// A job with the bucket has its turn.
+    Storage {
+        job: u64,
+    },
+    /// What a process sent to the bucket arrives after its end.
+    Late {
+        request: Request,
+    },
+    OutageEnds,
 }
 
 pub(super) struct World {
@@ -91,6 +102,12 @@ pub(super) struct World {
     pub(super) full_at: Option<u64>,
     pub(super) next_planned: u64,
     pub(super) stall_next: u64,
+    pub(super) late_requests: u64,
+    pub(super) state_was_lost: bool,
+    pub(super) machine_is_lost: bool,
+    pub(super) at_rest_since: u64,
+    pub(super) sweeps_at_rest: BTreeMap<common::GroupId, u64>,
+    pub(super) progress: Progress,
     step_at: Option<u64>,
     write_scheduled: bool,
     checkpoint_scheduled: bool,
@@ -105,6 +122,7 @@ pub(super) struct Random {
     pub(super) network: Rng,
     pub(super) faults: Rng,
     pub(super) workload: Rng,
+    pub(super) bucket: Rng,
 }
 
 impl World {
@@ -117,12 +135,16 @@ impl World {
         let mut plan = Plan::draw(&mut rng.fork("plan"));
         change(&mut plan);
         let clock = Arc::new(ManualClock::new(EPOCH));
+        let mut random = rng.fork("bucket");
+        let bucket = plan.bucket.as_ref().map(|plan| SimBucket::new(plan, EPOCH, &mut random));
         let machine = Machine {
             disk: SimDisk::new(rng.fork("sim disk")),
             kv: MemKv::new(),
             clock: clock.clone(),
             plan: plan.disk.clone(),
             containers: plan.containers,
+            bucket,
+            recovering: None,
         };
         let mut world = Self {
             seed: options.seed,
@@ -152,6 +174,12 @@ impl World {
             full_at: None,
             next_planned: 0,
             stall_next: 0,
+            late_requests: 0,
+            state_was_lost: false,
+            machine_is_lost: false,
+            at_rest_since: 0,
+            sweeps_at_rest: BTreeMap::new(),
+            progress: Progress::default(),
             step_at: None,
             write_scheduled: false,
             checkpoint_scheduled: false,
@@ -162,6 +190,7 @@ impl World {
                 network: rng.fork("network"),
                 faults: rng.fork("faults"),
                 workload: rng.fork("workload"),
+                bucket: random,
             },
         };
         world.prepare();
@@ -178,6 +207,9 @@ impl World {
             self.schedule.after(20_000, Event::Look);
         }
         self.schedule.after(self.plan.faults.interval, Event::Fault);
+        if let (Some(bucket), Some(plan)) = (&self.machine.bucket, &self.plan.bucket) {
+            bucket.set_rates(plan.rates());
+        }
         let chaos = self.random.faults.between(1_000_000, 4_000_000);
         self.schedule.after(chaos, Event::ChaosEnds);
     }
@@ -190,6 +222,9 @@ impl World {
                 break;
             };
             self.clock.advance(Duration::from_micros(self.schedule.now() - before));
+            if let Some(bucket) = &self.machine.bucket {
+                bucket.follow(self.clock.monotonic());
+            }
             self.handle(event);
         }
         self.report()
@@ -230,6 +265,9 @@ impl World {
             Event::Fault => self.on_fault(),
             Event::DiskHasSpace => self.on_space(),
             Event::ChaosEnds => self.on_chaos_ends(),
+            Event::Storage { job } => self.on_storage(job),
+            Event::Late { request } => self.on_late(request),
+            Event::OutageEnds => self.on_outage_ends(),
         }
     }
 
@@ -274,6 +312,7 @@ impl World {
             return;
         }
         self.machine.disk.restart();
+        self.lose_state();
         match Node::start(self.machine.clone(), &mut self.random.node) {
             Ok(node) => {
                 self.note(format_args!("start"));
@@ -291,6 +330,12 @@ impl World {
                 self.note(format_args!("no start on a full disk: {failure}"));
                 self.schedule.after(50_000, Event::Restart);
             }
+            // The lost state is in the bucket, which will answer again. A state that was brought back
+            // is missing again until it was saved.
+            Err(failure) if self.state_was_lost && self.chaos => {
+                self.note(format_args!("no start without the bucket: {failure}"));
+                self.schedule.after(50_000, Event::Restart);
+            }
             Err(failure) => self.problem(failure),
         }
     }
@@ -300,6 +345,7 @@ impl World {
     pub(super) fn fall(&mut self, why: &str) {
         self.note(format_args!("crash {why}"));
         self.coverage.crashes += 1;
+        self.leave_late_requests();
         if !self.machine.disk.crashed() {
             self.machine.disk.crash(wal::CrashOutcome::Random);
         }
@@ -321,7 +367,12 @@ impl World {
         self.schedule.retain(|event| {
             let of_server = matches!(
                 event,
-                Event::Step | Event::Written | Event::Checkpoint | Event::Files | Event::Jobs
+                Event::Step
+                    | Event::Written
+                    | Event::Checkpoint
+                    | Event::Files
+                    | Event::Jobs
+                    | Event::Storage { .. }
             );
             !of_server && !matches!(event, Event::Request { .. } | Event::ServerCloses { .. })
         });
@@ -359,6 +410,8 @@ impl World {
     }
 
     fn after_step(&mut self, stepped: Stepped) {
+        self.note_progress();
+        self.schedule_jobs();
         if let Some(node) = &self.node
             && let Err(reason) = node.check()
         {

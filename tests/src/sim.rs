@@ -85,7 +85,7 @@ pub struct Coverage {
     /// Under way with the bucket when their process ended.
     pub lost_jobs: u64,
     pub late_requests: u64,
-    pub restored: u64,
+    pub lost_states: u64,
     pub recoveries: u64,
 }
 
@@ -116,7 +116,7 @@ impl Coverage {
         self.failed_jobs += other.failed_jobs;
         self.lost_jobs += other.lost_jobs;
         self.late_requests += other.late_requests;
-        self.restored += other.restored;
+        self.lost_states += other.lost_states;
         self.recoveries += other.recoveries;
     }
 }

@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use common::planted;
+use common::{Rng, planted};
 use rstest::rstest;
-use tests::sim::{Coverage, Options, Plan, Report, run, run_with};
+use tests::sim::{BucketPlan, Coverage, Options, Plan, Report, run, run_with};
 
 /// Seeds of every run of the tests; thousands are run by the `simulate` command.
 const SEEDS: u64 = 300;
@@ -52,6 +52,18 @@ fn every_seed_keeps_every_promise(#[values(0, 1)] half: u64) {
         ("refused offset", total.offset_mismatches),
         ("truncation", total.truncations),
         ("deletion", total.deletions),
+        ("refusal for a full log", total.refused_full),
+        ("outage of the bucket", total.outages),
+        ("round", total.rounds),
+        ("copy of a state", total.copies),
+        ("compaction", total.compactions),
+        ("collection", total.collections),
+        ("sweep", total.sweeps),
+        ("failed job", total.failed_jobs),
+        ("job that lost its process", total.lost_jobs),
+        ("late request to the bucket", total.late_requests),
+        ("lost state", total.lost_states),
+        ("recovery", total.recoveries),
     ];
     for (what, count) in reached {
         assert!(count > 0, "no seed reached a {what}: {total:?}");
@@ -75,7 +87,14 @@ fn is_caught(bug: &str, seeds: u64, change: fn(&mut Plan)) {
         (0..seeds).find(|seed| !good(*seed))
     };
     let seed = caught.unwrap_or_else(|| panic!("{seeds} seeds did not catch `{bug}`"));
-    assert!(good(seed), "seed {seed} fails without `{bug}`");
+    let report = run_with(&Options { seed, print: false }, change);
+    assert!(report.is_good(), "seed {seed} fails without `{bug}`: {}", tell(&report));
+}
+
+/// The bucket of a plan whose test cannot do without.
+fn bucket(plan: &mut Plan) -> &mut BucketPlan {
+    let draw = || BucketPlan::draw(&mut Rng::from_seed(plan.appends));
+    plan.bucket.get_or_insert_with(draw)
 }
 
 /// Many crashes while writes are slow: what is acknowledged early is lost.
@@ -134,4 +153,44 @@ fn sealing(plan: &mut Plan) {
 #[test]
 fn a_sealed_segment_that_accepts_is_caught() {
     is_caught("sealed-segment-accepts", 60, sealing);
+}
+
+/// Everything is moved to the bucket as soon as can be, and moved about in it.
+fn tiering(plan: &mut Plan) {
+    plan.truncates = true;
+    plan.appends = 300;
+    plan.disk.checkpoint_millis = 50;
+    plan.faults.crash = true;
+    plan.faults.interval = 100_000;
+    let bucket = bucket(plan);
+    bucket.round_bytes = 2 << 10;
+    bucket.round_millis = 100;
+    bucket.checkpoint_bytes = 4 << 10;
+    bucket.checkpoint_millis = 100;
+    bucket.keep_millis = 500;
+    bucket.grace_millis = 10;
+    bucket.sweep_millis = 100;
+    bucket.compaction_millis = 10;
+    bucket.chunk_bytes = 256;
+    bucket.job_micros = 20_000;
+    bucket.wipes = true;
+    bucket.loses_machine = false;
+}
+
+/// The same, with the loss of everything but the bucket at its end.
+fn losing(plan: &mut Plan) {
+    tiering(plan);
+    bucket(plan).loses_machine = true;
+}
+
+#[rstest]
+#[case("log-truncated-before-it-is-archived", tiering)]
+#[case("collected-while-a-checkpoint-needs-it", losing)]
+#[case("extent-in-the-wrong-place", tiering)]
+#[case("sweep-takes-what-is-under-way", tiering)]
+#[case("moved-extents-are-not-saved", tiering)]
+#[case("restore-leaves-a-chunk-out", losing)]
+#[case("recovery-forgets-the-last-rounds", losing)]
+fn a_bug_on_the_way_through_the_bucket_is_caught(#[case] bug: &str, #[case] plan: fn(&mut Plan)) {
+    is_caught(bug, 60, plan);
 }

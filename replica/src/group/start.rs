@@ -105,6 +105,9 @@ impl Starting {
             // What came later is of a node that lives on: no log here has its entries.
             let ours = |round: &CommittedRound| *round.range().end() <= found.truncated.index;
             rounds.extend(chain.rounds_behind(applier.archive.end()).filter(ours));
+            if common::planted::active("recovery-forgets-the-last-rounds") {
+                rounds.clear();
+            }
         }
         let higher = |incarnation: &Incarnation| *incarnation > applier.archive.incarnation();
         let recovery = self.spec.recover.filter(higher);

@@ -98,7 +98,8 @@ impl ReadState {
         let same_place =
             objects[at].offset == whole.offset && objects[range.end - 1].end() == whole.end();
         let crc = |crc, piece: &ObjectExtent| joined_crc(crc, piece);
-        if !same_place || objects.range(range.clone()).fold(0, crc) != whole.rested.crc {
+        let same = same_place && objects.range(range.clone()).fold(0, crc) == whole.rested.crc;
+        if !same && !common::planted::active("compaction-ignores-a-truncation") {
             return false;
         }
         effect(Effect::Took(whole.rested.object, whole.bytes));

@@ -48,7 +48,14 @@ impl World {
                 .iter()
                 .map(|s| format!("{}: {:?}, {} planned", s.name, s.phase, s.planned.len()))
                 .collect();
-            self.problem(format!("not settled: {open:?}; {streams:?}"));
+            let groups = self.node.iter().flat_map(|node| node.statuses());
+            let groups: Vec<String> = groups
+                .map(|(id, s)| {
+                    let (first, archived, applied) = (s.first, s.archived, s.applied);
+                    format!("{id}: {first}..{applied}, archived to {archived}")
+                })
+                .collect();
+            self.problem(format!("not settled: {open:?}; {streams:?}; {groups:?}"));
             return;
         }
         self.schedule.after(LOOK_MICROS, Event::ChaosEnds);

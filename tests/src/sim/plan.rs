@@ -145,7 +145,7 @@ pub struct BucketPlan {
 }
 
 impl BucketPlan {
-    pub(super) fn draw(rng: &mut Rng) -> Self {
+    pub fn draw(rng: &mut Rng) -> Self {
         let on = |rng: &mut Rng| rng.chance(2, 3);
         let mut of = |choices: [u64; 3]| choices[rng.below(3) as usize];
         Self {
@@ -156,7 +156,7 @@ impl BucketPlan {
             checkpoint_millis: of([100, 500, 2_000]),
             keep_millis: of([50, 500, 2_000]),
             chunk_bytes: of([256, 2_048, 1 << 16]),
-            compaction_bytes: of([4, 64, 1_024]) << 10,
+            compaction_bytes: of([16, 64, 1_024]) << 10,
             compaction_millis: of([10, 100, 500]),
             grace_millis: of([10, 200, 1_000]),
             sweep_millis: of([100, 400, 1_000]),
@@ -174,7 +174,9 @@ impl BucketPlan {
         TieringSettings {
             round_bytes: ByteSize(self.round_bytes),
             round_age: millis(self.round_millis),
-            round_bytes_max: ByteSize(2 * self.round_bytes),
+            // What a round costs in the log, two blocks, must be little against what it frees, or a
+            // full log never empties.
+            round_bytes_max: ByteSize(2 * self.round_bytes).max(ByteSize::kib(64)),
             round: RoundSettings {
                 object_bytes: ByteSize(self.object_bytes),
                 own_object_bytes: ByteSize(self.object_bytes / 2),

@@ -19,7 +19,8 @@ impl World {
         let live = |s: &Stream| !s.places.is_empty() && s.phase != Phase::Deleted;
         let streams: Vec<usize> =
             (0..self.streams.len()).filter(|s| live(&self.streams[*s])).collect();
-        if streams.is_empty() || self.node.is_none() {
+        // A machine made anew serves nobody before it has taken over all that was archived.
+        if streams.is_empty() || self.node.is_none() || self.machine_is_lost {
             return;
         }
         let rng = &mut self.random.workload;
@@ -66,6 +67,8 @@ impl World {
             Err(ReadError::SegmentNotFound { .. }) if self.machine_is_lost => What::Ok {
                 answer: Answer::Read { start: 0, next: 0, at_tail: true, events: vec![] },
             },
+            // The server is down and has not noticed yet.
+            Err(ReadError::Damaged { .. }) if self.machine.disk.crashed() => What::Unknown,
             // A bucket that answers short is believed to be damaged after a few times.
             Err(ReadError::Damaged { .. }) if self.bucket_misbehaves() => What::Unknown,
             Err(error @ ReadError::Damaged { .. }) => {

@@ -14,6 +14,10 @@ use super::world::{Event, World};
 /// Microseconds within which everything has arrived that was ever sent.
 const LATE_MICROS: u64 = 2_000_000;
 
+/// Steps after which a sweep has seen and deleted everything that was there when it was roused: the
+/// rest of one that was under way, and a whole one.
+const SWEEPS: u64 = 6;
+
 impl World {
     /// Takes up the jobs of the last step.
     pub(super) fn schedule_jobs(&mut self) {
@@ -49,6 +53,13 @@ impl World {
             Ok(Turn::Told { group, kind, failed }) => {
                 self.note(format_args!("told of job {job}"));
                 self.count_job(kind, failed);
+                match kind {
+                    JobKind::Sweep if !failed => {
+                        *self.sweeps_at_rest.entry(group).or_default() += 1
+                    }
+                    JobKind::Round | JobKind::Checkpoint | JobKind::Compaction => self.rouse(),
+                    JobKind::Sweep | JobKind::Collection | JobKind::Install => {}
+                }
                 if matches!(kind, JobKind::Collection | JobKind::Sweep) {
                     self.check_references(group);
                 }
@@ -100,7 +111,7 @@ impl World {
     pub(super) fn on_late(&mut self, request: Request) {
         self.late_requests -= 1;
         let Some(bucket) = &self.machine.bucket else { return };
-        let changed = bucket.arrive(request.clone());
+        let changed = bucket.arrive(request);
         self.coverage.late_requests += u64::from(changed);
         self.note(format_args!("late request arrives: {changed}"));
     }
@@ -137,7 +148,8 @@ impl World {
         if wipes && (self.chaos || self.settled) && self.random.bucket.chance(1, 8) {
             self.note(format_args!("the saved state is gone"));
             self.machine.kv.wipe();
-            self.state_is_lost = true;
+            self.state_was_lost = true;
+            self.coverage.lost_states += 1;
         }
     }
 
@@ -159,11 +171,21 @@ impl World {
         };
         let behind = node.statuses().into_iter().any(|(_, s)| s.unarchived_since.is_some());
         let now = self.schedule.now();
+        let rest = plan.rest_micros();
+        let swept = |group| self.sweeps_at_rest.get(&group).is_some_and(|count| *count >= SWEEPS);
+        let swept = self.machine.groups().all(swept);
+        let busy = node.has_jobs();
         if behind || self.late_requests > 0 {
-            self.at_rest_since = now;
+            self.rouse();
             return false;
         }
-        now - self.at_rest_since.max(self.healed_at) > plan.rest_micros() && !node.has_jobs()
+        now - self.at_rest_since.max(self.healed_at) > rest && swept && !busy
+    }
+
+    /// Something came into the bucket, and it takes a while to tell what of it is garbage.
+    fn rouse(&mut self) {
+        self.at_rest_since = self.schedule.now();
+        self.sweeps_at_rest.clear();
     }
 
     /// Whatever the archive of a group refers to is in the bucket, as long as it should be.

@@ -74,7 +74,14 @@ pub(super) enum Effect {
     Read { op: u64, segment: SegmentRef, last: bool, found: Result<Answer, ReadError> },
 }
 
+/// How often anybody looks once nobody writes any more.
+const QUIET_MICROS: u64 = 50_000;
+
 impl World {
+    fn is_quiet(&self) -> bool {
+        !self.chaos && self.clients_are_over()
+    }
+
     pub(super) fn prepare_streams(&mut self) {
         for i in 0..self.plan.streams {
             let name: ScopedStream =
@@ -112,7 +119,8 @@ impl World {
     /// Carries the controller's jobs on, as its leader would.
     pub(super) fn on_jobs(&mut self) {
         let Some(node) = self.node.as_ref().filter(|_| !self.machine_is_lost) else { return };
-        self.schedule.after(1_500, Event::Jobs);
+        let delay = if self.is_quiet() { QUIET_MICROS } else { 1_500 };
+        self.schedule.after(delay, Event::Jobs);
         let Some(term) = node.controller.leadership().borrow().serving else { return };
         let group = node.controller.clone();
         if !self.jobs.introduced {
@@ -178,6 +186,7 @@ impl World {
             return;
         }
         let delay = self.random.workload.between(500, 5_000);
+        let delay = delay + if self.is_quiet() { QUIET_MICROS } else { 0 };
         self.schedule.after(delay, Event::Admin);
         let Some(node) = &self.node else { return };
         if !self.jobs.introduced || !node.is_serving() || self.stopping {

@@ -103,9 +103,10 @@ pub(super) struct World {
     pub(super) next_planned: u64,
     pub(super) stall_next: u64,
     pub(super) late_requests: u64,
-    pub(super) state_is_lost: bool,
+    pub(super) state_was_lost: bool,
     pub(super) machine_is_lost: bool,
     pub(super) at_rest_since: u64,
+    pub(super) sweeps_at_rest: BTreeMap<common::GroupId, u64>,
     pub(super) progress: Progress,
     step_at: Option<u64>,
     write_scheduled: bool,
@@ -174,9 +175,10 @@ impl World {
             next_planned: 0,
             stall_next: 0,
             late_requests: 0,
-            state_is_lost: false,
+            state_was_lost: false,
             machine_is_lost: false,
             at_rest_since: 0,
+            sweeps_at_rest: BTreeMap::new(),
             progress: Progress::default(),
             step_at: None,
             write_scheduled: false,
@@ -315,8 +317,6 @@ impl World {
             Ok(node) => {
                 self.note(format_args!("start"));
                 self.coverage.full_starts += u64::from(self.disk_is_full);
-                self.coverage.restored += u64::from(self.state_is_lost);
-                self.state_is_lost = false;
                 self.node = Some(node);
                 self.wake();
                 self.schedule_files(1);
@@ -330,8 +330,9 @@ impl World {
                 self.note(format_args!("no start on a full disk: {failure}"));
                 self.schedule.after(50_000, Event::Restart);
             }
-            // The lost state is in the bucket, which will answer again.
-            Err(failure) if self.state_is_lost && self.chaos => {
+            // The lost state is in the bucket, which will answer again. A state that was brought back
+            // is missing again until it was saved.
+            Err(failure) if self.state_was_lost && self.chaos => {
                 self.note(format_args!("no start without the bucket: {failure}"));
                 self.schedule.after(50_000, Event::Restart);
             }

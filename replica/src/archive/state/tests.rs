@@ -1,4 +1,6 @@
 use common::GroupId;
+use common::planted::plant;
+use rstest::rstest;
 
 use super::*;
 use crate::archive::runs::Runs;
@@ -148,4 +150,27 @@ fn rounds_that_no_kept_checkpoint_needs_are_dropped_and_go_before_what_they_name
     assert_eq!(archive.collectable(2 * HOUR, 0, Incarnation(0), 9), [name(3, 1)]);
     assert_eq!(archive.rounds().len(), 1, "the tip stays: the next round continues it");
     check_saved(&archive);
+}
+
+#[rstest]
+#[case(
+    "object-of-an-older-term-referenced",
+    rounds_follow_one_another_without_a_gap_and_under_the_term_of_their_entry
+)]
+#[case(
+    "round-leaves-a-gap",
+    rounds_follow_one_another_without_a_gap_and_under_the_term_of_their_entry
+)]
+#[case(
+    "checkpoint-counts-before-the-chain-reaches-it",
+    a_checkpoint_counts_once_the_rounds_reach_it
+)]
+#[case(
+    "collected-while-a-checkpoint-needs-it",
+    what_is_dropped_stays_until_the_oldest_kept_checkpoint_includes_the_drop_and_grace_is_over
+)]
+fn a_planted_bug_fails_the_test_of_its_law(#[case] bug: &str, #[case] law: fn()) {
+    law();
+    let _planted = plant(bug);
+    assert!(std::panic::catch_unwind(law).is_err(), "{bug} was not found");
 }

@@ -11,11 +11,11 @@ use lts::{
 use wal::CrashOutcome;
 
 use super::*;
-use crate::archive::{CheckpointSettings, RoundSettings};
+use crate::archive::{CheckpointSettings, Kind, RoundSettings};
 use crate::{Inline, Storage, TieringSettings};
 
 mod checking;
-mod collecting;
+pub(super) mod collecting;
 mod crashing;
 mod restoring;
 
@@ -265,6 +265,21 @@ fn every_answer_that_a_bucket_can_give_leads_to_the_same_archive() {
         assert_eq!(node.handle.status().unarchived_since, None, "seed {seed}");
         assert_eq!(node.check_payloads(&bucket.memory), 40);
     }
+}
+
+#[test]
+pub(super) fn a_footer_is_put_when_what_it_names_is_there() {
+    let mut machine = Machine::new(1);
+    let bucket = attach(&mut machine);
+    let full = Fault::Error(lts::ErrorKind::Full);
+    bucket.faults.plan_fault(Operation::Put, "0001/", 1, full);
+    let mut node = serving(&mut machine);
+    node.store(1);
+    node.wait(Duration::from_secs(10));
+    let only: Vec<ObjectName> = objects(&bucket.memory).into_keys().collect();
+    assert_eq!(only.len(), 1, "the second put failed");
+    let head = wait_for(bucket.memory.get(&only[0].into(), 0..Kind::PEEK_BYTES as u64)).unwrap();
+    assert_eq!(Kind::peek(only[0], &head), Ok(Kind::Packed));
 }
 
 #[test]

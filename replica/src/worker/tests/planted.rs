@@ -32,3 +32,14 @@ fn a_planted_bug_is_found(#[case] bug: &str) {
     let _planted = plant(bug);
     assert!(!(20..80).all(survives), "{bug} was not found");
 }
+
+#[rstest]
+#[case("footer-before-its-objects", archive::a_footer_is_put_when_what_it_names_is_there)]
+#[case(
+    "deletes-in-a-bucket-taken-over",
+    archive::collecting::a_node_deletes_nothing_in_a_bucket_that_a_recovery_has_taken_over
+)]
+fn a_planted_bug_fails_the_test_of_its_law(#[case] bug: &str, #[case] law: fn()) {
+    let _planted = plant(bug);
+    assert!(catch_unwind(law).is_err(), "{bug} was not found");
+}

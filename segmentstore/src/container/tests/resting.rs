@@ -292,6 +292,13 @@ fn a_piece_is_taken_over_only_where_its_place_is_as_it_was() {
 }
 
 #[test]
+fn a_compaction_that_ignores_a_truncation_fails_the_test_of_its_law() {
+    let _planted = common::planted::plant("compaction-ignores-a-truncation");
+    let law = a_piece_is_taken_over_only_where_its_place_is_as_it_was;
+    assert!(std::panic::catch_unwind(law).is_err());
+}
+
+#[test]
 fn a_round_of_many_extents_of_many_segments_leaves_the_others_alone() {
     let mut driver = segments(3);
     for turn in 0..5_000_u32 {

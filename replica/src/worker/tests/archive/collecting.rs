@@ -101,7 +101,8 @@ fn what_an_interrupted_upload_left_is_swept_after_the_next_start_and_nothing_els
 }
 
 #[test]
-fn a_node_deletes_nothing_in_a_bucket_that_a_recovery_has_taken_over() {
+pub(in crate::worker::tests) fn a_node_deletes_nothing_in_a_bucket_that_a_recovery_has_taken_over()
+{
     let mut machine = Machine::new(1);
     let bucket = attach(&mut machine);
     let mut node = serving(&mut machine);

@@ -13,8 +13,8 @@ fn mebibytes(plan: &MemoryPlan) -> Vec<u64> {
 
 #[test]
 fn a_large_machine_and_the_smallest_are_split_as_the_table_says() {
-    assert_eq!(mebibytes(&plan(ByteSize::gib(2))), [128, 64, 512, 16, 64, 256]);
-    assert_eq!(mebibytes(&plan(ByteSize::mib(256))), [16, 32, 64, 16, 16, 32]);
+    assert_eq!(mebibytes(&plan(ByteSize::gib(2))), [128, 64, 384, 128, 16, 64, 256]);
+    assert_eq!(mebibytes(&plan(ByteSize::mib(256))), [16, 32, 48, 32, 16, 16, 32]);
     let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md");
     let manual = std::fs::read_to_string(manual).unwrap();
     for share in &SHARES {

@@ -9,6 +9,9 @@
 //! Files are written in steps whose write-back begins at once (`write_back.rs`), so that the sync at
 //! the end has little to do and the log on the same disk does not stand behind it.
 //!
+//! A put leaves some of the file system's space free (`ROOM`), since log and state of a node often
+//! share it, and a state that cannot be written does not even let the node start.
+//!
 //! A folder whose sync failed takes no more puts and deletes: what the page cache shows is then not
 //! what the disk holds, and a second sync would say nothing about the first.
 
@@ -31,7 +34,7 @@ use bytes::Bytes;
 use common::file_system::volatile_kind;
 use common::{Clock, Rng, ThreadPool};
 use futures::future::BoxFuture;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, RenameFlags, renameat_with, statvfs};
 use rustix::io::Errno;
 use tokio::sync::oneshot;
 
@@ -49,6 +52,14 @@ const WRITE_THREADS: usize = 2;
 
 /// Threads that read, apart so that a reader does not stand behind a large put.
 const READ_THREADS: usize = 4;
+
+/// What a put leaves free: this part of the file system, at most so many bytes.
+const ROOM_PART: u64 = 16;
+const ROOM_BYTES_MAX: u64 = 1 << 30;
+
+/// Objects up to this size may take half of the room: footers and checkpoints, without which
+/// truncated and deleted streams would never give their space back.
+const SMALL_BYTES: u64 = 1 << 20;
 
 /// How often a put makes the folders of its path anew when another process removes them, empty,
 /// under its hands.
@@ -144,6 +155,7 @@ impl Shared {
         if fs::symlink_metadata(&file).is_ok() {
             return Err(self.exists(&file));
         }
+        self.check_room(payload.len())?;
         let staged = self.stage()?;
         let placed =
             self.write(&staged.path, payload).and_then(|()| self.place(&staged.path, &file));
@@ -152,6 +164,22 @@ impl Shared {
             let _ = fs::remove_file(&staged.path);
         }
         placed
+    }
+
+    /// Whether an object leaves enough space to others.
+    fn check_room(&self, bytes: u64) -> io::Result<()> {
+        let stat = statvfs(&self.root)?;
+        let total = stat.f_blocks.saturating_mul(stat.f_frsize);
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let room = room(total, bytes);
+        if free >= room.saturating_add(bytes) {
+            return Ok(());
+        }
+        let text = format!(
+            "its file system has {free} bytes left, and {room} of them are for log and state; make \
+             space, or truncate or delete streams"
+        );
+        Err(io::Error::new(io::ErrorKind::StorageFull, text))
     }
 
     fn stage(&self) -> io::Result<Staged<'_>> {
@@ -391,6 +419,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn url(root: &Path) -> String {
     format!("file://{}", root.display())
+}
+
+/// What an object of so many bytes must leave free of a file system.
+fn room(total: u64, bytes: u64) -> u64 {
+    let room = (total / ROOM_PART).min(ROOM_BYTES_MAX);
+    if bytes > SMALL_BYTES { room } else { room / 2 }
 }
 
 fn failure(operation: Operation, subject: &str, root: &Path, error: &io::Error) -> Error {

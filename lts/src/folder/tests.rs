@@ -133,6 +133,20 @@ fn a_file_system_that_keeps_nothing_is_refused_unless_allowed() {
     open(true).unwrap();
 }
 
+#[test]
+fn an_object_leaves_a_part_of_the_file_system_and_a_small_one_half_of_it() {
+    const MIB: u64 = 1 << 20;
+    assert_eq!(room(160 * MIB, 8 * MIB), 10 * MIB);
+    assert_eq!(room(160 * MIB, MIB), 5 * MIB);
+    assert_eq!(room(1 << 50, 8 * MIB), 1 << 30);
+    let directory = test_directory();
+    let folder = open(directory.path());
+    folder.shared.check_room(1).unwrap();
+    let full = folder.shared.check_room(1 << 60).unwrap_err();
+    assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+    assert!(full.to_string().contains("log and state"), "{full}");
+}
+
 #[tokio::test]
 async fn errors_of_the_machine_become_kinds_that_say_what_to_do() {
     use io::ErrorKind as Io;

@@ -6,8 +6,9 @@
 //! is synced before that is said, too, since another put of the same path may be between its rename
 //! and its sync.
 //!
-//! Files are written in steps whose write-back begins at once (`write_back.rs`), so that the sync at
-//! the end has little to do and the log on the same disk does not stand behind it.
+//! Large files are written past the page cache (`direct.rs`); where a file system does not take
+//! that, and small ones, in steps whose write-back begins at once (`write_back.rs`), so that the sync
+//! at the end has little to do and the log on the same disk does not stand behind it.
 //!
 //! A put leaves some of the file system's space free (`ROOM`), since log and state of a node often
 //! share it, and a state that cannot be written does not even let the node start.
@@ -15,6 +16,7 @@
 //! A folder whose sync failed takes no more puts and deletes: what the page cache shows is then not
 //! what the disk holds, and a second sync would say nothing about the first.
 
+mod direct;
 mod list;
 #[cfg(test)]
 mod tests;
@@ -61,6 +63,9 @@ const ROOM_BYTES_MAX: u64 = 1 << 30;
 /// truncated and deleted streams would never give their space back.
 const SMALL_BYTES: u64 = 1 << 20;
 
+/// Files from this size on are written past the page cache.
+const DIRECT_BYTES: u64 = 256 << 10;
+
 /// How often a put makes the folders of its path anew when another process removes them, empty,
 /// under its hands.
 const FOLDER_ATTEMPTS: u32 = 10;
@@ -85,6 +90,8 @@ struct Shared {
     /// Folders that are known to be durable. Removing one, which is exclusive, takes it out.
     durable: RwLock<Mutex<HashSet<PathBuf>>>,
     sync_failed: AtomicBool,
+    /// The file system takes no writes past the page cache.
+    buffered: AtomicBool,
 }
 
 impl Folder {
@@ -116,6 +123,7 @@ impl Folder {
             in_flight: Mutex::default(),
             durable: RwLock::default(),
             sync_failed: AtomicBool::new(false),
+            buffered: AtomicBool::new(false),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -189,6 +197,13 @@ impl Shared {
     }
 
     fn write(&self, staged: &Path, payload: &Payload) -> io::Result<()> {
+        if payload.len() >= DIRECT_BYTES && !self.buffered.load(Ordering::Relaxed) {
+            if let Some(file) = direct::write(staged, payload)? {
+                return file.sync_all();
+            }
+            let _ = fs::remove_file(staged);
+            self.buffered.store(true, Ordering::Relaxed);
+        }
         let file = File::options().write(true).create_new(true).open(staged)?;
         let mut stepped = io::BufWriter::with_capacity(write_back::STEP_BYTES, Stepped::new(&file));
         for piece in payload.pieces() {

@@ -43,9 +43,9 @@ const FILES_LOOK_BYTES: u64 = 8 << 20;
 /// How often a full disk is tried again: nobody rings when an operator makes space on it.
 const FULL_LOOK: Duration = Duration::from_secs(1);
 
-/// Threads that work with the bucket: rounds of two groups at a time keep a disk or a way to a
-/// remote store busy, and each has a round in memory.
-const TIERING_THREADS: [&str; 2] = ["braid-tier-0", "braid-tier-1"];
+/// Threads that work with the bucket. Each has a round in memory, and waits for the log's disk and
+/// for the bucket in turn: two of them do not keep up with 300 MB/s next to a busy log.
+const TIERING_THREADS: [&str; 4] = ["braid-tier-0", "braid-tier-1", "braid-tier-2", "braid-tier-3"];
 
 /// The groups of a node with their threads.
 pub struct Host {

@@ -183,3 +183,34 @@ fn a_stepped_file_holds_what_was_written_whatever_the_sizes() {
         assert!(fs::read(&name).unwrap() == whole, "{size}");
     }
 }
+
+#[test]
+fn a_file_past_the_page_cache_holds_what_was_written_whatever_the_sizes() {
+    let directory = test_directory();
+    for (number, bytes) in
+        [1, 4096, 4097, 1 << 20, (1 << 20) + 1, 3_333_333].into_iter().enumerate()
+    {
+        let whole = pattern(bytes);
+        for size in [4096, 1 << 20, 700_001] {
+            let mut payload = Payload::default();
+            whole.chunks(size).for_each(|piece| payload.push(Bytes::copy_from_slice(piece)));
+            let name = directory.path().join(format!("{number}-{size}"));
+            // A file system without such writes has nothing to show.
+            if direct::write(&name, &payload).unwrap().is_some() {
+                assert!(fs::read(&name).unwrap() == whole, "{bytes} in pieces of {size}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_system_that_takes_only_writes_through_its_cache_is_given_those() {
+    let directory = test_directory();
+    let folder = open(directory.path());
+    folder.shared.buffered.store(true, Ordering::Relaxed);
+    let large = Bytes::from(pattern(2 << 20));
+    let mut payload = Payload::default();
+    payload.push(large.clone());
+    folder.put(&path("a"), payload).await.unwrap();
+    assert!(folder.get(&path("a"), 0..2 << 20).await.unwrap() == large);
+}

@@ -19,7 +19,7 @@ use crate::settings::Settings;
 use crate::storage::{EventLoop, Storage};
 
 /// Rounds that are in memory at a time: as many as there are threads that make them.
-const ROUNDS: u64 = 2;
+const ROUNDS: u64 = 4;
 
 /// What the groups archive to.
 pub(crate) fn of_groups(

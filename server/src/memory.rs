@@ -53,8 +53,7 @@ impl MemoryClass {
 pub(crate) struct ClassUse {
     pub(crate) class: MemoryClass,
     pub(crate) limit: ByteSize,
-    /// `None`: it is not counted.
-    pub(crate) used: Option<u64>,
+    pub(crate) used: u64,
 }
 
 /// What one class gets of the limit.

@@ -25,7 +25,8 @@ pub struct TieringSettings {
     /// How long a checkpoint is kept once a newer one counts.
     pub checkpoint_keep: Duration,
     pub checkpoint: CheckpointSettings,
-    /// Bytes that one compaction copies at most.
+    /// Bytes that one compaction copies at most; with its reads under way it has at most twice as
+    /// many in memory.
     pub compaction_bytes_max: ByteSize,
     /// Time from the moment nobody refers to an object to its deletion: readers that have just been
     /// told of it get to its end.

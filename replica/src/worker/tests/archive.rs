@@ -68,6 +68,7 @@ pub(super) fn attach_to(
         settings: settings(),
         marker: Some(marker),
         ready: tokio::sync::watch::channel(true).1,
+        held: crate::Held::default(),
     });
     let memory = memory.clone();
     wait_for(async move { lts::cluster::claim(&memory, marker).await }).unwrap();

@@ -43,7 +43,7 @@ pub(crate) use compact::Compaction;
 pub use held::Held;
 pub(crate) use round::RoundUpload;
 pub use settings::TieringSettings;
-pub(crate) use sweep::{Sweep, Swept};
+pub(crate) use sweep::{Sweep, SweepPage, Swept};
 
 use crate::archive::{CheckpointError, CommittedCheckpoint, CommittedRound};
 use crate::resting::Compacted;

@@ -10,24 +10,22 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
 use common::{Incarnation, LogIndex, MonotonicTime, Term};
-use lts::ObjectName;
-use raft::eraftpb::{Entry as RaftEntry, Message, MessageType};
+use raft::eraftpb::Entry as RaftEntry;
 
 use super::Group;
 use super::apply::Applier;
 use crate::archive::{Archive, CommittedCheckpoint, CommittedRound, Housekeeping};
-use crate::envelope;
-use crate::error::Failure;
 use crate::machine::StateMachine;
-use crate::storage::proposed;
 use crate::tiering::{
-    CheckpointUpload, Collected, Collection, Compaction, Done, JobKind, NameRange, RoundUpload,
-    Storage, StorageDone, StorageFailure, StorageJob, Sweep, Swept, Ticket, TieringSettings, Work,
+    Collected, Done, JobKind, NameRange, Storage, StorageDone, StorageFailure, StorageJob, Sweep,
+    Ticket, TieringSettings, Work,
 };
 
+mod begin;
 mod behind;
+mod propose;
+mod sweep;
 
 pub(super) use behind::Behind;
 
@@ -65,6 +63,8 @@ pub(super) struct Tiering {
     checkpoint_not_before: MonotonicTime,
     next_look: Looks,
     sweep: Option<Sweep>,
+    /// When it was seen first that what earlier incarnations put may be deleted.
+    adopted_since: Option<MonotonicTime>,
     /// The log is so full that everything is archived as soon as possible.
     pressed: bool,
     /// Since when what is not archived, be it housekeeping alone, keeps a large part of the log.
@@ -118,6 +118,7 @@ impl Tiering {
             checkpoint_not_before: now,
             next_look: Looks::default(),
             sweep: None,
+            adopted_since: None,
             pressed: false,
             in_the_way: None,
             failure: None,
@@ -341,101 +342,6 @@ impl<M: StateMachine> Group<M> {
         NameRange { incarnation, group: self.id, term: Term(self.role.term), number }
     }
 
-    fn begin_round(&mut self, now: MonotonicTime) -> Option<Work> {
-        if self.tiering.round_due().is_none_or(|due| due > now) {
-            return None;
-        }
-        let archive = &self.applier.archive;
-        let first = LogIndex(archive.end().0 + 1);
-        let last = LogIndex(self.applier.applied.index.0.min(archive.end().0 + ROUND_ENTRIES_MAX));
-        if last < first {
-            return None;
-        }
-        let continues = archive.tip();
-        self.tiering.in_the_way = None;
-        let number = self.tiering.begin(JobKind::Round, now);
-        let count = (last.0 - first.0 + 1) as usize;
-        Some(Work::Round(RoundUpload {
-            names: self.names(number),
-            continues,
-            range: first..=last,
-            membership: self.node.store().membership(),
-            digests: self.applier.digests.part(first, count),
-            owners: self.applier.machine.owners(),
-        }))
-    }
-
-    fn begin_checkpoint(&mut self, now: MonotonicTime) -> Option<Work> {
-        let newest = self.applier.archive.newest_checkpoint();
-        if self.tiering.checkpoint_due(self.saved.flushed, newest).is_none_or(|due| due > now) {
-            return None;
-        }
-        let settings = self.tiering.settings()?;
-        let (pause, keep) = (settings.checkpoint_pause, settings.checkpoint_keep);
-        self.tiering.checkpoint_not_before = now.plus(pause);
-        self.tiering.in_checkpoint = std::mem::take(&mut self.tiering.since_checkpoint);
-        let number = self.tiering.begin(JobKind::Checkpoint, now);
-        Some(Work::Checkpoint(CheckpointUpload {
-            names: self.names(number),
-            membership: self.node.store().membership(),
-            keep_micros: keep.as_micros() as u64,
-        }))
-    }
-
-    fn begin_collection(&mut self, now: MonotonicTime) -> Option<Work> {
-        let due = self.tiering.next_look.collection <= now;
-        if !due || !self.tiering.is_free(JobKind::Collection, now) {
-            return None;
-        }
-        let grace = self.tiering.settings()?.grace;
-        self.tiering.next_look.collection = now.plus(grace.min(COLLECT_INTERVAL));
-        let (archive, up) = (&self.applier.archive, self.applier.up_micros(now));
-        let from = if self.tiering.only_own { archive.incarnation() } else { Incarnation(0) };
-        let names = archive.collectable(up, grace.as_micros() as u64, from, COLLECT_MAX);
-        if names.is_empty() {
-            if archive.has_old(up) {
-                self.tiering.begin(JobKind::Collection, now);
-                let nothing = Housekeeping::Removed(Vec::new());
-                self.tiering.to_propose.push_back((Some(JobKind::Collection), nothing));
-                self.retry = true;
-            }
-            return None;
-        }
-        let incarnation = archive.incarnation();
-        self.tiering.begin(JobKind::Collection, now);
-        Some(Work::Collection(Collection { incarnation, names }))
-    }
-
-    fn begin_compaction(&mut self, now: MonotonicTime) -> Option<Work> {
-        let due = self.tiering.next_look.compaction;
-        let looks = due > MonotonicTime::default() && due <= now;
-        if !looks || !self.tiering.is_free(JobKind::Compaction, now) {
-            return None;
-        }
-        // Asked again after the next round, or at once where there may be more to do.
-        self.tiering.next_look.compaction = MonotonicTime::default();
-        let bytes_max = self.tiering.settings()?.compaction_bytes_max;
-        let plan = self.applier.machine.compaction()?.up_to(bytes_max.bytes());
-        let plan = Some(plan).filter(|plan| !plan.pieces.is_empty())?;
-        self.tiering.next_look.compaction = now;
-        let number = self.tiering.begin(JobKind::Compaction, now);
-        Some(Work::Compaction(Compaction { names: self.names(number), plan }))
-    }
-
-    fn begin_sweep(&mut self, now: MonotonicTime) -> Option<Work> {
-        if self.tiering.next_look.sweep > now || !self.tiering.is_free(JobKind::Sweep, now) {
-            return None;
-        }
-        let interval = self.tiering.settings()?.sweep_interval;
-        let (incarnation, group) = (self.applier.archive.incarnation(), self.id);
-        let begun = Sweep { incarnation, group, garbage: Vec::new(), after: None, more: true };
-        let step = self.tiering.sweep.take().unwrap_or(begun);
-        self.tiering.next_look.sweep = now.plus(interval);
-        self.tiering.only_own = false;
-        self.tiering.begin(JobKind::Sweep, now);
-        Some(Work::Sweep(step))
-    }
-
     /// Takes what came of a job.
     pub(super) fn storage_done(&mut self, done: StorageDone, now: MonotonicTime) {
         let StorageDone { kind, ticket, result, .. } = done;
@@ -477,7 +383,7 @@ impl<M: StateMachine> Group<M> {
                     false => self.say(kind, Housekeeping::Removed(gone)),
                 }
             }
-            Done::Sweep(swept) => self.swept(swept, now),
+            Done::Sweep(swept) => self.swept(&swept, now),
             // Whoever is installed is another member.
             Done::Install(_) => {}
         }
@@ -485,88 +391,5 @@ impl<M: StateMachine> Group<M> {
 
     fn say(&mut self, kind: JobKind, said: Housekeeping) {
         self.tiering.to_propose.push_back((Some(kind), said));
-    }
-
-    /// What of a page nobody refers to, and never will: what was named under an older term, since an
-    /// entry of this one is applied, and below everything that is under way in this one.
-    fn swept(&mut self, swept: Swept, now: MonotonicTime) {
-        self.tiering.under_way.remove(&JobKind::Sweep);
-        if swept.deleted > 0 {
-            tracing::info!(group = %self.id, objects = swept.deleted, "deleted what nobody refers to");
-        }
-        let Some(after) = swept.names.last().copied() else { return };
-        let (term, lowest) = (Term(self.role.term), self.tiering.lowest_open());
-        let known = self.applier.archive.names_between(swept.names[0], after);
-        let garbage = |name: &ObjectName| {
-            let early = common::planted::active("sweep-takes-what-is-under-way");
-            let decided =
-                early || name.term < term || (name.term == term && NameRange::of(*name) < lowest);
-            decided && !known.contains(name)
-        };
-        let garbage: Vec<ObjectName> = swept.names.into_iter().filter(garbage).collect();
-        if garbage.is_empty() && !swept.more {
-            return;
-        }
-        let (incarnation, group) = (self.applier.archive.incarnation(), self.id);
-        self.tiering.sweep =
-            Some(Sweep { incarnation, group, garbage, after: Some(after), more: swept.more });
-        self.tiering.next_look.sweep = now;
-    }
-
-    /// Proposes what waits for it.
-    pub(super) fn propose_housekeeping(&mut self) -> Result<(), Failure> {
-        let end = self.applier.archive.end();
-        let reached = |kept: &mut CommittedCheckpoint| kept.index <= end;
-        if !self.tiering.under_way.contains_key(&JobKind::Checkpoint)
-            && let Some(checkpoint) = self.tiering.uploaded.take_if(reached)
-        {
-            let names = NameRange::of(checkpoint.reference.name);
-            let began = self.clock.monotonic();
-            let job = UnderWay { names, began, log_bytes: 0, entry: None };
-            self.tiering.under_way.insert(JobKind::Checkpoint, job);
-            self.say(JobKind::Checkpoint, Housekeeping::Checkpoint(checkpoint));
-        }
-        while !self.is_blocked() && !self.tiering.to_propose.is_empty() {
-            if !self.log.room() {
-                self.retry = true;
-                break;
-            }
-            let Some((kind, said)) = self.tiering.to_propose.pop_front() else { break };
-            self.propose_said(kind, &said)?;
-            self.handle_ready()?;
-        }
-        Ok(())
-    }
-
-    fn propose_said(&mut self, kind: Option<JobKind>, said: &Housekeeping) -> Result<(), Failure> {
-        let stamp = self.applier.stamps.next(&*self.clock);
-        let context = envelope::housekeeping(stamp, |out| said.encode(out));
-        let mut message = Message::default();
-        message.set_msg_type(MessageType::MsgPropose);
-        message.from = self.peer;
-        message.set_entries(vec![proposed(context, Bytes::new())].into());
-        match self.node.raft.step(message) {
-            Ok(()) => {}
-            Err(raft::Error::ProposalDropped) => {
-                // In no log: the job is done again.
-                kind.map(|kind| self.tiering.under_way.remove(&kind));
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        }
-        let raft = &self.node.raft;
-        let place = (raft.raft_log.last_index(), raft.term);
-        if let Some(job) = kind.and_then(|kind| self.tiering.under_way.get_mut(&kind)) {
-            job.entry = Some(place);
-        }
-        if kind == Some(JobKind::Round) {
-            let interval = self.tiering.settings().map(|settings| settings.compaction_interval);
-            let due = self.clock.monotonic().plus(interval.unwrap_or_default());
-            let look = &mut self.tiering.next_look.compaction;
-            if *look == MonotonicTime::default() {
-                *look = due;
-            }
-        }
-        Ok(())
     }
 }

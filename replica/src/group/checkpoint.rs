@@ -93,7 +93,8 @@ impl<M: StateMachine> Group<M> {
         if unsaved.operations > 0 && unsaved.bytes >= self.settings.checkpoint_log_bytes.bytes() {
             return Some(self.saved.frozen_at);
         }
-        unsaved.since.map(|since| since.plus(self.settings.checkpoint_interval))
+        let since = unsaved.since.or(self.tiering.save_wanted(self.saved.flushed));
+        since.map(|since| since.plus(self.settings.checkpoint_interval))
     }
 
     pub(super) fn is_copying(&self) -> bool {

@@ -6,6 +6,7 @@
 //! never be referred to again.
 //!
 //! Housekeeping never begins a round or a checkpoint by itself: a group that is idle comes to rest.
+//! Before that it makes one more checkpoint where objects of payload wait for it (see [`rest`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use raft::eraftpb::Entry as RaftEntry;
 
 use super::Group;
 use super::apply::Applier;
-use crate::archive::{Archive, CommittedCheckpoint, CommittedRound, Housekeeping};
+use crate::archive::{Archive, CommittedCheckpoint, CommittedRound, Housekeeping, Refused};
 use crate::machine::StateMachine;
 use crate::tiering::{
     Collected, Done, JobKind, NameRange, Storage, StorageDone, StorageFailure, StorageJob, Sweep,
@@ -25,6 +26,7 @@ use crate::tiering::{
 mod begin;
 mod behind;
 mod propose;
+mod rest;
 mod sweep;
 
 pub(super) use behind::Behind;
@@ -53,13 +55,15 @@ pub(super) struct Tiering {
     /// would look like garbage, and a new round would leave a gap.
     take_over_until: LogIndex,
     /// Checkpoint that the rounds have not reached.
-    uploaded: Option<CommittedCheckpoint>,
+    uploaded: Option<Uploaded>,
     pauses: BTreeMap<JobKind, Pause>,
     pub(super) behind: Behind,
     /// What was applied since the state was copied last.
     since_checkpoint: Behind,
     /// What the copy that is being made is to cover.
     in_checkpoint: Behind,
+    /// The next copy is of no use if it does not include this entry.
+    to_cover: LogIndex,
     checkpoint_not_before: MonotonicTime,
     next_look: Looks,
     sweep: Option<Sweep>,
@@ -74,6 +78,13 @@ pub(super) struct Tiering {
     pub(super) truncatable: bool,
     /// What earlier incarnations put may not be deleted: it is left out until the next sweep.
     only_own: bool,
+}
+
+/// A copy of the state that does not count yet.
+#[derive(Debug)]
+struct Uploaded {
+    checkpoint: CommittedCheckpoint,
+    since: MonotonicTime,
 }
 
 /// A job, or what came of it on its way through the log.
@@ -115,6 +126,7 @@ impl Tiering {
             behind: Behind::default(),
             since_checkpoint: Behind::default(),
             in_checkpoint: Behind::default(),
+            to_cover: LogIndex(0),
             checkpoint_not_before: now,
             next_look: Looks::default(),
             sweep: None,
@@ -132,8 +144,9 @@ impl Tiering {
     }
 
     /// What the group found at its start: what is not archived, and what no checkpoint has.
-    pub(super) fn found(&mut self, behind: Behind, since_checkpoint: Behind) {
+    pub(super) fn found(&mut self, behind: Behind, since_checkpoint: Behind, to_cover: LogIndex) {
         (self.behind, self.since_checkpoint) = (behind, since_checkpoint);
+        self.to_cover = to_cover;
     }
 
     /// What the group says as soon as it leads.
@@ -154,6 +167,9 @@ impl Tiering {
 
     /// The term is lost, or a new one begins: names are counted anew under it.
     pub(super) fn begin_term(&mut self) {
+        if self.is_copying() {
+            self.copy_again();
+        }
         self.names = 0;
         self.under_way.clear();
         self.to_propose.clear();
@@ -200,16 +216,33 @@ impl Tiering {
             self.behind = Behind::default();
         }
         let ours = self.under_way.iter().find(|(_, job)| job.entry == place);
-        let Some((kind, job)) = ours.map(|(kind, job)| (*kind, *job)) else { return };
-        self.under_way.remove(&kind);
+        if let Some((kind, job)) = ours.map(|(kind, job)| (*kind, *job)) {
+            self.under_way.remove(&kind);
+            self.decided(kind, job, result, &applier.archive);
+        }
+        if result.is_ok() {
+            self.look_for_garbage(&applier.archive, LogIndex(entry.index), now);
+        }
+    }
+
+    fn decided(
+        &mut self,
+        kind: JobKind,
+        job: UnderWay,
+        result: Result<(), Refused>,
+        archive: &Archive,
+    ) {
         match (kind, result) {
             (JobKind::Round, Ok(())) => {
-                self.behind.archived(job.log_bytes, job.began, applier.archive.is_behind());
+                self.behind.archived(job.log_bytes, job.began, archive.is_behind());
                 self.truncatable = true;
             }
             (_, Ok(())) => {}
             (_, Err(refused)) => {
                 tracing::debug!(kind = kind.as_str(), %refused, "housekeeping is made again");
+                if kind == JobKind::Checkpoint {
+                    self.copy_again();
+                }
             }
         }
     }
@@ -236,18 +269,18 @@ impl Tiering {
 
     fn round_due(&self) -> Option<MonotonicTime> {
         let settings = self.settings()?;
-        if let Some(since) = self.in_the_way {
-            return self.at(JobKind::Round, since);
-        }
-        let since = self.behind.since()?;
-        let now = self.pressed || self.behind.bytes() >= settings.round_bytes.bytes();
-        let due = if now { since } else { since.plus(settings.round_age) };
+        let full = self.pressed || self.behind.bytes() >= settings.round_bytes.bytes();
+        let age = if full { Duration::ZERO } else { settings.round_age };
+        let lacking = self.behind.since().map(|since| since.plus(age));
+        // A copy counts when the rounds have reached it, be it by housekeeping alone.
+        let uploaded = self.uploaded.as_ref().map(|copy| copy.since.plus(settings.round_age));
+        let due = [self.in_the_way, lacking, uploaded].into_iter().flatten().min()?;
         self.at(JobKind::Round, due)
     }
 
     fn checkpoint_due(&self, saved: LogIndex, newest: LogIndex) -> Option<MonotonicTime> {
         let settings = self.settings()?;
-        if self.uploaded.is_some() || saved <= newest {
+        if self.uploaded.is_some() || saved <= newest || saved < self.to_cover {
             return None;
         }
         let since = self.since_checkpoint.since()?;
@@ -274,7 +307,7 @@ impl Tiering {
             JobKind::Sweep => self.next_look.sweep = now,
             JobKind::Collection => self.next_look.collection = now,
             JobKind::Compaction => self.next_look.compaction = now,
-            JobKind::Checkpoint => self.since_checkpoint.and_before(self.in_checkpoint),
+            JobKind::Checkpoint => self.copy_again(),
             JobKind::Round | JobKind::Install => {}
         }
     }
@@ -289,7 +322,8 @@ impl Tiering {
     /// Ranges of names below this one in this term are decided: referred to, or never to be.
     fn lowest_open(&self) -> u64 {
         let lowest = self.under_way.values().map(|job| job.names).min();
-        let uploaded = self.uploaded.as_ref().map(|kept| NameRange::of(kept.reference.name));
+        let uploaded = self.uploaded.as_ref();
+        let uploaded = uploaded.map(|copy| NameRange::of(copy.checkpoint.reference.name));
         lowest.into_iter().chain(uploaded).min().unwrap_or(self.names + 1)
     }
 }
@@ -373,7 +407,7 @@ impl<M: StateMachine> Group<M> {
             Done::Compaction(compacted) => self.say(kind, Housekeeping::Compacted(compacted)),
             Done::Checkpoint(checkpoint) => {
                 self.tiering.under_way.remove(&kind);
-                self.tiering.uploaded = Some(checkpoint);
+                self.tiering.uploaded = Some(Uploaded { checkpoint, since: now });
             }
             Done::Collection(Collected { gone, kept_back }) => {
                 self.tiering.only_own |= kept_back;

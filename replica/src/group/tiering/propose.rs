@@ -4,8 +4,8 @@ use bytes::Bytes;
 use common::MonotonicTime;
 use raft::eraftpb::{Message, MessageType};
 
-use super::UnderWay;
-use crate::archive::{CommittedCheckpoint, Housekeeping};
+use super::{UnderWay, Uploaded};
+use crate::archive::Housekeeping;
 use crate::envelope;
 use crate::error::Failure;
 use crate::group::Group;
@@ -17,9 +17,9 @@ impl<M: StateMachine> Group<M> {
     /// Proposes what waits for it.
     pub(in crate::group) fn propose_housekeeping(&mut self) -> Result<(), Failure> {
         let end = self.applier.archive.end();
-        let reached = |kept: &mut CommittedCheckpoint| kept.index <= end;
+        let reached = |copy: &mut Uploaded| copy.checkpoint.index <= end;
         if !self.tiering.under_way.contains_key(&JobKind::Checkpoint)
-            && let Some(checkpoint) = self.tiering.uploaded.take_if(reached)
+            && let Some(Uploaded { checkpoint, .. }) = self.tiering.uploaded.take_if(reached)
         {
             let names = NameRange::of(checkpoint.reference.name);
             let began = self.clock.monotonic();
@@ -50,7 +50,12 @@ impl<M: StateMachine> Group<M> {
             Ok(()) => {}
             Err(raft::Error::ProposalDropped) => {
                 // In no log: the job is done again.
-                kind.map(|kind| self.tiering.under_way.remove(&kind));
+                if let Some(kind) = kind {
+                    self.tiering.under_way.remove(&kind);
+                }
+                if kind == Some(JobKind::Checkpoint) {
+                    self.tiering.copy_again();
+                }
                 return Ok(());
             }
             Err(error) => return Err(error.into()),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::archive::Kind;
-use crate::tiering::adopted_path;
+use crate::tiering::{JobKind, adopted_path};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -63,11 +63,87 @@ fn a_group_that_went_idle_collects_what_it_dropped_before() {
         node.wait(Duration::from_secs(60));
     }
     assert_eq!(node.check_payloads(&bucket.memory), 0);
-    let payload = objects(&bucket.memory).into_keys().filter(|name| {
-        let head = wait_for(bucket.memory.get(&(*name).into(), 0..Kind::PEEK_BYTES as u64));
+    assert_eq!(payload_objects(&bucket.memory), 0);
+}
+
+fn payload_objects(memory: &Memory) -> usize {
+    let payload = objects(memory).into_keys().filter(|name| {
+        let head = wait_for(memory.get(&(*name).into(), 0..Kind::PEEK_BYTES as u64));
         Kind::peek(*name, &head.unwrap()).unwrap() == Kind::Packed
     });
-    assert_eq!(payload.count(), 0);
+    payload.count()
+}
+
+/// Whatever was saved, copied or archived shortly before.
+#[test]
+fn what_is_dropped_before_a_group_goes_idle_is_collected_whenever_that_is() {
+    for seconds in (0..720).step_by(40) {
+        let mut machine = Machine::new(1);
+        let bucket = attach(&mut machine);
+        let mut node = serving(&mut machine);
+        live(&mut node, 15, 0);
+        node.wait(Duration::from_secs(seconds));
+        for number in 0..15 {
+            forget(&mut node, number);
+        }
+        for _ in 0..360 {
+            node.wait(Duration::from_secs(5));
+        }
+        for _ in 0..180 {
+            node.wait(Duration::from_secs(60));
+        }
+        let left = payload_objects(&bucket.memory);
+        assert_eq!(left, 0, "{seconds} s after the last one was stored");
+        let (at_rest, applied) = (objects(&bucket.memory), node.handle.status().applied);
+        for _ in 0..180 {
+            node.wait(Duration::from_secs(60));
+        }
+        assert_eq!(node.handle.status().applied, applied, "it came to rest");
+        assert_eq!(objects(&bucket.memory), at_rest);
+    }
+}
+
+/// The round that is due, while everything else is done.
+fn held_round(node: &mut Node) -> StorageJob {
+    let mut held = None;
+    loop {
+        let mut step = node.step().unwrap();
+        let busy = step.more || step.write.is_some() || step.wants_files;
+        let at = step.storage.iter().position(|job| job.kind() == JobKind::Round);
+        held = at.map(|at| step.storage.remove(at)).or(held);
+        node.perform(step).unwrap();
+        if !busy {
+            return held.expect("a round is due");
+        }
+    }
+}
+
+#[test]
+fn what_a_late_round_brought_for_nothing_goes_though_the_group_is_idle() {
+    let mut machine = Machine::new(1);
+    let bucket = attach(&mut machine);
+    let mut node = serving(&mut machine);
+    node.store(1);
+    node.machine.clock.advance(Duration::from_secs(10));
+    let round = held_round(&mut node);
+    forget(&mut node, 1);
+    // The state is saved and copied, and the copy does not have what the round is going to say.
+    for _ in 0..15 {
+        node.wait(Duration::from_secs(60));
+    }
+    let done = round.perform(&node.workshop());
+    node.worker.storage_done(done).unwrap();
+    node.settle().unwrap();
+    assert_eq!(payload_objects(&bucket.memory), 1);
+    for _ in 0..180 {
+        node.wait(Duration::from_secs(60));
+    }
+    assert_eq!(payload_objects(&bucket.memory), 0);
+    let applied = node.handle.status().applied;
+    for _ in 0..180 {
+        node.wait(Duration::from_secs(60));
+    }
+    assert_eq!(node.handle.status().applied, applied, "it came to rest");
 }
 
 #[test]

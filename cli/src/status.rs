@@ -110,6 +110,7 @@ struct Group {
     untiered_age_seconds: Option<f64>,
     quarantined: Option<String>,
     checkpoint_waits: bool,
+    tiering_failure: Option<String>,
 }
 
 impl Report {
@@ -177,6 +178,7 @@ impl From<GroupStatus> for Group {
             untiered_age_seconds: group.untiered_age.as_ref().map(Duration::as_secs_f64),
             quarantined: group.quarantined,
             checkpoint_waits: group.checkpoint_waits,
+            tiering_failure: group.tiering_failure,
         }
     }
 }

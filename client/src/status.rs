@@ -83,6 +83,8 @@ pub struct GroupStatus {
     pub quarantined: Option<String>,
     /// Whether a checkpoint waits for space on the disk.
     pub checkpoint_waits: bool,
+    /// Why tiering could not go on last, while it cannot.
+    pub tiering_failure: Option<String>,
 }
 
 /// A class of memory.
@@ -170,6 +172,7 @@ impl From<v1::GroupStatus> for GroupStatus {
             untiered_age: group.untiered_age_micros.map(Duration::from_micros),
             quarantined: text(group.quarantined),
             checkpoint_waits: group.checkpoint_waits,
+            tiering_failure: text(group.tiering_failure),
         }
     }
 }

@@ -15,7 +15,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use common::{Clock, GroupId, Incarnation, Rng, Threads};
@@ -222,6 +222,11 @@ impl Host {
 
     pub fn log(&self) -> Log {
         self.log.clone()
+    }
+
+    /// The state store, for whoever asks what memory it has: it is closed when the host has gone.
+    pub fn state_store(&self) -> Weak<dyn Kv> {
+        Arc::downgrade(&self.kv)
     }
 
     /// What recovery found.

@@ -96,6 +96,8 @@ pub trait Kv: Send + Sync + fmt::Debug {
         group: GroupId,
         pairs: &mut dyn Iterator<Item = (Space, Bytes, Bytes)>,
     ) -> Result<(), KvError>;
+    /// Bytes of its buffers and its cache, about.
+    fn memory_bytes(&self) -> u64;
 }
 
 /// The store failed. But for a full disk the node stops: it could no longer truncate its log.

@@ -47,7 +47,7 @@ pub use propose::{OutcomeSink, Proposal, ProposeError, Refused, Reply};
 pub use resting::{Compacted, CompactionPlan, Moved, OwnedRun, Owners, Piece, Rested, Tiered};
 pub use settings::HostSettings;
 pub use tiering::{
-    Inline, JobKind, Storage, StorageDone, StorageFailure, StorageJob, TieringSettings, Waiter,
-    Workshop,
+    Held, Inline, JobKind, Storage, StorageDone, StorageFailure, StorageJob, TieringSettings,
+    Waiter, Workshop,
 };
 pub use worker::{Step, Worker};

@@ -81,6 +81,12 @@ pub struct Piece {
     pub bytes: u32,
 }
 
+impl Piece {
+    /// Bytes of memory that a piece costs whoever copies it, beside its own: of a slow segment it
+    /// may be more than those.
+    pub(crate) const COST: u64 = 192;
+}
+
 /// What a compaction copies: pieces in order of owner and position. Pieces that follow one another
 /// without a gap become one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -89,15 +95,15 @@ pub struct CompactionPlan {
 }
 
 impl CompactionPlan {
-    /// Bytes of all pieces, at most: what a compaction has in memory at a time.
+    /// Bytes of all pieces, at most.
     pub const BYTES_MAX: usize = 32 << 20;
 
-    /// The first pieces, of so many bytes in all, but two of them at least: one alone would be
-    /// copied again and again.
+    /// The first pieces, of so many bytes of memory in all, but two of them at least: one alone would
+    /// be copied again and again.
     pub(crate) fn up_to(mut self, bytes_max: u64) -> Self {
         let mut bytes = 0;
         let fits = |piece: &Piece| {
-            bytes += u64::from(piece.bytes);
+            bytes += u64::from(piece.bytes) + Piece::COST;
             bytes <= bytes_max
         };
         let count = self.pieces.iter().copied().take_while(fits).count().max(2);

@@ -28,6 +28,7 @@ use crate::kv::{Kv, KvError};
 mod checkpoint;
 mod collect;
 mod compact;
+mod held;
 mod put;
 mod round;
 mod settings;
@@ -39,9 +40,10 @@ pub(crate) use checkpoint::{CheckpointUpload, of_led_key};
 pub use collect::adopted_path;
 pub(crate) use collect::{Collected, Collection};
 pub(crate) use compact::Compaction;
+pub use held::Held;
 pub(crate) use round::RoundUpload;
 pub use settings::TieringSettings;
-pub(crate) use sweep::{Sweep, Swept};
+pub(crate) use sweep::{Sweep, SweepPage, Swept};
 
 use crate::archive::{CheckpointError, CommittedCheckpoint, CommittedRound};
 use crate::resting::Compacted;
@@ -56,6 +58,8 @@ pub struct Storage {
     pub marker: Option<ClusterMarker>,
     /// Whether the bucket was looked at and is this cluster's. Nothing is put before.
     pub ready: watch::Receiver<bool>,
+    /// Memory of the jobs under way.
+    pub held: Held,
 }
 
 impl fmt::Debug for Storage {

@@ -37,7 +37,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 const CLOSE_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 const CLOSE_LOOK_PERMILLE: u64 = 750;
 /// Files that clients leave to the operations that free space and to the log itself.
-const FILES_KEPT: u64 = 4;
+pub(crate) const FILES_KEPT: u64 = 4;
 /// When to try again what only waits for time.
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 /// How often a stalled write is noticed.

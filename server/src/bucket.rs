@@ -88,6 +88,7 @@ impl Bucket {
             settings: TieringSettings::default(),
             marker,
             ready: watch::channel(true).1,
+            held: replica::Held::default(),
         };
         let bucket = Self { storage, url, marker_damage };
         if marker.is_none() && bucket.marker_damage.is_none() && bucket.groups()?.is_empty() {

@@ -9,7 +9,7 @@ mod machine;
 use common::ByteSize;
 
 pub(crate) use self::machine::default_limit;
-use crate::settings::{Settings, SettingsError};
+use crate::settings::{Settings, SettingsError, round_bytes_least};
 
 /// Of the limit, what the shares may make together.
 const SHARED_PERCENT: u64 = 90;
@@ -53,8 +53,7 @@ impl MemoryClass {
 pub(crate) struct ClassUse {
     pub(crate) class: MemoryClass,
     pub(crate) limit: ByteSize,
-    /// `None`: it is not counted.
-    pub(crate) used: Option<u64>,
+    pub(crate) used: u64,
 }
 
 /// What one class gets of the limit.
@@ -159,6 +158,18 @@ impl MemoryPlan {
                 self.limit
             );
             return Err(SettingsError::Rule { key: "tiering.object_bytes", message });
+        }
+        let least = round_bytes_least(settings);
+        if settings.lts_url().is_some() && tiering.bytes() / 2 < least.bytes() {
+            let message = format!(
+                "`{}` leaves rounds {} in memory each; a log of `{}` (`log.budget`) in files of `{}` \
+                 (`log.file_size`) needs rounds of {least}: raise the limit, or make the files larger",
+                self.limit,
+                ByteSize(tiering.bytes() / 2),
+                settings.log.budget,
+                settings.log.file_size
+            );
+            return Err(SettingsError::Rule { key: "memory.limit", message });
         }
         Ok(())
     }

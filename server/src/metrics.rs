@@ -178,6 +178,16 @@ fn of_groups(groups: &[(u64, GroupStatus)]) -> Vec<Family> {
             "1: a checkpoint waits for space on the disk",
             |status| f64::from(u8::from(status.checkpoint_waits)),
         ),
+        family(
+            "braid_group_untiered_bytes",
+            "Bytes of applied log that are not in long-term storage",
+            |status| status.unarchived_bytes as f64,
+        ),
+        family(
+            "braid_group_tiering_fails",
+            "1: the group's last work with long-term storage failed, and is tried again",
+            |status| f64::from(u8::from(status.storage_failure.is_some())),
+        ),
         family("braid_group_quarantined", "1: the group stopped and needs a person", |status| {
             f64::from(u8::from(status.quarantined.is_some()))
         }),
@@ -198,6 +208,17 @@ fn of_store(store: &segmentstore::Metrics) -> Vec<Family> {
             "braid_duplicate_blocks",
             "Blocks that were stored before and acknowledged again",
             store.duplicate_blocks.get(),
+        ),
+        counter(
+            "braid_unarchived_extents",
+            "Runs of bytes that were truncated before a round held them, found when a group was \
+             rebuilt from long-term storage",
+            store.unarchived_extents.get(),
+        ),
+        counter(
+            "braid_unarchived_bytes",
+            "Bytes by which segments were cut for unarchived extents",
+            store.unarchived_bytes.get(),
         ),
         counter("braid_read_bytes", "Bytes sent to readers", store.read_bytes.get()),
         counter(
@@ -311,6 +332,8 @@ mod tests {
             let status = GroupStatus {
                 serving: true,
                 checkpoint_waits: true,
+                unarchived_bytes: 70,
+                storage_failure: Some("down".to_owned()),
                 term: Term(3),
                 applied: LogIndex(9),
                 ..GroupStatus::default()
@@ -324,7 +347,7 @@ mod tests {
 
         fn memory(&self) -> Vec<ClassUse> {
             let (class, limit) = (MemoryClass::Tail, ByteSize(9));
-            vec![ClassUse { class, limit, used: Some(5) }]
+            vec![ClassUse { class, limit, used: 5 }]
         }
 
         fn storage(&self) -> Option<(StorageStatus, Vec<OperationCounts>)> {
@@ -352,6 +375,8 @@ mod tests {
         let mut registry = Registry::default();
         let store = segmentstore::Metrics::default();
         store.appended_events.add(5);
+        store.unarchived_extents.add(2);
+        store.unarchived_bytes.add(12);
         store.count_refused(proto::v1::Reason::SegmentSealed);
         registry.register_collector(Box::new(NodeCollector(Arc::new(Fixed(store)))));
         let mut text = String::new();
@@ -362,6 +387,10 @@ mod tests {
             "braid_group_serving{group=\"1\"} 1.0",
             "braid_group_term{group=\"1\"} 3.0",
             "braid_group_checkpoint_waits{group=\"1\"} 1.0",
+            "braid_group_untiered_bytes{group=\"1\"} 70.0",
+            "braid_group_tiering_fails{group=\"1\"} 1.0",
+            "braid_unarchived_extents_total 2.0",
+            "braid_unarchived_bytes_total 12.0",
             "braid_appended_events_total 5.0",
             "braid_refused_total{reason=\"SEGMENT_SEALED\"} 1.0",
             "braid_memory_limit_bytes{class=\"tail\"} 9.0",

@@ -154,6 +154,7 @@ impl Node {
             store: store.clone(),
             plan,
             storage: storage.clone(),
+            state: host.state_store(),
             started: clock.monotonic(),
             clock,
             rates: Rates::default(),

@@ -79,6 +79,7 @@ pub(crate) fn recover_with(
         settings: tiering_settings(from, settings, &plan),
         marker: Some(marker),
         ready: watch::channel(true).1,
+        held: replica::Held::default(),
     };
     let source = Source { url: from.clone(), storage, lost, marker };
     source.read_all(on_step)?;

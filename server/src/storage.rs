@@ -19,6 +19,7 @@ use common::{Clock, Rng};
 use lts::{
     BreakerStatus, ClusterMarker, ErrorKind, Guarded, Observer, OpenError, Refused, StoreUrl,
 };
+use replica::Held;
 use tokio::sync::watch;
 
 pub(crate) use self::counts::{Counts, OperationCounts};
@@ -64,6 +65,8 @@ pub struct Storage {
     ready: watch::Sender<bool>,
     counts: Arc<Counts>,
     event_loop: Arc<EventLoop>,
+    /// Memory of the groups' jobs with it.
+    held: Held,
 }
 
 /// What people see of it.
@@ -105,7 +108,8 @@ impl Storage {
         let (standing, ready) = (watch::Sender::new(Standing::Unknown), watch::Sender::new(false));
         let event_loop = Arc::new(EventLoop::start()?);
         let bucket = Arc::new(bucket);
-        let storage = Self { bucket, url, marker, standing, ready, counts, event_loop };
+        let held = Held::default();
+        let storage = Self { bucket, url, marker, standing, ready, counts, event_loop, held };
         let rng = rng.fork("probe");
         if claimed {
             storage.look(rng).await?
@@ -195,6 +199,11 @@ impl Storage {
     /// Whether the bucket is known to be this cluster's. Nothing is put or deleted before.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
+    }
+
+    /// What the groups' jobs have in memory, once they use it.
+    pub(crate) fn held(&self) -> Held {
+        self.held.clone()
     }
 
     pub(crate) fn counts(&self) -> &Counts {

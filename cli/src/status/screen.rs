@@ -109,15 +109,19 @@ fn groups(report: &Report) -> String {
 }
 
 fn troubled(report: &Report) -> impl Iterator<Item = &Group> {
-    let waits = |group: &&Group| !group.serving || group.checkpoint_waits;
-    report.groups.iter().filter(move |group| group.quarantined.is_some() || waits(group))
+    let waits = |group: &Group| group.checkpoint_waits || group.tiering_failure.is_some();
+    let stopped = |group: &Group| group.quarantined.is_some() || !group.serving;
+    report.groups.iter().filter(move |group| stopped(group) || waits(group))
 }
 
 fn trouble(group: &Group) -> String {
-    let what = match (&group.quarantined, group.serving) {
-        (Some(reason), _) => format!("is quarantined: {reason}"),
-        (None, false) => "has no leader".to_owned(),
-        (None, true) => "waits for space on the disk for a checkpoint".to_owned(),
+    let what = match (&group.quarantined, group.serving, &group.tiering_failure) {
+        (Some(reason), _, _) => format!("is quarantined: {reason}"),
+        (None, false, _) => "has no leader".to_owned(),
+        (None, true, Some(failure)) if !group.checkpoint_waits => {
+            format!("does not tier: {failure}")
+        }
+        (None, true, _) => "waits for space on the disk for a checkpoint".to_owned(),
     };
     format!("group {} {what}", group.group)
 }
@@ -145,6 +149,7 @@ mod tests {
             untiered_age_seconds: Some(3.0),
             quarantined: None,
             checkpoint_waits: false,
+            tiering_failure: None,
         }
     }
 
@@ -180,7 +185,7 @@ mod tests {
                 }],
             },
             pressure: vec![Pressure { signal: "log".into(), level: 0.0 }],
-            groups: vec![group(1), group(2)],
+            groups: vec![group(1), group(2), group(3)],
         }
     }
 
@@ -196,7 +201,7 @@ not tiered  2.00 kB, the oldest for 3s
 storage     s3://b/p, ready
 memory      100 MB resident, `memory.limit` is 2.15 GB
             tail      - of 134 MB
-groups      2 of 2 serve
+groups      3 of 3 serve
 ";
         assert_eq!(text(&report()), expected);
     }
@@ -214,6 +219,7 @@ groups      2 of 2 serve
         sick.groups[0].serving = false;
         sick.groups[0].quarantined = Some("a hole in its log".into());
         sick.groups[1].checkpoint_waits = true;
+        sick.groups[2].tiering_failure = Some("put `0001/...`: denied".into());
         let text = text(&sick);
         for line in [
             "holds       not known: the controller's group does not serve",
@@ -222,9 +228,10 @@ groups      2 of 2 serve
             "storage     s3://b/p, does not answer for 1m 1s",
             "last error  connection refused",
             "pressure    appends wait: log presses with 0.25 of 1",
-            "groups      1 of 2 serve, 2 in trouble",
+            "groups      2 of 3 serve, 3 in trouble",
             "            group 1 is quarantined: a hole in its log",
             "            group 2 waits for space on the disk for a checkpoint",
+            "            group 3 does not tier: put `0001/...`: denied",
         ] {
             assert!(text.lines().any(|told| told == line), "{line:?} is not in\n{text}");
         }

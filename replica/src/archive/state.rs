@@ -306,6 +306,22 @@ impl Archive {
         !self.dropped.is_empty() && self.old_checkpoint(up_micros).is_some()
     }
 
+    /// Whether a checkpoint would let go what none so far does: the state has changed since, or
+    /// payload was dropped behind the newest one. Checkpoints and rounds that were dropped do not
+    /// count: the next one drops others.
+    pub fn lacks_checkpoint(&self) -> bool {
+        let newest = self.newest_checkpoint();
+        if self.last_operation > newest {
+            return true;
+        }
+        let behind = || self.dropped.values().filter(|dropped| dropped.index > newest);
+        // An old checkpoint's chunks, which look like payload, were dropped with itself; neither is
+        // collected before another one counts.
+        let with_names: BTreeSet<LogIndex> =
+            behind().filter(|dropped| dropped.names_others).map(|dropped| dropped.index).collect();
+        behind().any(|dropped| !with_names.contains(&dropped.index))
+    }
+
     fn drop_rounds(&mut self, at: At) {
         let Some((_, oldest)) = self.checkpoints.first_key_value() else { return };
         let needed_from = oldest.committed.archived.min(oldest.committed.index);

@@ -93,7 +93,9 @@ impl<M: StateMachine> Group<M> {
         if unsaved.operations > 0 && unsaved.bytes >= self.settings.checkpoint_log_bytes.bytes() {
             return Some(self.saved.frozen_at);
         }
-        unsaved.since.map(|since| since.plus(self.settings.checkpoint_interval))
+        let wanted = || self.tiering.save_wanted(self.saved.flushed);
+        let since = unsaved.since.or_else(wanted);
+        since.map(|since| since.plus(self.settings.checkpoint_interval))
     }
 
     pub(super) fn is_copying(&self) -> bool {

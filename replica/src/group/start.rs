@@ -286,11 +286,10 @@ impl Starting {
         let all = Behind::of(logged.map_or(0, |usage| usage.bytes), now);
         let archive = &applier.archive;
         let behind = if archive.is_behind() { all } else { Behind::default() };
-        let since_checkpoint = match archive.last_operation() > archive.newest_checkpoint() {
-            true => all,
-            false => Behind::default(),
-        };
-        tiering.found(behind, since_checkpoint);
+        let lacks = archive.lacks_checkpoint();
+        let since_checkpoint = if lacks { all } else { Behind::default() };
+        let to_cover = if lacks { applier.applied.index } else { LogIndex(0) };
+        tiering.found(behind, since_checkpoint, to_cover);
         tiering
     }
 

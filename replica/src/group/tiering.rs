@@ -6,28 +6,28 @@
 //! never be referred to again.
 //!
 //! Housekeeping never begins a round or a checkpoint by itself: a group that is idle comes to rest.
+//! Before that it makes one more checkpoint where objects of payload wait for it (see [`rest`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
 use common::{Incarnation, LogIndex, MonotonicTime, Term};
-use lts::ObjectName;
-use raft::eraftpb::{Entry as RaftEntry, Message, MessageType};
+use raft::eraftpb::Entry as RaftEntry;
 
 use super::Group;
 use super::apply::Applier;
-use crate::archive::{Archive, CommittedCheckpoint, CommittedRound, Housekeeping};
-use crate::envelope;
-use crate::error::Failure;
+use crate::archive::{Archive, CommittedCheckpoint, CommittedRound, Housekeeping, Refused};
 use crate::machine::StateMachine;
-use crate::storage::proposed;
 use crate::tiering::{
-    CheckpointUpload, Collected, Collection, Compaction, Done, JobKind, NameRange, RoundUpload,
-    Storage, StorageDone, StorageFailure, StorageJob, Sweep, Swept, Ticket, TieringSettings, Work,
+    Collected, Done, JobKind, NameRange, Storage, StorageDone, StorageFailure, StorageJob, Sweep,
+    Ticket, TieringSettings, Work,
 };
 
+mod begin;
 mod behind;
+mod propose;
+mod rest;
+mod sweep;
 
 pub(super) use behind::Behind;
 
@@ -55,16 +55,20 @@ pub(super) struct Tiering {
     /// would look like garbage, and a new round would leave a gap.
     take_over_until: LogIndex,
     /// Checkpoint that the rounds have not reached.
-    uploaded: Option<CommittedCheckpoint>,
+    uploaded: Option<Uploaded>,
     pauses: BTreeMap<JobKind, Pause>,
     pub(super) behind: Behind,
     /// What was applied since the state was copied last.
     since_checkpoint: Behind,
     /// What the copy that is being made is to cover.
     in_checkpoint: Behind,
+    /// The next copy is of no use if it does not include this entry.
+    to_cover: LogIndex,
     checkpoint_not_before: MonotonicTime,
     next_look: Looks,
     sweep: Option<Sweep>,
+    /// When it was seen first that what earlier incarnations put may be deleted.
+    adopted_since: Option<MonotonicTime>,
     /// The log is so full that everything is archived as soon as possible.
     pressed: bool,
     /// Since when what is not archived, be it housekeeping alone, keeps a large part of the log.
@@ -74,6 +78,13 @@ pub(super) struct Tiering {
     pub(super) truncatable: bool,
     /// What earlier incarnations put may not be deleted: it is left out until the next sweep.
     only_own: bool,
+}
+
+/// A copy of the state that does not count yet.
+#[derive(Debug)]
+struct Uploaded {
+    checkpoint: CommittedCheckpoint,
+    since: MonotonicTime,
 }
 
 /// A job, or what came of it on its way through the log.
@@ -115,9 +126,11 @@ impl Tiering {
             behind: Behind::default(),
             since_checkpoint: Behind::default(),
             in_checkpoint: Behind::default(),
+            to_cover: LogIndex(0),
             checkpoint_not_before: now,
             next_look: Looks::default(),
             sweep: None,
+            adopted_since: None,
             pressed: false,
             in_the_way: None,
             failure: None,
@@ -131,8 +144,9 @@ impl Tiering {
     }
 
     /// What the group found at its start: what is not archived, and what no checkpoint has.
-    pub(super) fn found(&mut self, behind: Behind, since_checkpoint: Behind) {
+    pub(super) fn found(&mut self, behind: Behind, since_checkpoint: Behind, to_cover: LogIndex) {
         (self.behind, self.since_checkpoint) = (behind, since_checkpoint);
+        self.to_cover = to_cover;
     }
 
     /// What the group says as soon as it leads.
@@ -153,6 +167,9 @@ impl Tiering {
 
     /// The term is lost, or a new one begins: names are counted anew under it.
     pub(super) fn begin_term(&mut self) {
+        if self.is_copying() {
+            self.copy_again();
+        }
         self.names = 0;
         self.under_way.clear();
         self.to_propose.clear();
@@ -199,16 +216,33 @@ impl Tiering {
             self.behind = Behind::default();
         }
         let ours = self.under_way.iter().find(|(_, job)| job.entry == place);
-        let Some((kind, job)) = ours.map(|(kind, job)| (*kind, *job)) else { return };
-        self.under_way.remove(&kind);
+        if let Some((kind, job)) = ours.map(|(kind, job)| (*kind, *job)) {
+            self.under_way.remove(&kind);
+            self.decided(kind, job, result, &applier.archive);
+        }
+        if result.is_ok() {
+            self.look_for_garbage(&applier.archive, LogIndex(entry.index), now);
+        }
+    }
+
+    fn decided(
+        &mut self,
+        kind: JobKind,
+        job: UnderWay,
+        result: Result<(), Refused>,
+        archive: &Archive,
+    ) {
         match (kind, result) {
             (JobKind::Round, Ok(())) => {
-                self.behind.archived(job.log_bytes, job.began, applier.archive.is_behind());
+                self.behind.archived(job.log_bytes, job.began, archive.is_behind());
                 self.truncatable = true;
             }
             (_, Ok(())) => {}
             (_, Err(refused)) => {
                 tracing::debug!(kind = kind.as_str(), %refused, "housekeeping is made again");
+                if kind == JobKind::Checkpoint {
+                    self.copy_again();
+                }
             }
         }
     }
@@ -235,18 +269,18 @@ impl Tiering {
 
     fn round_due(&self) -> Option<MonotonicTime> {
         let settings = self.settings()?;
-        if let Some(since) = self.in_the_way {
-            return self.at(JobKind::Round, since);
-        }
-        let since = self.behind.since()?;
-        let now = self.pressed || self.behind.bytes() >= settings.round_bytes.bytes();
-        let due = if now { since } else { since.plus(settings.round_age) };
+        let full = self.pressed || self.behind.bytes() >= settings.round_bytes.bytes();
+        let age = if full { Duration::ZERO } else { settings.round_age };
+        let lacking = self.behind.since().map(|since| since.plus(age));
+        // A copy counts when the rounds have reached it, be it by housekeeping alone.
+        let uploaded = self.uploaded.as_ref().map(|copy| copy.since.plus(settings.round_age));
+        let due = [self.in_the_way, lacking, uploaded].into_iter().flatten().min()?;
         self.at(JobKind::Round, due)
     }
 
     fn checkpoint_due(&self, saved: LogIndex, newest: LogIndex) -> Option<MonotonicTime> {
         let settings = self.settings()?;
-        if self.uploaded.is_some() || saved <= newest {
+        if self.uploaded.is_some() || saved <= newest || saved < self.to_cover {
             return None;
         }
         let since = self.since_checkpoint.since()?;
@@ -273,7 +307,7 @@ impl Tiering {
             JobKind::Sweep => self.next_look.sweep = now,
             JobKind::Collection => self.next_look.collection = now,
             JobKind::Compaction => self.next_look.compaction = now,
-            JobKind::Checkpoint => self.since_checkpoint.and_before(self.in_checkpoint),
+            JobKind::Checkpoint => self.copy_again(),
             JobKind::Round | JobKind::Install => {}
         }
     }
@@ -288,7 +322,8 @@ impl Tiering {
     /// Ranges of names below this one in this term are decided: referred to, or never to be.
     fn lowest_open(&self) -> u64 {
         let lowest = self.under_way.values().map(|job| job.names).min();
-        let uploaded = self.uploaded.as_ref().map(|kept| NameRange::of(kept.reference.name));
+        let uploaded = self.uploaded.as_ref();
+        let uploaded = uploaded.map(|copy| NameRange::of(copy.checkpoint.reference.name));
         lowest.into_iter().chain(uploaded).min().unwrap_or(self.names + 1)
     }
 }
@@ -341,101 +376,6 @@ impl<M: StateMachine> Group<M> {
         NameRange { incarnation, group: self.id, term: Term(self.role.term), number }
     }
 
-    fn begin_round(&mut self, now: MonotonicTime) -> Option<Work> {
-        if self.tiering.round_due().is_none_or(|due| due > now) {
-            return None;
-        }
-        let archive = &self.applier.archive;
-        let first = LogIndex(archive.end().0 + 1);
-        let last = LogIndex(self.applier.applied.index.0.min(archive.end().0 + ROUND_ENTRIES_MAX));
-        if last < first {
-            return None;
-        }
-        let continues = archive.tip();
-        self.tiering.in_the_way = None;
-        let number = self.tiering.begin(JobKind::Round, now);
-        let count = (last.0 - first.0 + 1) as usize;
-        Some(Work::Round(RoundUpload {
-            names: self.names(number),
-            continues,
-            range: first..=last,
-            membership: self.node.store().membership(),
-            digests: self.applier.digests.part(first, count),
-            owners: self.applier.machine.owners(),
-        }))
-    }
-
-    fn begin_checkpoint(&mut self, now: MonotonicTime) -> Option<Work> {
-        let newest = self.applier.archive.newest_checkpoint();
-        if self.tiering.checkpoint_due(self.saved.flushed, newest).is_none_or(|due| due > now) {
-            return None;
-        }
-        let settings = self.tiering.settings()?;
-        let (pause, keep) = (settings.checkpoint_pause, settings.checkpoint_keep);
-        self.tiering.checkpoint_not_before = now.plus(pause);
-        self.tiering.in_checkpoint = std::mem::take(&mut self.tiering.since_checkpoint);
-        let number = self.tiering.begin(JobKind::Checkpoint, now);
-        Some(Work::Checkpoint(CheckpointUpload {
-            names: self.names(number),
-            membership: self.node.store().membership(),
-            keep_micros: keep.as_micros() as u64,
-        }))
-    }
-
-    fn begin_collection(&mut self, now: MonotonicTime) -> Option<Work> {
-        let due = self.tiering.next_look.collection <= now;
-        if !due || !self.tiering.is_free(JobKind::Collection, now) {
-            return None;
-        }
-        let grace = self.tiering.settings()?.grace;
-        self.tiering.next_look.collection = now.plus(grace.min(COLLECT_INTERVAL));
-        let (archive, up) = (&self.applier.archive, self.applier.up_micros(now));
-        let from = if self.tiering.only_own { archive.incarnation() } else { Incarnation(0) };
-        let names = archive.collectable(up, grace.as_micros() as u64, from, COLLECT_MAX);
-        if names.is_empty() {
-            if archive.has_old(up) {
-                self.tiering.begin(JobKind::Collection, now);
-                let nothing = Housekeeping::Removed(Vec::new());
-                self.tiering.to_propose.push_back((Some(JobKind::Collection), nothing));
-                self.retry = true;
-            }
-            return None;
-        }
-        let incarnation = archive.incarnation();
-        self.tiering.begin(JobKind::Collection, now);
-        Some(Work::Collection(Collection { incarnation, names }))
-    }
-
-    fn begin_compaction(&mut self, now: MonotonicTime) -> Option<Work> {
-        let due = self.tiering.next_look.compaction;
-        let looks = due > MonotonicTime::default() && due <= now;
-        if !looks || !self.tiering.is_free(JobKind::Compaction, now) {
-            return None;
-        }
-        // Asked again after the next round, or at once where there may be more to do.
-        self.tiering.next_look.compaction = MonotonicTime::default();
-        let bytes_max = self.tiering.settings()?.compaction_bytes_max;
-        let plan = self.applier.machine.compaction()?.up_to(bytes_max.bytes());
-        let plan = Some(plan).filter(|plan| !plan.pieces.is_empty())?;
-        self.tiering.next_look.compaction = now;
-        let number = self.tiering.begin(JobKind::Compaction, now);
-        Some(Work::Compaction(Compaction { names: self.names(number), plan }))
-    }
-
-    fn begin_sweep(&mut self, now: MonotonicTime) -> Option<Work> {
-        if self.tiering.next_look.sweep > now || !self.tiering.is_free(JobKind::Sweep, now) {
-            return None;
-        }
-        let interval = self.tiering.settings()?.sweep_interval;
-        let (incarnation, group) = (self.applier.archive.incarnation(), self.id);
-        let begun = Sweep { incarnation, group, garbage: Vec::new(), after: None, more: true };
-        let step = self.tiering.sweep.take().unwrap_or(begun);
-        self.tiering.next_look.sweep = now.plus(interval);
-        self.tiering.only_own = false;
-        self.tiering.begin(JobKind::Sweep, now);
-        Some(Work::Sweep(step))
-    }
-
     /// Takes what came of a job.
     pub(super) fn storage_done(&mut self, done: StorageDone, now: MonotonicTime) {
         let StorageDone { kind, ticket, result, .. } = done;
@@ -467,7 +407,7 @@ impl<M: StateMachine> Group<M> {
             Done::Compaction(compacted) => self.say(kind, Housekeeping::Compacted(compacted)),
             Done::Checkpoint(checkpoint) => {
                 self.tiering.under_way.remove(&kind);
-                self.tiering.uploaded = Some(checkpoint);
+                self.tiering.uploaded = Some(Uploaded { checkpoint, since: now });
             }
             Done::Collection(Collected { gone, kept_back }) => {
                 self.tiering.only_own |= kept_back;
@@ -477,7 +417,7 @@ impl<M: StateMachine> Group<M> {
                     false => self.say(kind, Housekeeping::Removed(gone)),
                 }
             }
-            Done::Sweep(swept) => self.swept(swept, now),
+            Done::Sweep(swept) => self.swept(&swept, now),
             // Whoever is installed is another member.
             Done::Install(_) => {}
         }
@@ -485,88 +425,5 @@ impl<M: StateMachine> Group<M> {
 
     fn say(&mut self, kind: JobKind, said: Housekeeping) {
         self.tiering.to_propose.push_back((Some(kind), said));
-    }
-
-    /// What of a page nobody refers to, and never will: what was named under an older term, since an
-    /// entry of this one is applied, and below everything that is under way in this one.
-    fn swept(&mut self, swept: Swept, now: MonotonicTime) {
-        self.tiering.under_way.remove(&JobKind::Sweep);
-        if swept.deleted > 0 {
-            tracing::info!(group = %self.id, objects = swept.deleted, "deleted what nobody refers to");
-        }
-        let Some(after) = swept.names.last().copied() else { return };
-        let (term, lowest) = (Term(self.role.term), self.tiering.lowest_open());
-        let known = self.applier.archive.names_between(swept.names[0], after);
-        let garbage = |name: &ObjectName| {
-            let early = common::planted::active("sweep-takes-what-is-under-way");
-            let decided =
-                early || name.term < term || (name.term == term && NameRange::of(*name) < lowest);
-            decided && !known.contains(name)
-        };
-        let garbage: Vec<ObjectName> = swept.names.into_iter().filter(garbage).collect();
-        if garbage.is_empty() && !swept.more {
-            return;
-        }
-        let (incarnation, group) = (self.applier.archive.incarnation(), self.id);
-        self.tiering.sweep =
-            Some(Sweep { incarnation, group, garbage, after: Some(after), more: swept.more });
-        self.tiering.next_look.sweep = now;
-    }
-
-    /// Proposes what waits for it.
-    pub(super) fn propose_housekeeping(&mut self) -> Result<(), Failure> {
-        let end = self.applier.archive.end();
-        let reached = |kept: &mut CommittedCheckpoint| kept.index <= end;
-        if !self.tiering.under_way.contains_key(&JobKind::Checkpoint)
-            && let Some(checkpoint) = self.tiering.uploaded.take_if(reached)
-        {
-            let names = NameRange::of(checkpoint.reference.name);
-            let began = self.clock.monotonic();
-            let job = UnderWay { names, began, log_bytes: 0, entry: None };
-            self.tiering.under_way.insert(JobKind::Checkpoint, job);
-            self.say(JobKind::Checkpoint, Housekeeping::Checkpoint(checkpoint));
-        }
-        while !self.is_blocked() && !self.tiering.to_propose.is_empty() {
-            if !self.log.room() {
-                self.retry = true;
-                break;
-            }
-            let Some((kind, said)) = self.tiering.to_propose.pop_front() else { break };
-            self.propose_said(kind, &said)?;
-            self.handle_ready()?;
-        }
-        Ok(())
-    }
-
-    fn propose_said(&mut self, kind: Option<JobKind>, said: &Housekeeping) -> Result<(), Failure> {
-        let stamp = self.applier.stamps.next(&*self.clock);
-        let context = envelope::housekeeping(stamp, |out| said.encode(out));
-        let mut message = Message::default();
-        message.set_msg_type(MessageType::MsgPropose);
-        message.from = self.peer;
-        message.set_entries(vec![proposed(context, Bytes::new())].into());
-        match self.node.raft.step(message) {
-            Ok(()) => {}
-            Err(raft::Error::ProposalDropped) => {
-                // In no log: the job is done again.
-                kind.map(|kind| self.tiering.under_way.remove(&kind));
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        }
-        let raft = &self.node.raft;
-        let place = (raft.raft_log.last_index(), raft.term);
-        if let Some(job) = kind.and_then(|kind| self.tiering.under_way.get_mut(&kind)) {
-            job.entry = Some(place);
-        }
-        if kind == Some(JobKind::Round) {
-            let interval = self.tiering.settings().map(|settings| settings.compaction_interval);
-            let due = self.clock.monotonic().plus(interval.unwrap_or_default());
-            let look = &mut self.tiering.next_look.compaction;
-            if *look == MonotonicTime::default() {
-                *look = due;
-            }
-        }
-        Ok(())
     }
 }

@@ -59,6 +59,10 @@ impl Kv for HangingKv {
     ) -> Result<(), KvError> {
         self.inner.load(group, pairs)
     }
+
+    fn memory_bytes(&self) -> u64 {
+        self.inner.memory_bytes()
+    }
 }
 
 fn settings() -> HostSettings {

@@ -40,7 +40,25 @@ struct GroupContent {
     pairs: BTreeMap<(Space, Vec<u8>), Bytes>,
 }
 
+impl Write {
+    fn bytes(&self) -> u64 {
+        let of_value = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
+        let bytes: usize = match self {
+            Write::Changes(_, changes) => {
+                changes.iter().map(|(_, change)| change.key.len() + of_value(&change.value)).sum()
+            }
+            Write::Clear => 0,
+            Write::Load(pairs) => pairs.iter().map(|(_, key, value)| key.len() + value.len()).sum(),
+        };
+        bytes as u64
+    }
+}
+
 impl GroupContent {
+    fn bytes(&self) -> u64 {
+        self.pairs.iter().map(|((_, key), value)| (key.len() + value.len()) as u64).sum()
+    }
+
     fn write(&mut self, write: &Write) {
         match write {
             Write::Changes(applied, changes) => {
@@ -192,5 +210,12 @@ impl Kv for MemKv {
         pairs: &mut dyn Iterator<Item = (Space, Bytes, Bytes)>,
     ) -> Result<(), KvError> {
         self.push(group, Write::Load(pairs.collect()))
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        let content = self.lock();
+        let written = content.unflushed.iter().map(|(_, write)| write.bytes());
+        let flushed = content.flushed.values().map(GroupContent::bytes);
+        written.chain(flushed).sum()
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use common::{ByteSize, GroupId};
+use rocksdb::properties::{BLOCK_CACHE_USAGE, ESTIMATE_TABLE_READERS_MEM, SIZE_ALL_MEM_TABLES};
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, Direction, IteratorMode, LogLevel, Options,
     ReadOptions, WriteBatch, WriteOptions,
@@ -177,5 +178,13 @@ impl Kv for RocksKv {
             batch.put(key(group, space as u8, &pair_key), value);
         }
         self.write_batch(batch)
+    }
+
+    /// Buffers, those on their way to the disk included; blocks that were read; and what of the
+    /// tables is not among these.
+    fn memory_bytes(&self) -> u64 {
+        let parts = [SIZE_ALL_MEM_TABLES, BLOCK_CACHE_USAGE, ESTIMATE_TABLE_READERS_MEM];
+        // A property that a version of RocksDB does not know counts as nothing.
+        parts.iter().filter_map(|part| self.db.property_int_value(*part).ok().flatten()).sum()
     }
 }

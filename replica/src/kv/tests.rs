@@ -136,6 +136,18 @@ fn groups_do_not_see_each_other_and_keys_come_in_order(#[case] mut store: Box<dy
 #[rstest]
 #[case::memory(memory())]
 #[case::rocks(rocks())]
+fn what_is_written_counts_as_memory(#[case] mut store: Box<dyn Reopen>) {
+    let kv = store.open();
+    let before = kv.memory_bytes();
+    let value = "x".repeat(500_000);
+    kv.write(GroupId(1), applied(5), of(&[put("a", &value)])).unwrap();
+    let after = kv.memory_bytes();
+    assert!(after >= before + 500_000, "{before}, then {after}");
+}
+
+#[rstest]
+#[case::memory(memory())]
+#[case::rocks(rocks())]
 fn what_was_flushed_survives_a_crash_whole(#[case] mut store: Box<dyn Reopen>) {
     let kv = store.open();
     kv.write(GroupId(1), applied(5), of(&[put("a", "1"), put("b", "1")])).unwrap();

@@ -19,6 +19,7 @@ fn storage(names: &[ObjectName]) -> Storage {
         settings: TieringSettings::default(),
         marker: Some(ClusterMarker { incarnation: Incarnation(2), marker: 1 }),
         ready: tokio::sync::watch::channel(true).1,
+        held: crate::Held::default(),
     };
     for name in names.iter().copied() {
         let bucket = storage.bucket.clone();

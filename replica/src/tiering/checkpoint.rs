@@ -39,6 +39,8 @@ impl CheckpointUpload {
             feature_level: FeatureLevel::FIRST,
             membership: self.membership.into(),
         };
+        // A chunk is gathered while none is put; what the archive says stays until the end.
+        let mut held = storage.held.hold(storage.settings.checkpoint.chunk_bytes.bytes());
         let mut writer = CheckpointWriter::new(storage.settings.checkpoint, draft)?;
         let (mut chunks, mut archive) = (Vec::new(), Vec::new());
         let mut put = |chunk: Sealed| {
@@ -51,6 +53,7 @@ impl CheckpointUpload {
                 put(chunk)?;
             }
             if space == Space::Archive {
+                held.grow((key.len() + value.len()) as u64);
                 archive.push((key, value));
             }
         }

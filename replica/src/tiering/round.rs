@@ -9,6 +9,7 @@ use std::sync::Arc;
 use common::{LogIndex, Term};
 use wal::{Log, LogEntry};
 
+use super::held::Holding;
 use super::{Done, NameRange, StorageFailure, Workshop};
 use crate::archive::{
     CommittedRound, EntryKind, FeatureLevel, ObjectRef, Round, RoundBuilder, RoundEntry, Taken,
@@ -35,12 +36,15 @@ struct Gathered {
     builder: RoundBuilder,
     last_term: Term,
     log_bytes: u64,
+    /// What was read of the log: most of it is put as it lies there.
+    held: Holding,
 }
 
 impl RoundUpload {
     pub(super) fn perform(self, workshop: &Workshop) -> Result<Done, StorageFailure> {
         let (names, membership) = (self.names, self.membership.clone());
-        let Gathered { builder, last_term, log_bytes } = self.gather(workshop)?;
+        // Counted until everything is put.
+        let Gathered { builder, last_term, log_bytes, held: _held } = self.gather(workshop)?;
         let round = builder.finish(names.first(), &membership)?;
         let Round { range, objects, footer, runs } = round;
         let references = objects.iter().map(|object| object.reference).collect();
@@ -64,13 +68,17 @@ impl RoundUpload {
             builder: RoundBuilder::new(settings.round, self.continues, first),
             last_term: Term(0),
             log_bytes: 0,
+            held: workshop.storage.held.hold(0),
         };
         let group = self.names.group;
         let mut owned = Owned::new(self.owners.owned(self.range.clone()));
         while gathered.builder.next_index() <= last {
-            let entries = read(&workshop.log, group, gathered.builder.next_index(), last)?;
+            let room = settings.round_bytes_max.bytes().saturating_sub(gathered.log_bytes);
+            let next = gathered.builder.next_index();
+            let entries = read(&workshop.log, group, next, last, room)?;
+            gathered.held.grow(entries.iter().map(bytes_of).sum());
             for entry in entries {
-                let bytes = (entry.context.len() + entry.data.len()) as u64;
+                let bytes = bytes_of(&entry);
                 let full = gathered.log_bytes + bytes > settings.round_bytes_max.bytes();
                 if full && gathered.log_bytes > 0 {
                     return Ok(gathered);
@@ -89,14 +97,20 @@ impl RoundUpload {
     }
 }
 
+fn bytes_of(entry: &LogEntry) -> u64 {
+    (entry.context.len() + entry.data.len()) as u64
+}
+
+/// One entry at least, and as many as there is room for.
 fn read(
     log: &Log,
     group: common::GroupId,
     low: LogIndex,
     last: LogIndex,
+    room: u64,
 ) -> Result<Vec<LogEntry>, StorageFailure> {
     let entries = log
-        .read(group, low, LogIndex(last.0 + 1), READ_BYTES)
+        .read(group, low, LogIndex(last.0 + 1), READ_BYTES.min(room as usize))
         .map_err(|error| StorageFailure::Log(Arc::new(error)))?;
     match entries.is_empty() {
         true => Err(StorageFailure::Damaged(format!("the log returned nothing for entry {low}"))),

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use common::ByteSize;
+use wal::LogSettings;
 
 use crate::archive::{CheckpointSettings, RoundSettings};
+use crate::worker::FILES_KEPT;
 
 /// When a group's log is archived and its state copied, and how long what nobody needs is kept.
 #[derive(Debug, Clone)]
@@ -25,7 +27,8 @@ pub struct TieringSettings {
     /// How long a checkpoint is kept once a newer one counts.
     pub checkpoint_keep: Duration,
     pub checkpoint: CheckpointSettings,
-    /// Bytes that one compaction copies at most.
+    /// Bytes that one compaction copies at most; with its reads under way it has at most twice as
+    /// many in memory.
     pub compaction_bytes_max: ByteSize,
     /// Time from the moment nobody refers to an object to its deletion: readers that have just been
     /// told of it get to its end.
@@ -34,6 +37,21 @@ pub struct TieringSettings {
     pub sweep_interval: Duration,
     /// How often it is asked whether a compaction is worth it.
     pub compaction_interval: Duration,
+}
+
+/// Bytes of log that a round costs: a block for its entry, and one for what goes with it.
+const ROUND_COST_BYTES: u64 = 2 * 4_096;
+
+impl TieringSettings {
+    /// What a round must take at least, as soon as there is so much. A full log is emptied by rounds
+    /// whose own entries go into the files that are kept for what makes space, and those come back
+    /// only when the oldest file goes: all that a log can hold must be archived within them. Rounds
+    /// of a block or two would even cost more than they bring.
+    pub fn round_bytes_least(log: &LogSettings) -> ByteSize {
+        let kept = FILES_KEPT * log.file_size.bytes().max(1);
+        let parts = u128::from(log.budget.bytes()) * u128::from(ROUND_COST_BYTES);
+        ByteSize(u64::try_from(parts.div_ceil(u128::from(kept))).unwrap_or(u64::MAX))
+    }
 }
 
 impl Default for TieringSettings {

@@ -2,7 +2,8 @@
 //! leader was deposed.
 //!
 //! It looks through the group's objects page by page; the worker says which of a page are garbage,
-//! by what it knows then, and those are deleted with the next step.
+//! by what it knows then, and those are deleted with the next step. Every step asks anew whether
+//! what earlier incarnations put may be deleted.
 
 use common::{GroupId, Incarnation};
 use lts::ObjectName;
@@ -10,39 +11,60 @@ use lts::bucket::PAGE_OBJECTS_MAX;
 
 use super::{NameRange, Storage, StorageFailure};
 
+/// There is nothing before it.
+const FIRST: Incarnation = Incarnation(1);
+
 /// A step of a sweep: deletes what was found before, then looks at the next page.
 pub(crate) struct Sweep {
-    pub(crate) incarnation: Incarnation,
     pub(crate) group: GroupId,
+    /// That of the cluster now.
+    pub(crate) own: Incarnation,
     pub(crate) garbage: Vec<ObjectName>,
-    /// The last object that was looked at; `None` at the beginning.
-    pub(crate) after: Option<ObjectName>,
-    /// Whether there is a page behind it.
-    pub(crate) more: bool,
+    /// `None`: there is nothing left to look at.
+    pub(crate) page: Option<SweepPage>,
 }
 
-/// A page that was looked at.
+/// Some of the group's objects.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SweepPage {
+    pub(crate) incarnation: Incarnation,
+    /// The last object that was looked at; `None` at the beginning.
+    pub(crate) after: Option<ObjectName>,
+}
+
+/// A step that was done.
 #[derive(Debug, Default)]
 pub(crate) struct Swept {
+    pub(crate) page: Option<SweepPage>,
+    /// What is on the page.
     pub(crate) names: Vec<ObjectName>,
+    /// Whether there is a page of the same incarnation behind it.
     pub(crate) more: bool,
     pub(crate) deleted: usize,
+    /// Whether what earlier incarnations put may be deleted.
+    pub(crate) adopted: bool,
 }
 
 impl Sweep {
     pub(super) fn perform(self, storage: &Storage) -> Result<Swept, StorageFailure> {
-        let deleted = self.garbage.len();
-        storage.delete_newest_first(self.garbage)?;
-        if !self.more {
-            return Ok(Swept { deleted, ..Swept::default() });
+        let Self { group, own, mut garbage, page } = self;
+        let early = common::planted::active("sweeps-earlier-incarnations-before-their-adoption");
+        let adopted = own > FIRST && (early || storage.adopted(own)?);
+        garbage.retain(|name| name.incarnation == own || adopted);
+        let deleted = garbage.len();
+        storage.delete_newest_first(garbage)?;
+        let mut swept = Swept { page, deleted, adopted, ..Swept::default() };
+        if let Some(SweepPage { incarnation, after }) = page {
+            let prefix = ObjectName::group_prefix(incarnation, group);
+            let (bucket, after) = (storage.bucket.clone(), after.map(Into::into));
+            let listing = storage.run(async move {
+                bucket.list(&prefix, after.as_ref(), PAGE_OBJECTS_MAX).await
+            })??;
+            // What is not called like an object is not the group's.
+            let names = listing.objects.iter().filter_map(|of| of.path.as_str().parse().ok());
+            (swept.names, swept.more) = (names.collect(), listing.more);
         }
-        let prefix = ObjectName::group_prefix(self.incarnation, self.group);
-        let (bucket, after) = (storage.bucket.clone(), self.after.map(Into::into));
-        let page = storage
-            .run(async move { bucket.list(&prefix, after.as_ref(), PAGE_OBJECTS_MAX).await })??;
-        // What is not called like an object is not the group's.
-        let names = page.objects.iter().filter_map(|listed| listed.path.as_str().parse().ok());
-        Ok(Swept { names: names.collect(), more: page.more, deleted })
+        Ok(swept)
     }
 }
 

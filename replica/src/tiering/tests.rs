@@ -10,6 +10,8 @@ use crate::archive::{EntryKind, FeatureLevel, PackedObject, RoundBuilder, RoundE
 use crate::envelope;
 use crate::resting::{CompactionPlan, Piece, Rested, Tiered};
 
+mod memory;
+
 fn storage() -> (Storage, Memory) {
     let memory = Memory::new(Arc::new(ManualClock::default()));
     let storage = Storage {
@@ -18,6 +20,7 @@ fn storage() -> (Storage, Memory) {
         settings: TieringSettings::default(),
         marker: None,
         ready: watch::channel(true).1,
+        held: Held::default(),
     };
     (storage, memory)
 }
@@ -26,12 +29,17 @@ fn names(number: u64) -> NameRange {
     NameRange { incarnation: Incarnation(1), group: GroupId(2), term: Term(3), number }
 }
 
-/// Puts a round of one entry, in which every owner has `bytes` bytes.
-fn put_round(storage: &Storage, index: u64, owners: &[u128], bytes: usize) -> Tiered {
-    let payload: Vec<Vec<u8>> = owners.iter().map(|owner| vec![*owner as u8; bytes]).collect();
+/// Puts a round of one entry, in which every owner has so many bytes.
+fn put_round(storage: &Storage, index: u64, owners: &[(u128, usize)]) -> Tiered {
+    let payload: Vec<Vec<u8>> =
+        owners.iter().map(|(owner, bytes)| vec![*owner as u8; *bytes]).collect();
     let operations: Vec<(&[u8], &[u8])> = payload.iter().map(|p| (&b"op"[..], &p[..])).collect();
     let (context, data) = envelope::encode(Default::default(), &operations);
-    let ranges = (0..owners.len() as u32).map(|n| n * bytes as u32..(n + 1) * bytes as u32);
+    let owned = owners.iter().scan(0, |start, (owner, bytes)| {
+        let range = *start..*start + *bytes as u32;
+        *start = range.end;
+        Some((*owner, range))
+    });
     let entry = RoundEntry {
         index: LogIndex(index),
         term: Term(1),
@@ -40,7 +48,7 @@ fn put_round(storage: &Storage, index: u64, owners: &[u128], bytes: usize) -> Ti
         digest: 0,
         context,
         data,
-        owned: owners.iter().copied().zip(ranges).collect(),
+        owned: owned.collect(),
     };
     let mut builder = RoundBuilder::new(storage.settings.round, None, LogIndex(index));
     assert_eq!(builder.push(&entry).unwrap(), crate::archive::Taken::Yes);
@@ -53,11 +61,10 @@ fn put_round(storage: &Storage, index: u64, owners: &[u128], bytes: usize) -> Ti
 
 /// Ten rounds of three owners, and the pieces that a compaction would take.
 fn pieces(storage: &Storage, bytes: usize) -> Vec<Piece> {
-    let owners = [5_u128, 6, 9];
-    let rounds: Vec<Tiered> =
-        (1..=10).map(|index| put_round(storage, index, &owners, bytes)).collect();
+    let owners = [(5_u128, bytes), (6, bytes), (9, bytes)];
+    let rounds: Vec<Tiered> = (1..=10).map(|index| put_round(storage, index, &owners)).collect();
     let mut pieces = Vec::new();
-    for (at, owner) in owners.into_iter().enumerate() {
+    for (at, (owner, _)) in owners.into_iter().enumerate() {
         for (number, round) in rounds.iter().enumerate() {
             let start = (at * bytes) as u32;
             let rested = round.locate(LogIndex(number as u64 + 1), start, bytes as u32).unwrap();

@@ -62,6 +62,20 @@ fn an_object_must_fit_what_tiering_has() {
     assert!(error.contains("`tiering.object_bytes`") && error.contains("32MiB"), "{error}");
 }
 
+#[test]
+fn rounds_that_fit_into_memory_must_empty_a_full_log() {
+    let mut settings = Settings::default();
+    settings.log.budget = ByteSize::gib(1_024);
+    settings.tiering.round_bytes = ByteSize::mib(64);
+    MemoryPlan::new(&settings, ByteSize::gib(1)).unwrap();
+    let error = MemoryPlan::new(&settings, ByteSize::mib(256)).unwrap_err().to_string();
+    for part in ["`memory.limit`", "rounds of 32MiB", "`log.file_size`"] {
+        assert!(error.contains(part), "{error}");
+    }
+    settings.lts.url = crate::settings::LtsUrl::Nowhere;
+    MemoryPlan::new(&settings, ByteSize::mib(256)).unwrap();
+}
+
 /// A machine of files: (path, text).
 fn machine(files: &[(&str, &str)]) -> ByteSize {
     let root = tempfile::tempdir().unwrap();

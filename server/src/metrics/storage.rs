@@ -76,7 +76,7 @@ fn of_requests(counts: &[OperationCounts]) -> [Family; 4] {
 pub(super) fn of_memory(classes: &[ClassUse]) -> [Family; 2] {
     let family = |name, help, points| Family { name, help, kind: Kind::Gauge, points };
     let labels = |of: &ClassUse| vec![("class", of.class.as_str().to_owned())];
-    let used = classes.iter().filter_map(|of| Some((labels(of), of.used? as f64)));
+    let used = classes.iter().map(|of| (labels(of), of.used as f64));
     let limits = classes.iter().map(|of| (labels(of), of.limit.bytes() as f64));
     [
         family("braid_memory_limit_bytes", "Share of `memory.limit`, by class", limits.collect()),

@@ -1,13 +1,13 @@
 //! What people and monitoring systems are told about the node, read from the owners of the figures
 //! when it is asked for.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use common::{Clock, MonotonicTime, Tasks};
 use controller::{ServerInfo, ServerStatus};
 use proto::v1;
-use replica::GroupStatus;
+use replica::{GroupStatus, Kv};
 use segmentstore::{Metrics, SegmentStore};
 use wal::{Log, LogUsage};
 
@@ -25,6 +25,8 @@ pub(super) struct Numbers {
     pub(super) store: SegmentStore,
     pub(super) plan: MemoryPlan,
     pub(super) storage: Option<Storage>,
+    /// Weak: whoever asks for figures does not keep the state store open.
+    pub(super) state: Weak<dyn Kv>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) started: MonotonicTime,
     pub(super) rates: Rates,
@@ -57,20 +59,24 @@ impl Numbers {
         }
     }
 
-    /// What each class of memory holds. State and rounds are bounded by their owners and not counted.
+    /// What each class of memory holds.
     fn memory_use(&self) -> Vec<ClassUse> {
         let metrics = self.store.metrics();
         let of_class = |(class, limit): &(MemoryClass, common::ByteSize)| {
             let used = match class {
-                MemoryClass::Tail => Some(metrics.tail_cache_bytes.get()),
-                MemoryClass::LogRead => Some(metrics.read_cache_bytes.get()),
+                MemoryClass::Tail => metrics.tail_cache_bytes.get(),
+                MemoryClass::LogRead => metrics.read_cache_bytes.get(),
                 MemoryClass::Appends => {
                     let free = self.store.permits().free_bytes() as u64;
-                    Some(limit.bytes().saturating_sub(free))
+                    limit.bytes().saturating_sub(free)
                 }
-                MemoryClass::Objects => Some(metrics.object_cache_bytes.get()),
-                MemoryClass::ObjectsAhead => Some(metrics.object_ahead_bytes.get()),
-                MemoryClass::State | MemoryClass::Tiering => None,
+                MemoryClass::Objects => metrics.object_cache_bytes.get(),
+                MemoryClass::ObjectsAhead => metrics.object_ahead_bytes.get(),
+                // Closed: it has nothing.
+                MemoryClass::State => self.state.upgrade().map_or(0, |kv| kv.memory_bytes()),
+                MemoryClass::Tiering => {
+                    self.storage.as_ref().map_or(0, |storage| storage.held().bytes())
+                }
             };
             ClassUse { class: *class, limit: *limit, used }
         };
@@ -190,6 +196,6 @@ fn memory(class: &ClassUse) -> v1::MemoryStatus {
     v1::MemoryStatus {
         class: class.class.as_str().to_owned(),
         limit_bytes: class.limit.bytes(),
-        used_bytes: class.used,
+        used_bytes: Some(class.used),
     }
 }

@@ -33,6 +33,7 @@ pub(crate) fn of_groups(
         settings: tiering_settings(storage.url(), settings, plan),
         marker: Some(storage.marker()),
         ready: storage.ready(),
+        held: storage.held(),
     }
 }
 

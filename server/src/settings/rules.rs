@@ -4,6 +4,7 @@ use std::path::Path;
 
 use common::{ByteSize, Period};
 use lts::StoreUrl;
+use replica::TieringSettings;
 
 use super::storage::absolute;
 use super::{LtsUrl, Settings, SettingsError};
@@ -20,7 +21,8 @@ pub(super) fn check(settings: &Settings) -> Result<(), SettingsError> {
         .into_iter()
         .chain(of_memory(settings))
         .chain(of_lts(settings))
-        .chain(of_tiering(settings));
+        .chain(of_tiering(settings))
+        .chain(of_rounds(settings));
     match rules.into_iter().find(|(_, holds, _)| !holds) {
         Some((key, _, message)) => Err(SettingsError::Rule { key, message }),
         None => Ok(()),
@@ -141,6 +143,35 @@ fn of_lts(settings: &Settings) -> [Rule; 2] {
                 settings.data.dir.display()
             ),
         ),
+    ]
+}
+
+/// What rounds must take at once at least, in whole MiB.
+pub(crate) fn round_bytes_least(settings: &Settings) -> ByteSize {
+    let (budget, file_size) = (settings.log.budget, settings.log.file_size);
+    let log = wal::LogSettings { budget, file_size, ..wal::LogSettings::default() };
+    ByteSize::mib(TieringSettings::round_bytes_least(&log).bytes().div_ceil(1 << 20))
+}
+
+/// Where events are archived, a full log must be emptied by what rounds may take at once.
+fn of_rounds(settings: &Settings) -> [Rule; 2] {
+    let Settings { tiering, log, .. } = settings;
+    let (budget, file_size) = (log.budget, log.file_size);
+    let least = round_bytes_least(settings);
+    let rule = |key, value: ByteSize, rounds: u64, write: ByteSize| {
+        let message = format!(
+            "`{value}` is too little for a log of `{budget}` (`log.budget`) in files of \
+             `{file_size}` (`log.file_size`): the entries of the rounds that empty it when it is \
+             full would not fit into the four files that are kept for them; write `{write}` or \
+             more, or make the files larger"
+        );
+        (key, settings.lts_url().is_none() || rounds >= least.bytes(), message)
+    };
+    let (round, object) = (tiering.round_bytes, tiering.object_bytes);
+    let half = ByteSize::mib((least.bytes() >> 20).div_ceil(2));
+    [
+        rule("tiering.round_bytes", round, round.bytes(), least),
+        rule("tiering.object_bytes", object, 2 * object.bytes(), half),
     ]
 }
 

@@ -91,6 +91,14 @@ fn what_is_shown_reads_back() {
 #[case("[data]\ndir = \"/d\"\n[lts]\nurl = \"file:///\"", &["`lts.url`", "apart"])]
 #[case("[tiering]\nround_bytes = \"2GiB\"", &["`tiering.round_bytes`", "`log.budget`"])]
 #[case("[tiering]\nround_bytes = \"1KiB\"", &["`tiering.round_bytes`", "1MiB"])]
+#[case(
+    "[log]\nbudget = \"16GiB\"\nfile_size = \"16MiB\"\n[tiering]\nround_bytes = \"1MiB\"",
+    &["`tiering.round_bytes`", "`log.budget`", "write `2MiB`", "make the files larger"]
+)]
+#[case(
+    "[log]\nbudget = \"64GiB\"\nfile_size = \"16MiB\"\n[tiering]\nobject_bytes = \"2MiB\"",
+    &["`tiering.object_bytes`", "`log.file_size`", "write `4MiB`"]
+)]
 #[case("[tiering]\nage = \"soon\"", &["`tiering.age`", "`soon` is not a duration"])]
 #[case("[tiering]\nage = \"0s\"", &["`tiering.age`", "100ms"])]
 #[case("[tiering]\nobject_bytes = \"65MiB\"", &["`tiering.object_bytes`", "64MiB"])]

@@ -87,6 +87,7 @@ impl SimBucket {
             settings: self.settings.clone(),
             marker: Some(self.marker),
             ready: tokio::sync::watch::channel(true).1,
+            held: replica::Held::default(),
         }
     }
 

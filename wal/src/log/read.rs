@@ -18,6 +18,10 @@ const GAP_BYTES: u64 = 64 * 1024;
 /// Bytes of one disk read, unless one entry is larger.
 const READ_BYTES: u64 = 1024 * 1024;
 
+/// Entries that are less than so many eighths of what was read for them are copied out of it: they
+/// would keep alive the entries of others, which may be a thousand times as many bytes.
+const DENSE_EIGHTHS: u64 = 7;
+
 /// An entry to be read.
 struct Wanted {
     index: LogIndex,
@@ -33,7 +37,8 @@ enum Source {
 
 impl Log {
     /// Reads entries `low..high`, at least one and then as many as fit `max_bytes` of context and
-    /// data. Entries that are not durable yet are read, too.
+    /// data. Entries that are not durable yet are read, too. What is returned has hardly more bytes
+    /// in memory than its own.
     pub fn read(
         &self,
         group: GroupId,
@@ -102,9 +107,12 @@ impl Log {
         let last = &run[run.len() - 1].place;
         let (start, end) = sectors(&run[0].place, last);
         let bytes = read_range(pin, start, end).map_err(|source| self.read_error(pin, source))?;
+        let wanted: u64 = run.iter().map(|wanted| wanted.place.bytes()).sum();
+        let apart = wanted < bytes.len() as u64 / 8 * DENSE_EIGHTHS;
         for wanted in run {
             let at = (u64::from(wanted.place.offset) - start) as usize;
             let record = bytes.slice(at..at + wanted.place.bytes() as usize);
+            let record = if apart { Bytes::copy_from_slice(&record) } else { record };
             match check(group, wanted.index, &wanted.place, pin.file().seed, &record) {
                 Some(entry) => out.push(entry),
                 None => out.push(self.read_again(group, wanted.index)?),

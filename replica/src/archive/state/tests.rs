@@ -129,6 +129,25 @@ fn what_is_dropped_stays_until_the_oldest_kept_checkpoint_includes_the_drop_and_
 }
 
 #[test]
+fn payload_dropped_behind_the_newest_checkpoint_asks_for_another_and_old_checkpoints_do_not() {
+    let mut archive = Archive::default();
+    archive.note_operation(LogIndex(4));
+    assert!(archive.lacks_checkpoint(), "it has none");
+    archive.round(&round(1, 5, 1), at(9, 3, 0)).unwrap();
+    archive.checkpoint(&checkpoint(5, 10), at(10, 3, 0)).unwrap();
+    assert!(!archive.lacks_checkpoint());
+    archive.dead(vec![name(3, 1)], at(11, 3, 0));
+    assert!(archive.lacks_checkpoint(), "payload waits for it");
+    archive.round(&round(6, 11, 20), at(12, 3, 0)).unwrap();
+    archive.checkpoint(&checkpoint(11, 30), at(13, 3, 0)).unwrap();
+    assert!(!archive.lacks_checkpoint());
+    archive.removed(&[], at(14, 3, HOUR));
+    assert!(archive.dropped().contains_key(&name(3, 10)), "the old checkpoint's chunk");
+    assert!(!archive.lacks_checkpoint(), "there would be no end");
+    check_saved(&archive);
+}
+
+#[test]
 fn rounds_that_no_kept_checkpoint_needs_are_dropped_and_go_before_what_they_name() {
     let mut archive = Archive::default();
     for number in 0..4 {

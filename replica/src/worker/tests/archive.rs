@@ -68,6 +68,7 @@ pub(super) fn attach_to(
         settings: settings(),
         marker: Some(marker),
         ready: tokio::sync::watch::channel(true).1,
+        held: crate::Held::default(),
     });
     let memory = memory.clone();
     wait_for(async move { lts::cluster::claim(&memory, marker).await }).unwrap();
@@ -310,4 +311,45 @@ fn a_put_that_lasts_does_not_keep_the_group_from_working() {
     assert!(node.check_payloads(&bucket.memory) >= 1, "the put was tried again");
     node.wait(Duration::from_secs(10));
     assert_eq!(node.check_payloads(&bucket.memory), 2);
+}
+
+/// Fills the log while the bucket does not answer, then has it emptied; how much is used then.
+fn used_after_a_full_log_was_emptied(machine: &mut Machine, payload: usize) -> u64 {
+    let bucket = attach(machine);
+    let settings = &mut machine.storage.as_mut().unwrap().settings;
+    settings.round_bytes_max = TieringSettings::round_bytes_least(&machine.settings.log);
+    bucket.faults.set_outage(Some(lts::ErrorKind::Unavailable));
+    let mut node = serving(machine);
+    let mut stored = 0;
+    loop {
+        let mut answer = propose(&node.handle, stored, payload).unwrap();
+        node.settle().unwrap();
+        match answer.try_recv() {
+            Ok(Ok(_)) => stored += 1,
+            Ok(Err(ProposeError::LogFull)) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    bucket.faults.set_outage(None);
+    for _ in 0..5_000 {
+        node.wait(Duration::from_millis(100));
+        if node.handle.status().unarchived_since.is_none() {
+            assert_eq!(node.check_payloads(&bucket.memory) as u64, stored);
+            return node.log.usage().used;
+        }
+    }
+    panic!("{:?}, {:?}", node.handle.status(), node.log.usage());
+}
+
+/// The entries of rounds of a single block would need more room than the rounds make.
+#[test]
+fn rounds_of_the_least_size_empty_a_full_log_within_the_files_that_are_kept_for_it() {
+    for payload in [100, 1_000, 3_000, 10_000, 50_000] {
+        let mut machine = Machine::new(1);
+        let used = used_after_a_full_log_was_emptied(&mut machine, payload);
+        let kept = 4 * machine.settings.log.file_size.bytes();
+        // And the file that is written to, and one that is not let go yet.
+        let most = kept + 2 * machine.settings.log.file_size.bytes();
+        assert!(used <= most, "{payload}: {used} bytes are used, {kept} are kept");
+    }
 }

@@ -39,6 +39,10 @@ fn a_planted_bug_is_found(#[case] bug: &str) {
     "deletes-in-a-bucket-taken-over",
     archive::collecting::a_node_deletes_nothing_in_a_bucket_that_a_recovery_has_taken_over
 )]
+#[case(
+    "sweeps-earlier-incarnations-before-their-adoption",
+    archive::collecting::what_an_upload_of_an_earlier_incarnation_left_is_swept_after_the_adoption
+)]
 fn a_planted_bug_fails_the_test_of_its_law(#[case] bug: &str, #[case] law: fn()) {
     let _planted = plant(bug);
     assert!(catch_unwind(law).is_err(), "{bug} was not found");

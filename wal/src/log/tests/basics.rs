@@ -94,6 +94,25 @@ fn a_read_returns_at_least_one_entry_and_stops_at_its_limit() {
 }
 
 #[test]
+fn entries_among_those_of_another_group_do_not_keep_them_in_memory() {
+    let mut world = World::opened(small());
+    let alone = Step::Append { group: 1, back: 0, count: 4, bytes: 3_000 };
+    world.run(&[alone, Step::Write]).unwrap();
+    for _ in 0..4 {
+        let rare = Step::Append { group: 2, back: 0, count: 1, bytes: 100 };
+        let frequent = Step::Append { group: 1, back: 0, count: 4, bytes: 3_000 };
+        world.run(&[rare, frequent, Step::Write]).unwrap();
+    }
+    let own_memory = |group| {
+        let read = world.log().read(GroupId(group), LogIndex(1), LogIndex(5), usize::MAX).unwrap();
+        let data: Vec<_> = read.into_iter().map(|entry| entry.data).collect();
+        data.iter().filter(|data| data.is_unique()).count()
+    };
+    assert_eq!(own_memory(1), 0, "side by side: as they were read");
+    assert_eq!(own_memory(2), 4);
+}
+
+#[test]
 fn groups_and_all_kinds_of_records_survive_a_clean_restart() {
     let mut world = World::opened(small());
     world

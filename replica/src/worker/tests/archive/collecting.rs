@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::archive::Kind;
-use crate::tiering::adopted_path;
+use crate::tiering::{JobKind, adopted_path};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -63,11 +63,87 @@ fn a_group_that_went_idle_collects_what_it_dropped_before() {
         node.wait(Duration::from_secs(60));
     }
     assert_eq!(node.check_payloads(&bucket.memory), 0);
-    let payload = objects(&bucket.memory).into_keys().filter(|name| {
-        let head = wait_for(bucket.memory.get(&(*name).into(), 0..Kind::PEEK_BYTES as u64));
+    assert_eq!(payload_objects(&bucket.memory), 0);
+}
+
+fn payload_objects(memory: &Memory) -> usize {
+    let payload = objects(memory).into_keys().filter(|name| {
+        let head = wait_for(memory.get(&(*name).into(), 0..Kind::PEEK_BYTES as u64));
         Kind::peek(*name, &head.unwrap()).unwrap() == Kind::Packed
     });
-    assert_eq!(payload.count(), 0);
+    payload.count()
+}
+
+/// Whatever was saved, copied or archived shortly before.
+#[test]
+fn what_is_dropped_before_a_group_goes_idle_is_collected_whenever_that_is() {
+    for seconds in (0..720).step_by(40) {
+        let mut machine = Machine::new(1);
+        let bucket = attach(&mut machine);
+        let mut node = serving(&mut machine);
+        live(&mut node, 15, 0);
+        node.wait(Duration::from_secs(seconds));
+        for number in 0..15 {
+            forget(&mut node, number);
+        }
+        for _ in 0..360 {
+            node.wait(Duration::from_secs(5));
+        }
+        for _ in 0..180 {
+            node.wait(Duration::from_secs(60));
+        }
+        let left = payload_objects(&bucket.memory);
+        assert_eq!(left, 0, "{seconds} s after the last one was stored");
+        let (at_rest, applied) = (objects(&bucket.memory), node.handle.status().applied);
+        for _ in 0..180 {
+            node.wait(Duration::from_secs(60));
+        }
+        assert_eq!(node.handle.status().applied, applied, "it came to rest");
+        assert_eq!(objects(&bucket.memory), at_rest);
+    }
+}
+
+/// The round that is due, while everything else is done.
+fn held_round(node: &mut Node) -> StorageJob {
+    let mut held = None;
+    loop {
+        let mut step = node.step().unwrap();
+        let busy = step.more || step.write.is_some() || step.wants_files;
+        let at = step.storage.iter().position(|job| job.kind() == JobKind::Round);
+        held = at.map(|at| step.storage.remove(at)).or(held);
+        node.perform(step).unwrap();
+        if !busy {
+            return held.expect("a round is due");
+        }
+    }
+}
+
+#[test]
+fn what_a_late_round_brought_for_nothing_goes_though_the_group_is_idle() {
+    let mut machine = Machine::new(1);
+    let bucket = attach(&mut machine);
+    let mut node = serving(&mut machine);
+    node.store(1);
+    node.machine.clock.advance(Duration::from_secs(10));
+    let round = held_round(&mut node);
+    forget(&mut node, 1);
+    // The state is saved and copied, and the copy does not have what the round is going to say.
+    for _ in 0..15 {
+        node.wait(Duration::from_secs(60));
+    }
+    let done = round.perform(&node.workshop());
+    node.worker.storage_done(done).unwrap();
+    node.settle().unwrap();
+    assert_eq!(payload_objects(&bucket.memory), 1);
+    for _ in 0..180 {
+        node.wait(Duration::from_secs(60));
+    }
+    assert_eq!(payload_objects(&bucket.memory), 0);
+    let applied = node.handle.status().applied;
+    for _ in 0..180 {
+        node.wait(Duration::from_secs(60));
+    }
+    assert_eq!(node.handle.status().applied, applied, "it came to rest");
 }
 
 #[test]
@@ -144,4 +220,111 @@ fn what_was_put_before_a_recovery_stays_until_it_is_adopted() {
     live(&mut node, 150, 2_000);
     assert_eq!(objects(&bucket.memory).keys().filter(of_before).count(), 0);
     node.check_payloads(&bucket.memory);
+}
+
+/// A cluster that was recovered, and an object that an upload of the old one left behind. What else
+/// is in the bucket is another group's.
+fn recovered_with_an_orphan(seed: u64) -> (Machine, Attached, ObjectName) {
+    let mut machine = Machine::new(seed);
+    let bucket = attach(&mut machine);
+    let mut node = serving(&mut machine);
+    live(&mut node, 15, 0);
+    let before = objects(&bucket.memory);
+    bucket.faults.plan_fault(Operation::Put, "0001/", 1, Fault::Error(lts::ErrorKind::Full));
+    node.store(15);
+    node.wait(Duration::from_secs(10));
+    let mut left = objects(&bucket.memory).into_keys().filter(|name| !before.contains_key(name));
+    let orphan = left.next().unwrap();
+    let others = ObjectName { group: GroupId(GROUP.0 + 1), ..orphan };
+    wait_for(bucket.memory.put(&others.into(), lts::Payload::from("another group's"))).unwrap();
+    drop(node);
+    (restoring::recovered(&machine, &bucket.memory), bucket, orphan)
+}
+
+fn adopt(bucket: &Attached) {
+    let mark = adopted_path(Incarnation(2));
+    wait_for(bucket.memory.put(&mark, lts::Payload::from("x"))).unwrap();
+}
+
+#[test]
+pub(in crate::worker::tests) fn what_an_upload_of_an_earlier_incarnation_left_is_swept_after_the_adoption()
+ {
+    let (mut machine, bucket, orphan) = recovered_with_an_orphan(1);
+    let is_there = || objects(&bucket.memory).contains_key(&orphan);
+    let mut node = serving(&mut machine);
+    live(&mut node, 150, 1_000);
+    assert!(is_there(), "nobody has adopted it");
+    adopt(&bucket);
+    assert!(node.handle.look_after_storage());
+    live(&mut node, 9, 2_000);
+    assert!(is_there(), "the adoption was seen a moment ago");
+    live(&mut node, 2, 3_000);
+    assert!(!is_there());
+    let others = ObjectName { group: GroupId(GROUP.0 + 1), ..orphan };
+    assert!(objects(&bucket.memory).contains_key(&others), "it is another group's");
+    node.check_payloads(&bucket.memory);
+    // What is left is whole: the machine is lost once more.
+    let stored = node.stored();
+    drop(node);
+    let mut machine = restoring::recovered(&machine, &bucket.memory);
+    let mut node = serving(&mut machine);
+    let again = node.stored();
+    assert!(
+        stored.keys().filter(|number| **number < 3_000).all(|number| again.contains_key(number))
+    );
+    node.check_payloads(&bucket.memory);
+}
+
+#[test]
+fn a_cluster_that_lost_the_bucket_sweeps_nothing_of_before() {
+    let (mut machine, bucket, orphan) = recovered_with_an_orphan(1);
+    let mut node = serving(&mut machine);
+    adopt(&bucket);
+    let newer = ClusterMarker { incarnation: Incarnation(3), marker: 8 };
+    wait_for(lts::cluster::claim(&bucket.memory, newer)).unwrap();
+    live(&mut node, 150, 1_000);
+    assert!(objects(&bucket.memory).contains_key(&orphan));
+    let failure = node.handle.status().storage_failure.unwrap();
+    assert!(failure.contains("has taken the bucket over"), "{failure}");
+}
+
+/// Sweeps under faults until the machine goes down in the middle of it.
+fn sweep_until_crash(machine: &mut Machine) {
+    let Ok(mut node) = machine.open() else { return };
+    for number in 0..100 {
+        let Ok(answer) = propose(&node.handle, 1_000 + number, 500) else { return };
+        node.machine.clock.advance(Duration::from_secs(60));
+        drop(answer);
+        if node.settle().is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_sweep_of_earlier_incarnations_goes_on_after_a_crash_at_any_moment() {
+    for seed in 0..24 {
+        let (mut machine, bucket, orphan) = recovered_with_an_orphan(seed);
+        adopt(&bucket);
+        bucket.faults.set_rates(FaultRates {
+            error: 150,
+            lost_answer: 150,
+            ..FaultRates::default()
+        });
+        let mut rng = Rng::from_seed(seed);
+        for _ in 0..2 {
+            let before = machine.disk.operations();
+            machine.disk.crash_at(before + rng.between(5, 300), CrashOutcome::Random);
+            sweep_until_crash(&mut machine);
+            machine.crash(CrashOutcome::Random);
+        }
+        bucket.faults.set_rates(FaultRates::default());
+        let mut node = serving(&mut machine);
+        live(&mut node, 90, 2_000);
+        assert!(!objects(&bucket.memory).contains_key(&orphan), "seed {seed}");
+        assert!(node.stored().len() >= 15 + 90, "seed {seed}");
+        node.check_payloads(&bucket.memory);
+        let status = node.handle.status();
+        assert_eq!(status.storage_failure, None, "seed {seed}");
+    }
 }

@@ -3,11 +3,12 @@
 //! raft-rs asks its storage for entries that it has just handed out to be written, long before
 //! they are durable, and again to apply them. So recent entries stay in memory, sharing their
 //! bytes with the caller's buffers, until they are applied, and a bounded number of bytes longer
-//! where followers may want them. Older ones are read from the log off the worker: raft-rs is told
+//! where followers may want them, or the next round does. Older ones are read from the log off the worker: raft-rs is told
 //! to come back, and the read is handed out as a value.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use common::{GroupId, LogIndex, Term};
@@ -104,6 +105,24 @@ impl LogStorage {
             self.recent_bytes -= weight(front);
             self.recent.pop_front();
         }
+    }
+
+    /// The entries of this range that are in memory, oldest first, as many as fit `bytes_max`.
+    pub(crate) fn kept(&self, range: RangeInclusive<LogIndex>, bytes_max: u64) -> Vec<LogEntry> {
+        let (first, last) = range.into_inner();
+        let mut room = bytes_max;
+        let fits = |entry: &&Entry| {
+            let bytes = weight(entry) as u64;
+            let fits = entry.index <= last.0 && bytes <= room;
+            room = room.saturating_sub(bytes);
+            fits
+        };
+        let from = self.recent.partition_point(|entry| entry.index < first.0);
+        self.recent.range(from..).take_while(fits).map(log_entry).collect()
+    }
+
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        self.recent_bytes as u64
     }
 
     pub(crate) fn truncate(&mut self, to: Truncated) {
@@ -208,6 +227,17 @@ pub(crate) fn raft_entry(entry: LogEntry) -> Entry {
         context: entry.context,
         data: entry.data,
         ..Entry::default()
+    }
+}
+
+/// The entry as the log gives it back.
+fn log_entry(entry: &Entry) -> LogEntry {
+    LogEntry {
+        index: LogIndex(entry.index),
+        term: Term(entry.term),
+        kind: kind(entry),
+        context: entry.context.clone(),
+        data: entry.data.clone(),
     }
 }
 

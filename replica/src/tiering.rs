@@ -41,6 +41,7 @@ pub use collect::adopted_path;
 pub(crate) use collect::{Collected, Collection};
 pub(crate) use compact::Compaction;
 pub use held::Held;
+pub(crate) use held::Holding;
 pub(crate) use round::RoundUpload;
 pub use settings::TieringSettings;
 pub(crate) use sweep::{Sweep, SweepPage, Swept};

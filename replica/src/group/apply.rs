@@ -283,9 +283,15 @@ impl<M: StateMachine> Group<M> {
 
     /// Applied entries of a group alone are of no more use in memory; with peers some stay, so
     /// that followers do not cost reads.
+    /// Keeps applied entries in memory: the newest for followers, and those that the next round
+    /// takes, which need not be read back from a busy disk.
     fn keep_recent(&mut self) {
-        let keep = if self.has_peers { self.settings.recent_bytes_max.as_usize() } else { 0 };
         let applied = self.applier.applied.index.0;
-        self.node.mut_store().forget(applied, keep);
+        let peers = if self.has_peers { self.settings.recent_bytes_max.as_usize() } else { 0 };
+        let rounds = if self.role.serving { self.tiering.kept_for_rounds() } else { 0 };
+        let store = self.node.mut_store();
+        store.forget(applied.min(self.applier.archive.end().0), peers);
+        store.forget(applied, peers.max(rounds));
+        self.tiering.count_kept(store.kept_bytes());
     }
 }

@@ -19,8 +19,8 @@ use super::apply::Applier;
 use crate::archive::{Archive, CommittedCheckpoint, CommittedRound, Housekeeping, Refused};
 use crate::machine::StateMachine;
 use crate::tiering::{
-    Collected, Done, JobKind, NameRange, Storage, StorageDone, StorageFailure, StorageJob, Sweep,
-    Ticket, TieringSettings, Work,
+    Collected, Done, Holding, JobKind, NameRange, Storage, StorageDone, StorageFailure, StorageJob,
+    Sweep, Ticket, TieringSettings, Work,
 };
 
 mod begin;
@@ -44,6 +44,8 @@ const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
 /// What is under way between a group and its bucket.
 pub(super) struct Tiering {
     storage: Option<Storage>,
+    /// What is kept of the log for rounds.
+    kept: Option<Holding>,
     /// The last range of names that was given out in this term.
     names: u64,
     under_way: BTreeMap<JobKind, UnderWay>,
@@ -115,6 +117,7 @@ struct Looks {
 impl Tiering {
     pub(super) fn new(storage: Option<Storage>, now: MonotonicTime) -> Self {
         Self {
+            kept: storage.as_ref().map(|storage| storage.held.hold(0)),
             storage,
             names: 0,
             under_way: BTreeMap::new(),
@@ -159,6 +162,18 @@ impl Tiering {
 
     pub(super) fn take_over(&mut self) {
         self.to_propose.extend(self.recovery.drain(..).map(|said| (None, said)));
+    }
+
+    /// Bytes of applied entries that may stay in memory until a round takes them.
+    pub(super) fn kept_for_rounds(&self) -> usize {
+        self.settings().map_or(0, |settings| settings.kept_bytes.as_usize())
+    }
+
+    /// So many bytes of the log are in memory.
+    pub(super) fn count_kept(&mut self, bytes: u64) {
+        if let Some(kept) = &mut self.kept {
+            kept.set(bytes);
+        }
     }
 
     fn settings(&self) -> Option<&TieringSettings> {

@@ -33,6 +33,12 @@ impl Holding {
         self.held.0.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
     }
+
+    pub(crate) fn set(&mut self, bytes: u64) {
+        self.held.0.fetch_add(bytes, Ordering::Relaxed);
+        self.held.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
 }
 
 impl Drop for Holding {

@@ -1,7 +1,7 @@
 //! A round: the oldest entries that are not archived, into objects.
 //!
-//! The bytes come from the log, which checks them, and go into the objects uncopied. The footer is
-//! put when everything that it names is there.
+//! The bytes come from memory where they are still there, else from the log, which checks them, and
+//! go into the objects uncopied. The footer is put when everything that it names is there.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub(crate) struct RoundUpload {
     /// From the first entry that is not archived to the last one that is applied.
     pub(crate) range: RangeInclusive<LogIndex>,
     pub(crate) membership: Vec<u8>,
+    /// Those of the range that are still in memory, in order.
+    pub(crate) kept: Vec<LogEntry>,
     pub(crate) digests: Digests,
     pub(crate) owners: Box<dyn Owners>,
 }
@@ -72,10 +74,14 @@ impl RoundUpload {
         };
         let group = self.names.group;
         let mut owned = Owned::new(self.owners.owned(self.range.clone()));
+        let mut kept = Kept(self.kept.into_iter().peekable());
         while gathered.builder.next_index() <= last {
             let room = settings.round_bytes_max.bytes().saturating_sub(gathered.log_bytes);
             let next = gathered.builder.next_index();
-            let entries = read(&workshop.log, group, next, last, room)?;
+            let entries = match kept.from(next) {
+                Ok(kept) => kept,
+                Err(until) => read(&workshop.log, group, next, last.min(until), room)?,
+            };
             gathered.held.grow(entries.iter().map(bytes_of).sum());
             for entry in entries {
                 let bytes = bytes_of(&entry);
@@ -94,6 +100,22 @@ impl RoundUpload {
             }
         }
         Ok(gathered)
+    }
+}
+
+/// Entries that are still in memory: one run, for what Raft keeps has no gaps.
+struct Kept(std::iter::Peekable<std::vec::IntoIter<LogEntry>>);
+
+impl Kept {
+    /// All that are left, if the next one is among them; else up to where to read.
+    fn from(&mut self, next: LogIndex) -> Result<Vec<LogEntry>, LogIndex> {
+        match self.0.peek().map(|entry| entry.index) {
+            Some(first) if first <= next => {
+                Ok(self.0.by_ref().skip_while(|entry| entry.index < next).collect())
+            }
+            Some(first) => Err(LogIndex(first.0 - 1)),
+            None => Err(LogIndex(u64::MAX)),
+        }
     }
 }
 

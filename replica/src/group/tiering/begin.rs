@@ -21,6 +21,7 @@ impl<M: StateMachine> Group<M> {
         }
         let continues = archive.tip();
         self.tiering.in_the_way = None;
+        let bytes_max = self.tiering.settings()?.round_bytes_max.bytes();
         let number = self.tiering.begin(JobKind::Round, now);
         let count = (last.0 - first.0 + 1) as usize;
         Some(Work::Round(RoundUpload {
@@ -28,6 +29,7 @@ impl<M: StateMachine> Group<M> {
             continues,
             range: first..=last,
             membership: self.node.store().membership(),
+            kept: self.node.store().kept(first..=last, bytes_max),
             digests: self.applier.digests.part(first, count),
             owners: self.applier.machine.owners(),
         }))

@@ -30,6 +30,8 @@ pub(super) fn settings() -> TieringSettings {
         round_bytes: ByteSize::kib(16),
         round_age: Duration::from_secs(10),
         round_bytes_max: ByteSize::kib(24),
+        // Some of a round is still in memory, and the rest is read from the log.
+        kept_bytes: ByteSize(500),
         round: RoundSettings {
             object_bytes: ByteSize::kib(16),
             own_object_bytes: ByteSize::kib(8),
@@ -120,6 +122,34 @@ impl Node {
         }
         found
     }
+}
+
+#[test]
+fn a_round_is_the_same_from_memory_from_the_log_and_from_both() {
+    let objects_with = |kept_bytes| {
+        let mut machine = Machine::new(1);
+        let bucket = attach(&mut machine);
+        machine.storage.as_mut().unwrap().settings.kept_bytes = kept_bytes;
+        let mut node = serving(&mut machine);
+        for number in 0..20 {
+            node.store(number);
+        }
+        let kept = machine.storage.as_ref().unwrap().held.bytes();
+        node.wait(Duration::from_secs(10));
+        assert_eq!(node.check_payloads(&bucket.memory), 20);
+        let whole = |(name, bytes): (ObjectName, usize)| {
+            let read = wait_for(bucket.memory.get(&name.into(), 0..bytes as u64)).unwrap();
+            (name, read)
+        };
+        let held = machine.storage.as_ref().unwrap().held.bytes();
+        assert!(held < 1_000, "but for its own entry, what is archived is not kept: {held}");
+        (kept, objects(&bucket.memory).into_iter().map(whole).collect::<Vec<_>>())
+    };
+    let (nothing, from_log) = objects_with(ByteSize(0));
+    let (some, from_both) = objects_with(ByteSize(1_000));
+    let (all, from_memory) = objects_with(ByteSize::mib(1));
+    assert!(nothing < some && some <= 1_000 && all > 2_000, "{nothing} {some} {all}");
+    assert!(from_log == from_both && from_log == from_memory);
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn past_group(path: &ObjectPath) -> Option<ObjectPath> {
 
 /// The group's objects of all incarnations.
 pub fn list(storage: &Storage, group: GroupId) -> Result<Listing, RestoreFailure> {
-    let newest = match storage.marker {
+    let newest = match storage.marker() {
         Some(marker) => marker.incarnation,
         None => Incarnation(1),
     };

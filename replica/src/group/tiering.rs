@@ -216,7 +216,7 @@ impl Tiering {
     /// Whether there is a bucket, and the archive is of the cluster that owns it, and whole.
     fn suits(&self, archive: &Archive) -> bool {
         let Some(storage) = &self.storage else { return false };
-        let ours = storage.marker.is_none_or(|own| own.incarnation == archive.incarnation());
+        let ours = storage.marker().is_none_or(|own| own.incarnation == archive.incarnation());
         ours && archive.end() >= self.take_over_until
     }
 

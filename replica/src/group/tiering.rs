@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::{Incarnation, LogIndex, MonotonicTime, Term};
-use lts::ObjectName;
 use raft::eraftpb::{Entry as RaftEntry, Message, MessageType};
 
 use super::Group;
@@ -24,10 +23,11 @@ use crate::machine::StateMachine;
 use crate::storage::proposed;
 use crate::tiering::{
     CheckpointUpload, Collected, Collection, Compaction, Done, JobKind, NameRange, RoundUpload,
-    Storage, StorageDone, StorageFailure, StorageJob, Sweep, Swept, Ticket, TieringSettings, Work,
+    Storage, StorageDone, StorageFailure, StorageJob, Sweep, Ticket, TieringSettings, Work,
 };
 
 mod behind;
+mod sweeping;
 
 pub(super) use behind::Behind;
 
@@ -69,6 +69,8 @@ pub(super) struct Tiering {
     pressed: bool,
     /// Since when what is not archived, be it housekeeping alone, keeps a large part of the log.
     in_the_way: Option<MonotonicTime>,
+    /// Since when there is garbage above the tip, which a round of this term has to come above.
+    above_tip: Option<MonotonicTime>,
     pub(super) failure: Option<String>,
     /// A round was taken over since the log was truncated last.
     pub(super) truncatable: bool,
@@ -120,6 +122,7 @@ impl Tiering {
             sweep: None,
             pressed: false,
             in_the_way: None,
+            above_tip: None,
             failure: None,
             truncatable: false,
             only_own: false,
@@ -135,12 +138,19 @@ impl Tiering {
         (self.behind, self.since_checkpoint) = (behind, since_checkpoint);
     }
 
-    /// What the group says as soon as it leads.
-    pub(super) fn recovered(&mut self, incarnation: Incarnation, rounds: Vec<CommittedRound>) {
+    /// What the group says as soon as it leads: of all that a recovery has to say, what the log does
+    /// not say yet.
+    pub(super) fn recovered(
+        &mut self,
+        incarnation: Incarnation,
+        mut rounds: Vec<CommittedRound>,
+        archive: &Archive,
+    ) {
+        rounds.retain(|round| *round.range().end() > archive.end());
         self.take_over_until = rounds.last().map_or(LogIndex(0), |round| *round.range().end());
+        let raised = (incarnation > archive.incarnation()).then_some(incarnation);
         let rounds = rounds.into_iter().map(Housekeeping::Round);
-        self.recovery =
-            std::iter::once(Housekeeping::Recovered(incarnation)).chain(rounds).collect();
+        self.recovery = raised.map(Housekeeping::Recovered).into_iter().chain(rounds).collect();
     }
 
     pub(super) fn take_over(&mut self) {
@@ -157,6 +167,7 @@ impl Tiering {
         self.under_way.clear();
         self.to_propose.clear();
         self.uploaded = None;
+        self.above_tip = None;
         self.sweep = None;
         self.next_look.sweep = MonotonicTime::default();
     }
@@ -205,6 +216,9 @@ impl Tiering {
             (JobKind::Round, Ok(())) => {
                 self.behind.archived(job.log_bytes, job.began, applier.archive.is_behind());
                 self.truncatable = true;
+                if self.above_tip.take().is_some() {
+                    (self.sweep, self.next_look.sweep) = (None, now);
+                }
             }
             (_, Ok(())) => {}
             (_, Err(refused)) => {
@@ -235,7 +249,7 @@ impl Tiering {
 
     fn round_due(&self) -> Option<MonotonicTime> {
         let settings = self.settings()?;
-        if let Some(since) = self.in_the_way {
+        if let Some(since) = self.in_the_way.or(self.above_tip) {
             return self.at(JobKind::Round, since);
         }
         let since = self.behind.since()?;
@@ -422,20 +436,6 @@ impl<M: StateMachine> Group<M> {
         Some(Work::Compaction(Compaction { names: self.names(number), plan }))
     }
 
-    fn begin_sweep(&mut self, now: MonotonicTime) -> Option<Work> {
-        if self.tiering.next_look.sweep > now || !self.tiering.is_free(JobKind::Sweep, now) {
-            return None;
-        }
-        let interval = self.tiering.settings()?.sweep_interval;
-        let (incarnation, group) = (self.applier.archive.incarnation(), self.id);
-        let begun = Sweep { incarnation, group, garbage: Vec::new(), after: None, more: true };
-        let step = self.tiering.sweep.take().unwrap_or(begun);
-        self.tiering.next_look.sweep = now.plus(interval);
-        self.tiering.only_own = false;
-        self.tiering.begin(JobKind::Sweep, now);
-        Some(Work::Sweep(step))
-    }
-
     /// Takes what came of a job.
     pub(super) fn storage_done(&mut self, done: StorageDone, now: MonotonicTime) {
         let StorageDone { kind, ticket, result, .. } = done;
@@ -485,32 +485,6 @@ impl<M: StateMachine> Group<M> {
 
     fn say(&mut self, kind: JobKind, said: Housekeeping) {
         self.tiering.to_propose.push_back((Some(kind), said));
-    }
-
-    /// What of a page nobody refers to, and never will: what was named under an older term, since an
-    /// entry of this one is applied, and below everything that is under way in this one.
-    fn swept(&mut self, swept: Swept, now: MonotonicTime) {
-        self.tiering.under_way.remove(&JobKind::Sweep);
-        if swept.deleted > 0 {
-            tracing::info!(group = %self.id, objects = swept.deleted, "deleted what nobody refers to");
-        }
-        let Some(after) = swept.names.last().copied() else { return };
-        let (term, lowest) = (Term(self.role.term), self.tiering.lowest_open());
-        let known = self.applier.archive.names_between(swept.names[0], after);
-        let garbage = |name: &ObjectName| {
-            let early = common::planted::active("sweep-takes-what-is-under-way");
-            let decided =
-                early || name.term < term || (name.term == term && NameRange::of(*name) < lowest);
-            decided && !known.contains(name)
-        };
-        let garbage: Vec<ObjectName> = swept.names.into_iter().filter(garbage).collect();
-        if garbage.is_empty() && !swept.more {
-            return;
-        }
-        let (incarnation, group) = (self.applier.archive.incarnation(), self.id);
-        self.tiering.sweep =
-            Some(Sweep { incarnation, group, garbage, after: Some(after), more: swept.more });
-        self.tiering.next_look.sweep = now;
     }
 
     /// Proposes what waits for it.

@@ -18,6 +18,7 @@ mod checking;
 pub(super) mod collecting;
 mod crashing;
 mod restoring;
+pub(super) mod taking_over;
 
 /// A bucket under a machine, with the faults in front of it.
 pub(super) struct Attached {

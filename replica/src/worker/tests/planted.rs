@@ -39,6 +39,10 @@ fn a_planted_bug_is_found(#[case] bug: &str) {
     "deletes-in-a-bucket-taken-over",
     archive::collecting::a_node_deletes_nothing_in_a_bucket_that_a_recovery_has_taken_over
 )]
+#[case(
+    "sweep-takes-what-a-recovery-may-end-with",
+    archive::taking_over::what_a_recovery_may_end_with_is_swept_when_a_later_round_counts
+)]
 fn a_planted_bug_fails_the_test_of_its_law(#[case] bug: &str, #[case] law: fn()) {
     let _planted = plant(bug);
     assert!(catch_unwind(law).is_err(), "{bug} was not found");

@@ -10,7 +10,7 @@ use std::fmt;
 use common::{Incarnation, Rng};
 
 use crate::bucket::PAGE_OBJECTS_MAX;
-use crate::{Bucket, Error, ErrorKind, ObjectPath, Operation, Payload};
+use crate::{Bucket, Error, ErrorKind, Listed, ObjectPath, Operation, Payload};
 
 /// The prefix of all markers. Hexadecimal digits follow, so that they are listed in order.
 const PREFIX: &str = "cluster-";
@@ -80,20 +80,28 @@ pub async fn read_marker(
 
 /// The marker that owns the bucket, if one does.
 pub async fn newest_marker(bucket: &dyn Bucket) -> Result<Option<ClusterMarker>, Error> {
+    match newest_listed(bucket).await? {
+        Some((incarnation, _)) => read_marker(bucket, incarnation).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The newest incarnation that there is a marker of, and the marker's object.
+pub(crate) async fn newest_listed(
+    bucket: &dyn Bucket,
+) -> Result<Option<(Incarnation, Listed)>, Error> {
     let mut newest = None;
     let mut after: Option<ObjectPath> = None;
     loop {
         let page = bucket.list(PREFIX, after.as_ref(), PAGE_OBJECTS_MAX).await?;
-        let paths = page.objects.iter().map(|listed| &listed.path);
-        newest = paths.filter_map(incarnation_of).max().or(newest);
         after = page.objects.last().map(|listed| listed.path.clone());
+        // In order of incarnations.
+        let markers = page.objects.into_iter();
+        let marker = |listed: Listed| Some((incarnation_of(&listed.path)?, listed));
+        newest = markers.filter_map(marker).next_back().or(newest);
         if !page.more {
-            break;
+            return Ok(newest);
         }
-    }
-    match newest {
-        Some(incarnation) => read_marker(bucket, incarnation).await.map(Some),
-        None => Ok(None),
     }
 }
 

@@ -25,8 +25,11 @@ pub enum Refused {
     )]
     Foreign { bucket: String, found: ClusterMarker },
     #[error(
-        "long-term storage `{bucket}` was taken over by a recovery, {found}, after this node's \
-         {ours}; the recovered cluster goes on, so start this node with empty data as part of it"
+        "long-term storage `{bucket}` was taken over by a recovery, as incarnation {}: this node's \
+         data folder belongs to incarnation {}, which is lost, and the recovered cluster has nothing \
+         of what it acknowledged since; do not start it again: run the cluster from the folder that \
+         `braid recover` made, and keep this one for as long as something of it may be missed there",
+        found.incarnation.0, ours.incarnation.0
     )]
     Superseded { bucket: String, found: ClusterMarker, ours: ClusterMarker },
     #[error(
@@ -63,6 +66,11 @@ impl Refused {
             _ => None,
         }
     }
+
+    /// Whether the bucket was seen to be another cluster's, which it will stay.
+    pub fn is_taken(&self) -> bool {
+        matches!(self, Self::Foreign { .. } | Self::Superseded { .. })
+    }
 }
 
 /// Looks whether the bucket is this cluster's, or free where the cluster has none yet, and whether
@@ -82,18 +90,30 @@ pub async fn probe(
 
 /// Whose bucket it is. Reads only.
 pub async fn check_owner(bucket: &dyn Bucket, ours: Option<ClusterMarker>) -> Result<(), Refused> {
-    let url = bucket.url();
-    match (newest_marker(bucket).await?, ours) {
+    let found = newest_marker(bucket).await?;
+    if let (None, None) = (found, ours) {
+        return match first_object(bucket).await? {
+            Some(object) => Err(Refused::Occupied { bucket: bucket.url(), object }),
+            None => Ok(()),
+        };
+    }
+    judge(bucket.url(), found, ours)
+}
+
+/// What a bucket with this newest marker is for a cluster with that one.
+pub(crate) fn judge(
+    bucket: String,
+    found: Option<ClusterMarker>,
+    ours: Option<ClusterMarker>,
+) -> Result<(), Refused> {
+    match (found, ours) {
+        (None, None) => Ok(()),
         (Some(found), Some(ours)) if found == ours => Ok(()),
         (Some(found), Some(ours)) if found.incarnation > ours.incarnation => {
-            Err(Refused::Superseded { bucket: url, found, ours })
+            Err(Refused::Superseded { bucket, found, ours })
         }
-        (Some(found), _) => Err(Refused::Foreign { bucket: url, found }),
-        (None, Some(ours)) => Err(Refused::MarkerMissing { bucket: url, ours }),
-        (None, None) => match first_object(bucket).await? {
-            Some(object) => Err(Refused::Occupied { bucket: url, object }),
-            None => Ok(()),
-        },
+        (Some(found), _) => Err(Refused::Foreign { bucket, found }),
+        (None, Some(ours)) => Err(Refused::MarkerMissing { bucket, ours }),
     }
 }
 

@@ -107,7 +107,7 @@ fn past_group(path: &ObjectPath) -> Option<ObjectPath> {
 
 /// The group's objects of all incarnations.
 pub fn list(storage: &Storage, group: GroupId) -> Result<Listing, RestoreFailure> {
-    let newest = match storage.marker {
+    let newest = match storage.marker() {
         Some(marker) => marker.incarnation,
         None => Incarnation(1),
     };
@@ -148,9 +148,32 @@ impl Chain {
         group: GroupId,
         from: Option<LogIndex>,
     ) -> Result<Self, RestoreFailure> {
+        Self::find_to(storage, group, from, |_| true)
+    }
+
+    /// The same for a node whose log begins behind `begins`. Of incarnations before its own only a
+    /// round that ends just there is taken for the tip: the node was made from one. Another may have
+    /// arrived since, and what it tells of is not what came to pass in this log.
+    pub(crate) fn find_behind(
+        storage: &Storage,
+        group: GroupId,
+        from: Option<LogIndex>,
+        begins: LogIndex,
+    ) -> Result<Self, RestoreFailure> {
+        let own = storage.marker().map_or(Incarnation(0), |marker| marker.incarnation);
+        let is_ours = |footer: &Footer| footer.reference.name.incarnation >= own;
+        Self::find_to(storage, group, from, |tip| is_ours(tip) || tip.last_index() == begins)
+    }
+
+    fn find_to(
+        storage: &Storage,
+        group: GroupId,
+        from: Option<LogIndex>,
+        suits: impl Fn(&Footer) -> bool,
+    ) -> Result<Self, RestoreFailure> {
         let listing = list(storage, group)?;
         let mut chain = Self { checkpoint: None, footers: Vec::new(), problems: Vec::new() };
-        let Some(tip) = chain.find_tip(storage, &listing)? else {
+        let Some(tip) = chain.find_tip(storage, &listing, suits)? else {
             // Objects of an upload that was not finished are nothing. What cannot be read may have
             // been all there was.
             return Err(match chain.problems.is_empty() {
@@ -246,6 +269,7 @@ impl Chain {
         &mut self,
         storage: &Storage,
         listing: &Listing,
+        suits: impl Fn(&Footer) -> bool,
     ) -> Result<Option<Footer>, RestoreFailure> {
         for (name, length) in listing.iter().rev() {
             if *length < FRAME_BYTES as u64 {
@@ -262,7 +286,8 @@ impl Chain {
                 }
             }
             match self.footer(storage, listing, *name, None) {
-                Ok(footer) => return Ok(Some(footer)),
+                Ok(footer) if suits(&footer) => return Ok(Some(footer)),
+                Ok(_) => {}
                 Err(RestoreFailure::Broken(why)) => self.problems.push(why),
                 Err(other) => return Err(other),
             }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use common::{GroupId, Incarnation, Term};
 use futures::future::BoxFuture;
-use lts::{Bucket, ClusterMarker, ObjectName};
+use lts::{Bucket, ClusterMarker, ObjectName, Owner, Refused};
 use tokio::sync::watch;
 use wal::Log;
 
@@ -55,8 +55,9 @@ pub struct Storage {
     pub bucket: Arc<dyn Bucket>,
     pub waiter: Arc<dyn Waiter>,
     pub settings: TieringSettings,
-    /// Whose the bucket is; deletions look for it first. `None` in tests that have no marker.
-    pub marker: Option<ClusterMarker>,
+    /// Whose the bucket is: what counts by being there is put, and anything is deleted, only after
+    /// a look. `None` for a bucket without a marker, where nothing is put but in tests.
+    pub owner: Option<Arc<Owner>>,
     /// Whether the bucket was looked at and is this cluster's. Nothing is put before.
     pub ready: watch::Receiver<bool>,
     /// Memory of the jobs under way.
@@ -114,6 +115,11 @@ impl Storage {
         Ok(self.run(future)??)
     }
 
+    /// The marker of the cluster that the bucket belongs to.
+    pub fn marker(&self) -> Option<ClusterMarker> {
+        self.owner.as_ref().map(|owner| owner.marker())
+    }
+
     fn check_ready(&self) -> Result<(), StorageFailure> {
         match *self.ready.borrow() {
             true => Ok(()),
@@ -147,12 +153,21 @@ pub enum StorageFailure {
     Object(#[from] ObjectError),
     #[error("{0}")]
     Damaged(String),
-    #[error("another cluster, {found}, has taken the bucket over; this node deletes nothing there")]
-    Superseded { found: String },
+    #[error(transparent)]
+    NotOurs(Refused),
     #[error("the bucket was not looked at yet")]
     NotReady,
     #[error("the server is stopping")]
     Stopping,
+}
+
+impl From<Refused> for StorageFailure {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Failed(error) => Self::Bucket(error),
+            other => Self::NotOurs(other),
+        }
+    }
 }
 
 /// Names for the objects of one job: a run of sequences that is far longer than any job needs, so

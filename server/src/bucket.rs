@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::ids::{ContainerId, GroupId, Incarnation};
 use common::{Clock, Rng, SystemClock};
 use controller::ControllerMachine;
-use lts::{ClusterMarker, ErrorKind, Leftover, ObjectPath, Payload, StoreUrl, cluster};
+use lts::{ClusterMarker, ErrorKind, Leftover, ObjectPath, Owner, Payload, StoreUrl, cluster};
 use replica::check::{
     CheckSettings, Finding, GroupReport, Observer, Survey, Surveyed, check, delete, survey,
 };
@@ -72,7 +72,7 @@ impl Bucket {
         // Where it lies is the server's concern.
         let store = lts::Settings { allow_volatile: true, ..settings.lts_store() };
         let environment = credentials_of_process();
-        let opened = lts::open(&url, &store, &environment, clock, rng, Arc::new(|_| ()))?;
+        let opened = lts::open(&url, &store, &environment, clock.clone(), rng, Arc::new(|_| ()))?;
         let bucket = Arc::new(opened);
         let event_loop = Arc::new(EventLoop::start()?);
         let of_marker = bucket.clone();
@@ -82,11 +82,12 @@ impl Bucket {
             Err(error) if error.kind() == ErrorKind::Damaged => (None, Some(error.to_string())),
             Err(error) => return Err(error.into()),
         };
+        let owner = marker.map(|marker| Owner::new(bucket.clone(), clock, marker));
         let storage = replica::Storage {
             bucket,
             waiter: event_loop,
             settings: TieringSettings::default(),
-            marker,
+            owner: owner.map(Arc::new),
             ready: watch::channel(true).1,
             held: replica::Held::default(),
         };
@@ -103,7 +104,7 @@ impl Bucket {
 
     /// Whose the bucket is.
     pub fn marker(&self) -> Option<ClusterMarker> {
-        self.storage.marker
+        self.storage.marker()
     }
 
     /// What there is below `prefix`, by group; each page of objects is given to `each`.
@@ -128,7 +129,7 @@ impl Bucket {
         for group in self.groups()? {
             let mut found = self.check_group(group, settings, told)?;
             // Without a marker nobody knows whether it is still the bucket that was looked at.
-            let may_delete = checking.delete_orphans && self.storage.marker.is_some();
+            let may_delete = checking.delete_orphans && self.storage.owner.is_some();
             if may_delete && !found.orphans.is_empty() {
                 delete(&self.storage, &found.orphans)?;
                 report.orphans_deleted += found.orphans.len();
@@ -146,7 +147,7 @@ impl Bucket {
     /// new.
     pub fn adopt(&self) -> Result<(Incarnation, bool), ServerError> {
         let marker =
-            self.storage.marker.ok_or_else(|| ServerError::NoBucket { url: self.url.clone() })?;
+            self.storage.marker().ok_or_else(|| ServerError::NoBucket { url: self.url.clone() })?;
         let incarnation = marker.incarnation;
         if incarnation.0 <= 1 {
             return Err(ServerError::NothingToAdopt { url: self.url.clone() });
@@ -184,7 +185,7 @@ impl Bucket {
     }
 
     fn marker_finding(&self) -> Option<Finding> {
-        let what = match (&self.marker_damage, self.storage.marker) {
+        let what = match (&self.marker_damage, self.storage.marker()) {
             (Some(damage), _) => damage.clone(),
             (None, None) => "it is missing, though there are objects of a cluster".to_owned(),
             (None, Some(_)) => return None,

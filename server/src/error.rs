@@ -132,6 +132,7 @@ impl From<replica::StorageFailure> for ServerError {
     fn from(failure: replica::StorageFailure) -> Self {
         match failure {
             replica::StorageFailure::Bucket(error) => Self::Storage(error),
+            replica::StorageFailure::NotOurs(refused) => Self::StorageRefused(refused),
             other => Self::Look(other),
         }
     }
@@ -154,7 +155,6 @@ impl ServerError {
             Self::StorageRefused(refused) => of_refusal(refused),
             Self::NoBucket { .. } => ErrorKind::NotFound,
             Self::NothingToAdopt { .. }
-            | Self::Look(replica::StorageFailure::Superseded { .. })
             | Self::PortInUse { .. }
             | Self::DataInUse { .. }
             | Self::DataHolds { .. }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use common::{Clock, ContainerId, GroupId, Incarnation, Rng};
 use controller::{ControllerGroup, ControllerMachine};
-use lts::{Bucket, ClusterMarker, StoreUrl};
+use lts::{Bucket, ClusterMarker, Owner, StoreUrl};
 use replica::restore::RestoreFailure;
 use replica::{GroupHandle, Host, HostSettings, Kv, RocksKv, StateMachine, recover};
 use segmentstore::{ContainerMachine, Containers, Memory, StoreCommands};
@@ -73,11 +73,12 @@ pub(crate) fn recover_with(
     let lost = event_loop.wait(async move { lts::cluster::newest_marker(&*asked).await })??;
     let lost = lost.ok_or_else(|| failed(from)("it has no cluster's marker".to_owned()))?;
     let marker = ClusterMarker::new(Incarnation(lost.incarnation.0 + 1), &mut rng);
+    let owner = Arc::new(Owner::new(bucket.clone(), clock.clone(), marker));
     let storage = replica::Storage {
         bucket,
         waiter: event_loop,
         settings: tiering_settings(from, settings, &plan),
-        marker: Some(marker),
+        owner: Some(owner),
         ready: watch::channel(true).1,
         held: replica::Held::default(),
     };

@@ -4,8 +4,9 @@
 //! has been claimed: the marker is in `STORE` before it is in the bucket, and `STORE` says that the
 //! bucket is claimed only when the log exists, so that a crash at any step is found out. From then
 //! on a start never needs long-term storage: while that does not answer the node serves, goes on
-//! asking, and is not [`ready`](Storage::ready), which is what tiering and deletions wait for. When
-//! the bucket turns out to be another cluster's, the node stops.
+//! asking, and is not [`ready`](Storage::ready), which is what tiering and deletions wait for. The
+//! marker is looked at for as long as the node serves ([`Owner`]). When the bucket turns out to be
+//! another cluster's, or that of a recovery, the node stops.
 //!
 //! Everything asked of the bucket is asked on one event loop ([`EventLoop`]).
 
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use common::{Clock, Rng};
 use lts::{
-    BreakerStatus, ClusterMarker, ErrorKind, Guarded, Observer, OpenError, Refused, StoreUrl,
+    BreakerStatus, ClusterMarker, ErrorKind, Guarded, Observer, OpenError, Owner, Refused, StoreUrl,
 };
 use replica::Held;
 use tokio::sync::watch;
@@ -35,6 +36,10 @@ const START_PATIENCE: Duration = Duration::from_secs(2);
 /// How long after a look that failed the next one begins, at first and at most.
 const LOOK_AGAIN_FIRST: Duration = Duration::from_millis(500);
 const LOOK_AGAIN_LONGEST: Duration = Duration::from_secs(30);
+
+/// How often the marker is looked at while there is nothing to put: a lost node that nobody writes to
+/// any more should not be read from for long either.
+const OWNER_LOOK: Duration = Duration::from_secs(10);
 
 /// Opens a bucket by its URL.
 pub(crate) type OpenBucket = Box<
@@ -60,7 +65,7 @@ enum Standing {
 pub struct Storage {
     bucket: Arc<Guarded>,
     url: StoreUrl,
-    marker: ClusterMarker,
+    owner: Arc<Owner>,
     standing: watch::Sender<Standing>,
     ready: watch::Sender<bool>,
     counts: Arc<Counts>,
@@ -101,15 +106,16 @@ impl Storage {
         let bucket = open_bucket(
             &url,
             &settings.lts_store(),
-            clock,
+            clock.clone(),
             rng.fork("bucket"),
             Counts::observer(&counts),
         )?;
         let (standing, ready) = (watch::Sender::new(Standing::Unknown), watch::Sender::new(false));
         let event_loop = Arc::new(EventLoop::start()?);
         let bucket = Arc::new(bucket);
+        let owner = Arc::new(Owner::new(bucket.clone(), clock, marker));
         let held = Held::default();
-        let storage = Self { bucket, url, marker, standing, ready, counts, event_loop, held };
+        let storage = Self { bucket, url, owner, standing, ready, counts, event_loop, held };
         let rng = rng.fork("probe");
         if claimed {
             storage.look(rng).await?
@@ -122,14 +128,11 @@ impl Storage {
     /// Looks at a bucket that is already this cluster's, for as long as it takes, and waits a
     /// moment for what comes of it.
     async fn look(&self, rng: Rng) -> Result<(), ServerError> {
-        let looking = look_until_known(
-            self.bucket.clone(),
-            self.marker,
-            rng,
-            self.standing.clone(),
-            self.ready.clone(),
-        );
-        self.event_loop.spawn("look at long-term storage", looking);
+        let (storage, bucket) = (self.standings(), self.bucket.clone());
+        self.event_loop.spawn("look at long-term storage", async move {
+            storage.look_until_known(&bucket, rng).await;
+            storage.watch().await;
+        });
         let mut standing = self.standing.subscribe();
         let known = standing.wait_for(|standing| !matches!(standing, Standing::Unknown));
         match tokio::time::timeout(START_PATIENCE, known).await {
@@ -152,7 +155,7 @@ impl Storage {
     /// Looks at a bucket that must be free; or it has this cluster's marker, when a crash came
     /// between the claim and its record.
     async fn probe_unclaimed(&self, mut rng: Rng) -> Result<(), ServerError> {
-        let (bucket, ours) = (self.bucket.clone(), self.marker);
+        let (bucket, ours) = (self.bucket.clone(), self.marker());
         let probed = self.run(async move {
             match lts::probe(&*bucket, None, &mut rng).await {
                 Err(Refused::Foreign { found, .. }) if found == ours => {
@@ -169,13 +172,22 @@ impl Storage {
         if data.identity().lts_claimed {
             return Ok(());
         }
-        let (bucket, marker) = (self.bucket.clone(), self.marker);
+        let (bucket, marker) = (self.bucket.clone(), self.marker());
         self.run(async move { lts::cluster::claim(&*bucket, marker).await }).await??;
         data.change_identity(|identity| identity.lts_claimed = true)?;
         tracing::info!(bucket = %self.url, %marker, "long-term storage is claimed");
-        self.standing.send_replace(Standing::Good);
-        self.ready.send_replace(true);
+        let standings = self.standings();
+        standings.found_good();
+        self.event_loop.spawn("watch whose long-term storage is", async move {
+            standings.watch().await;
+        });
         Ok(())
+    }
+
+    /// What a task on the event loop needs: less than all of it, which holds the loop.
+    fn standings(&self) -> Standings {
+        let (standing, ready) = (self.standing.clone(), self.ready.clone());
+        Standings { owner: self.owner.clone(), standing, ready }
     }
 
     /// The bucket. It is asked on the event loop only: by [`run`](Self::run), [`wait`](Self::wait)
@@ -193,7 +205,11 @@ impl Storage {
     }
 
     pub fn marker(&self) -> ClusterMarker {
-        self.marker
+        self.owner.marker()
+    }
+
+    pub(crate) fn owner(&self) -> &Arc<Owner> {
+        &self.owner
     }
 
     /// Whether the bucket is known to be this cluster's. Nothing is put or deleted before.
@@ -249,6 +265,8 @@ impl Storage {
         let mut standing = self.standing.subscribe();
         tokio::select! {
             biased;
+            // Seen by whoever wanted to put or delete something.
+            refused = self.owner.lost() => refused.into(),
             refused = standing.wait_for(|standing| matches!(standing, Standing::Refused(_))) => {
                 match refused.as_deref() {
                     Ok(Standing::Refused(refused)) => refused.clone().into(),
@@ -288,36 +306,64 @@ fn may_pass(refused: &Refused) -> bool {
     matches!(refused.failed(), Some(ErrorKind::Unavailable | ErrorKind::Full))
 }
 
-/// Looks until the bucket is known to be this cluster's, or not to be.
-async fn look_until_known(
-    bucket: Arc<Guarded>,
-    ours: ClusterMarker,
-    mut rng: Rng,
+/// The part of the storage that looks at it.
+struct Standings {
+    owner: Arc<Owner>,
     standing: watch::Sender<Standing>,
     ready: watch::Sender<bool>,
-) {
-    let mut pause = LOOK_AGAIN_FIRST;
-    loop {
-        match lts::probe(&*bucket, Some(ours), &mut rng).await {
-            Ok(()) => {
-                tracing::info!(bucket = %lts::Bucket::url(&*bucket), "long-term storage is ready");
-                standing.send_replace(Standing::Good);
-                ready.send_replace(true);
-                return;
-            }
-            Err(refused @ Refused::Failed(_)) => {
-                let before = standing.send_replace(Standing::Failing(refused.clone()));
-                if matches!(before, Standing::Unknown) {
-                    tracing::warn!(%refused, "the node serves without long-term storage");
+}
+
+impl Standings {
+    /// Looks until the bucket is known to be this cluster's, or not to be.
+    async fn look_until_known(&self, bucket: &Guarded, mut rng: Rng) {
+        let mut pause = LOOK_AGAIN_FIRST;
+        loop {
+            match lts::probe(bucket, Some(self.owner.marker()), &mut rng).await {
+                Ok(()) => {
+                    tracing::info!(bucket = %lts::Bucket::url(bucket), "long-term storage is ready");
+                    return self.found_good();
+                }
+                Err(refused @ Refused::Failed(_)) => {
+                    let before = self.standing.send_replace(Standing::Failing(refused.clone()));
+                    if matches!(before, Standing::Unknown) {
+                        tracing::warn!(%refused, "the node serves without long-term storage");
+                    }
+                }
+                Err(refused) => {
+                    self.standing.send_replace(Standing::Refused(refused));
+                    return;
                 }
             }
-            Err(refused) => {
-                standing.send_replace(Standing::Refused(refused));
-                return;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK_AGAIN_LONGEST);
+        }
+    }
+
+    /// Looks at the marker again and again, until the bucket is not to be used any more.
+    async fn watch(&self) {
+        while !matches!(*self.standing.borrow(), Standing::Refused(_)) {
+            tokio::time::sleep(OWNER_LOOK).await;
+            match self.owner.look().await {
+                Ok(()) => self.found_good(),
+                // Whether it answers is told by the breaker.
+                Err(Refused::Failed(_)) => {}
+                Err(refused) if refused.is_taken() => {
+                    self.standing.send_replace(Standing::Refused(refused));
+                }
+                // A mount that is away may come back.
+                Err(refused) => {
+                    if self.ready.send_replace(false) {
+                        tracing::error!(%refused, "nothing is put into long-term storage meanwhile");
+                    }
+                    self.standing.send_replace(Standing::Failing(refused));
+                }
             }
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LOOK_AGAIN_LONGEST);
+    }
+
+    fn found_good(&self) {
+        self.standing.send_replace(Standing::Good);
+        self.ready.send_replace(true);
     }
 }
 

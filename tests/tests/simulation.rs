@@ -183,6 +183,15 @@ fn losing(plan: &mut Plan) {
     bucket(plan).loses_machine = true;
 }
 
+/// The same, with what was on its way to the bucket arriving when another machine has it.
+fn taken_over(plan: &mut Plan) {
+    losing(plan);
+    plan.faults.interval = 30_000;
+    let bucket = bucket(plan);
+    bucket.job_micros = 200_000;
+    bucket.late = true;
+}
+
 #[rstest]
 #[case("log-truncated-before-it-is-archived", tiering)]
 #[case("collected-while-a-checkpoint-needs-it", losing)]
@@ -191,6 +200,7 @@ fn losing(plan: &mut Plan) {
 #[case("moved-extents-are-not-saved", tiering)]
 #[case("restore-leaves-a-chunk-out", losing)]
 #[case("recovery-forgets-the-last-rounds", losing)]
+#[case("sweep-takes-what-a-recovery-may-end-with", taken_over)]
 fn a_bug_on_the_way_through_the_bucket_is_caught(#[case] bug: &str, #[case] plan: fn(&mut Plan)) {
     is_caught(bug, 60, plan);
 }

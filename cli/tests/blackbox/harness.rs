@@ -343,6 +343,11 @@ impl Server {
         process.finish()
     }
 
+    /// Waits until it ends by itself.
+    pub fn end(&mut self) -> Finished {
+        self.process.take().unwrap().finish()
+    }
+
     /// A command against this server.
     pub fn braid<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Braid {
         Braid::new(args).env("BRAID_ENDPOINT", self.address.to_string())

@@ -205,6 +205,24 @@ fn a_recovery_says_what_keeps_it_from_its_work_and_changes_nothing() {
 }
 
 #[test]
+fn a_node_that_was_not_lost_stops_when_its_bucket_is_taken_over() {
+    let (mut server, folder) = server();
+    let bucket = Bucket(folder);
+    server.line("append demo/a --key k").input("one\n").run().ok();
+    wait_until_tiered(&server);
+    let new = server.dir().join("new").display().to_string();
+    Braid::new(["recover", "--from-lts", &bucket.url(), "--data", &new]).run().ok();
+    let parts = ["taken over by a recovery", "as incarnation 2", "belongs to incarnation 1"];
+    server.end().fails(4, &parts);
+    let refused = crate::harness::Running::spawn(&mut server.command()).finish();
+    refused.fails(4, &parts);
+    std::fs::remove_dir_all(server.data()).unwrap();
+    std::fs::rename(&new, server.data()).unwrap();
+    server.restart();
+    assert_eq!(server.read_all("demo/a"), ["one"]);
+}
+
+#[test]
 fn a_recovery_that_was_interrupted_begins_anew_in_its_folder() {
     let (mut server, folder) = server();
     let bucket = Bucket(folder);

@@ -17,7 +17,8 @@ pub(super) fn look(
     settings: CheckSettings,
     report: &mut GroupReport,
 ) -> Result<(), StorageFailure> {
-    let newest = storage.marker.map_or_else(|| archive.incarnation(), |marker| marker.incarnation);
+    let newest =
+        storage.marker().map_or_else(|| archive.incarnation(), |marker| marker.incarnation);
     let adopted = storage.adopted(newest)?;
     let judge = Judge { archive, chain, newest, adopted, settings };
     for incarnation in 1..=newest.0 {

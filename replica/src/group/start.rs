@@ -14,7 +14,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use common::{Clock, Incarnation, LogIndex, Rng};
+use common::{Clock, LogIndex, Rng};
 use raft::eraftpb::{ConfState, HardState};
 use raft::{Config, NO_LIMIT, RawNode, StateRole};
 use wal::{Batch, ConfRef, GroupState, Log};
@@ -109,15 +109,14 @@ impl Starting {
                 rounds.clear();
             }
         }
-        let higher = |incarnation: &Incarnation| *incarnation > applier.archive.incarnation();
-        let recovery = self.spec.recover.filter(higher);
+        let recover = self.spec.recover;
         let flushed = saved.map_or(LogIndex(0), |saved| saved.index);
         let mut group = match self.resume(applier, shared.clone(), &found, flushed)? {
             Ok(group) => group,
             Err(reason) => return Ok(Opened::quarantined(&shared, reason)),
         };
-        if let Some(incarnation) = recovery {
-            group.tiering.recovered(incarnation, rounds);
+        if let Some(incarnation) = recover {
+            group.tiering.recovered(incarnation, rounds, &group.applier.archive);
         }
         Ok(Opened::Running(group))
     }

@@ -75,6 +75,8 @@ pub(super) struct Tiering {
     pressed: bool,
     /// Since when what is not archived, be it housekeeping alone, keeps a large part of the log.
     in_the_way: Option<MonotonicTime>,
+    /// Since when there is garbage above the tip, which a round of this term has to come above.
+    above_tip: Option<MonotonicTime>,
     pub(super) failure: Option<String>,
     /// A round was taken over since the log was truncated last.
     pub(super) truncatable: bool,
@@ -136,6 +138,7 @@ impl Tiering {
             adopted_since: None,
             pressed: false,
             in_the_way: None,
+            above_tip: None,
             failure: None,
             truncatable: false,
             only_own: false,
@@ -152,12 +155,19 @@ impl Tiering {
         self.to_cover = to_cover;
     }
 
-    /// What the group says as soon as it leads.
-    pub(super) fn recovered(&mut self, incarnation: Incarnation, rounds: Vec<CommittedRound>) {
+    /// What the group says as soon as it leads: of all that a recovery has to say, what the log does
+    /// not say yet.
+    pub(super) fn recovered(
+        &mut self,
+        incarnation: Incarnation,
+        mut rounds: Vec<CommittedRound>,
+        archive: &Archive,
+    ) {
+        rounds.retain(|round| *round.range().end() > archive.end());
         self.take_over_until = rounds.last().map_or(LogIndex(0), |round| *round.range().end());
+        let raised = (incarnation > archive.incarnation()).then_some(incarnation);
         let rounds = rounds.into_iter().map(Housekeeping::Round);
-        self.recovery =
-            std::iter::once(Housekeeping::Recovered(incarnation)).chain(rounds).collect();
+        self.recovery = raised.map(Housekeeping::Recovered).into_iter().chain(rounds).collect();
     }
 
     pub(super) fn take_over(&mut self) {
@@ -189,6 +199,7 @@ impl Tiering {
         self.under_way.clear();
         self.to_propose.clear();
         self.uploaded = None;
+        self.above_tip = None;
         self.sweep = None;
         self.next_look.sweep = MonotonicTime::default();
     }
@@ -233,7 +244,7 @@ impl Tiering {
         let ours = self.under_way.iter().find(|(_, job)| job.entry == place);
         if let Some((kind, job)) = ours.map(|(kind, job)| (*kind, *job)) {
             self.under_way.remove(&kind);
-            self.decided(kind, job, result, &applier.archive);
+            self.decided(kind, job, result, &applier.archive, now);
         }
         if result.is_ok() {
             self.look_for_garbage(&applier.archive, LogIndex(entry.index), now);
@@ -246,11 +257,15 @@ impl Tiering {
         job: UnderWay,
         result: Result<(), Refused>,
         archive: &Archive,
+        now: MonotonicTime,
     ) {
         match (kind, result) {
             (JobKind::Round, Ok(())) => {
                 self.behind.archived(job.log_bytes, job.began, archive.is_behind());
                 self.truncatable = true;
+                if self.above_tip.take().is_some() {
+                    (self.sweep, self.next_look.sweep) = (None, now);
+                }
             }
             (_, Ok(())) => {}
             (_, Err(refused)) => {
@@ -265,7 +280,7 @@ impl Tiering {
     /// Whether there is a bucket, and the archive is of the cluster that owns it, and whole.
     fn suits(&self, archive: &Archive) -> bool {
         let Some(storage) = &self.storage else { return false };
-        let ours = storage.marker.is_none_or(|own| own.incarnation == archive.incarnation());
+        let ours = storage.marker().is_none_or(|own| own.incarnation == archive.incarnation());
         ours && archive.end() >= self.take_over_until
     }
 
@@ -289,7 +304,8 @@ impl Tiering {
         let lacking = self.behind.since().map(|since| since.plus(age));
         // A copy counts when the rounds have reached it, be it by housekeeping alone.
         let uploaded = self.uploaded.as_ref().map(|copy| copy.since.plus(settings.round_age));
-        let due = [self.in_the_way, lacking, uploaded].into_iter().flatten().min()?;
+        let due =
+            [self.in_the_way, self.above_tip, lacking, uploaded].into_iter().flatten().min()?;
         self.at(JobKind::Round, due)
     }
 

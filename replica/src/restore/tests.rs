@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use common::clock::ManualClock;
-use lts::{ClusterMarker, Memory, Payload};
+use lts::{ClusterMarker, Memory, Owner, Payload};
 
 use super::*;
 use crate::tiering::{Inline, TieringSettings};
@@ -13,11 +13,14 @@ fn name(incarnation: u16, group: u64, sequence: u64) -> ObjectName {
 
 fn storage(names: &[ObjectName]) -> Storage {
     let memory = Memory::new(Arc::new(ManualClock::default()));
+    let memory: Arc<dyn lts::Bucket> = Arc::new(memory);
+    let marker = ClusterMarker { incarnation: Incarnation(2), marker: 1 };
+    let owner = Owner::new(memory.clone(), Arc::new(ManualClock::default()), marker);
     let storage = Storage {
-        bucket: Arc::new(memory),
+        bucket: memory,
         waiter: Arc::new(Inline),
         settings: TieringSettings::default(),
-        marker: Some(ClusterMarker { incarnation: Incarnation(2), marker: 1 }),
+        owner: Some(Arc::new(owner)),
         ready: tokio::sync::watch::channel(true).1,
         held: crate::Held::default(),
     };

@@ -63,7 +63,7 @@ impl CheckpointUpload {
             .map_err(|error| StorageFailure::Damaged(error.to_string()))?
             .end();
         let (reference, index) = (checkpoint.reference, whole.applied.index);
-        storage.put(checkpoint)?;
+        storage.put_last(checkpoint)?;
         let keep_micros = self.keep_micros;
         Ok(CommittedCheckpoint { reference, index, archived, chunks, keep_micros })
     }

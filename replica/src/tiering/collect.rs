@@ -1,11 +1,11 @@
 //! Collection: deletes objects that nobody refers to any more.
 //!
-//! Every batch looks first whose bucket it is: a recovery elsewhere may have taken it over, and from
-//! then on refers to what this node thinks is garbage. What was put before this cluster's own
+//! Every batch looks whose bucket it is when its names are chosen: a recovery elsewhere may have taken
+//! it over, and from then on refers to what this node thinks is garbage. What was put before this cluster's own
 //! recovery stays until a person says that nobody needs the old cluster (`braid lts adopt`).
 
 use common::Incarnation;
-use lts::{ClusterMarker, ErrorKind, ObjectName, ObjectPath, cluster};
+use lts::{ErrorKind, ObjectName, ObjectPath};
 
 use super::{Storage, StorageFailure};
 
@@ -64,14 +64,12 @@ impl Storage {
         Ok(self.run(async move { bucket.delete(&paths).await })??)
     }
 
+    /// Asks now, with the names chosen: see [`lts::owner`].
     fn check_owner(&self) -> Result<(), StorageFailure> {
-        let Some(ours) = self.marker else { return Ok(()) };
-        let bucket = self.bucket.clone();
-        let found = self.run(async move { cluster::newest_marker(&*bucket).await })??;
-        if found == Some(ours) || common::planted::active("deletes-in-a-bucket-taken-over") {
+        let Some(owner) = self.owner.clone() else { return Ok(()) };
+        if common::planted::active("deletes-in-a-bucket-taken-over") {
             return Ok(());
         }
-        let found = found.as_ref().map_or_else(|| "nobody".to_owned(), ClusterMarker::to_string);
-        Err(StorageFailure::Superseded { found })
+        Ok(self.run(async move { owner.look().await })??)
     }
 }

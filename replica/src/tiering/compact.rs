@@ -38,6 +38,7 @@ impl Compaction {
         }
         let (objects, moved): (Vec<Sealed>, Vec<Moved>) = draft.finish();
         let references = objects.iter().map(|object| object.reference).collect();
+        storage.look_lately()?;
         storage.put_all(objects)?;
         Ok(Compacted { objects: references, moved })
     }

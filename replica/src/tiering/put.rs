@@ -23,6 +23,18 @@ impl Storage {
         Ok(self.run(puts)??)
     }
 
+    /// Puts what counts by being there, a footer or a checkpoint, if the bucket was ours a moment
+    /// ago.
+    pub(super) fn put_last(&self, object: Sealed) -> Result<(), StorageFailure> {
+        self.look_lately()?;
+        self.put(object)
+    }
+
+    pub(super) fn look_lately(&self) -> Result<(), StorageFailure> {
+        let Some(owner) = self.owner.clone() else { return Ok(()) };
+        Ok(self.run(async move { owner.look_lately().await })??)
+    }
+
     pub(super) fn put(&self, object: Sealed) -> Result<(), StorageFailure> {
         self.put_all(vec![object])
     }

@@ -52,11 +52,11 @@ impl RoundUpload {
         let references = objects.iter().map(|object| object.reference).collect();
         let reference = footer.reference;
         if common::planted::active("footer-before-its-objects") {
-            workshop.storage.put(footer)?;
+            workshop.storage.put_last(footer)?;
             workshop.storage.put_all(objects)?;
         } else {
             workshop.storage.put_all(objects)?;
-            workshop.storage.put(footer)?;
+            workshop.storage.put_last(footer)?;
         }
         let tiered = Tiered { range, objects: references, runs };
         let round = CommittedRound { footer: reference, tiered, last_term, recovered: false };

@@ -18,7 +18,7 @@ fn storage() -> (Storage, Memory) {
         bucket: Arc::new(memory.clone()),
         waiter: Arc::new(Inline),
         settings: TieringSettings::default(),
-        marker: None,
+        owner: None,
         ready: watch::channel(true).1,
         held: Held::default(),
     };

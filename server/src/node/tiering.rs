@@ -34,7 +34,7 @@ pub(crate) fn of_groups(
         bucket: storage.bucket().clone(),
         waiter: storage.event_loop().clone(),
         settings: tiering_settings(storage.url(), settings, plan),
-        marker: Some(storage.marker()),
+        owner: Some(storage.owner().clone()),
         ready: storage.ready(),
         held: storage.held(),
     }

@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::SystemClock;
+use common::{Incarnation, SystemClock};
 use lts::{Bucket, Faults, Faulty, Memory, Operation, TokioTimer};
 
 use super::*;
@@ -171,6 +171,71 @@ async fn a_bucket_that_turns_out_to_be_another_s_stops_the_node() {
     assert_eq!(error.kind(), Kind::Conflict);
     assert!(error.to_string().contains("belongs to another cluster"), "{error}");
     assert!(!*storage.ready().borrow());
+}
+
+/// The looks of a node that serves, at a bucket that is its own.
+async fn watching(store: &Store) -> Standings {
+    let ours = ClusterMarker { incarnation: Incarnation(1), marker: 7 };
+    lts::cluster::claim(&*store.bucket, ours).await.unwrap();
+    let owner = Arc::new(Owner::new(store.bucket.clone(), SystemClock::shared(), ours));
+    let (standing, ready) = (watch::Sender::new(Standing::Good), watch::Sender::new(true));
+    Standings { owner, standing, ready }
+}
+
+/// Lets the node look for so many times; whether it looks on.
+async fn looks(times: u32, watching: &mut (impl Future<Output = ()> + Unpin)) -> bool {
+    tokio::time::timeout(OWNER_LOOK * times + OWNER_LOOK / 2, watching).await.is_err()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_serves_looks_whose_its_bucket_is_until_it_is_not_its_own() {
+    let store = Store::new();
+    let node = watching(&store).await;
+    let mut watching = Box::pin(node.watch());
+    assert!(looks(5, &mut watching).await);
+    store.faults.set_outage(Some(ErrorKind::Unavailable));
+    assert!(looks(5, &mut watching).await, "an outage says nothing of the owner");
+    assert!(matches!(*node.standing.borrow(), Standing::Good));
+    store.faults.set_outage(None);
+    let recovered = ClusterMarker { incarnation: Incarnation(2), marker: 8 };
+    lts::cluster::claim(&*store.bucket, recovered).await.unwrap();
+    assert!(!looks(1, &mut watching).await);
+    let standing = node.standing.borrow().clone();
+    assert!(matches!(standing, Standing::Refused(Refused::Superseded { .. })), "{standing:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_put_while_the_marker_is_away_and_the_node_goes_on() {
+    let store = Store::new();
+    let node = watching(&store).await;
+    let mut watching = Box::pin(node.watch());
+    let marker = node.owner.marker();
+    store.bucket.delete(&[ClusterMarker::path(marker.incarnation)]).await.unwrap();
+    assert!(looks(1, &mut watching).await);
+    assert!(!*node.ready.borrow());
+    assert!(matches!(*node.standing.borrow(), Standing::Failing(_)));
+    lts::cluster::claim(&*store.bucket, marker).await.unwrap();
+    assert!(looks(1, &mut watching).await);
+    assert!(*node.ready.borrow());
+    assert!(matches!(*node.standing.borrow(), Standing::Good));
+}
+
+#[tokio::test]
+async fn a_take_over_that_is_seen_by_whoever_puts_something_stops_the_node() {
+    let (dir, store) = (tempfile::tempdir().unwrap(), Store::new());
+    let mut data = data(dir.path());
+    let storage = open(&mut data, &store).await.unwrap();
+    storage.claim(&mut data).await.unwrap();
+    storage.owner().look_lately().await.unwrap();
+    let recovered = ClusterMarker { incarnation: Incarnation(2), marker: 8 };
+    lts::cluster::claim(&*store.bucket, recovered).await.unwrap();
+    storage.owner().look().await.unwrap_err();
+    let error = storage.failed().await;
+    assert_eq!(error.kind(), Kind::Conflict);
+    for part in ["taken over by a recovery", "as incarnation 2", "belongs to incarnation 1"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    storage.stop().await;
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use common::{Clock, GroupId, Incarnation, MonotonicTime, Period, Rng, Term, Wall
 use futures::future::{BoxFuture, ready};
 use lts::{
     Bucket, ClusterMarker, Error, ErrorKind, FaultRates, Faults, Faulty, Guarded, Leftover, Listed,
-    ManualTimer, Memory, ObjectName, ObjectPath, Page, Payload,
+    ManualTimer, Memory, ObjectName, ObjectPath, Owner, Page, Payload,
 };
 use replica::archive::Kind;
 use replica::restore::Listing;
@@ -81,11 +81,12 @@ impl SimBucket {
     }
 
     fn storage_over(&self, bucket: Arc<dyn Bucket>) -> Storage {
+        let owner = Owner::new(bucket.clone(), self.clock.clone(), self.marker);
         Storage {
             bucket,
             waiter: Arc::new(Inline),
             settings: self.settings.clone(),
-            marker: Some(self.marker),
+            owner: Some(Arc::new(owner)),
             ready: tokio::sync::watch::channel(true).1,
             held: replica::Held::default(),
         }

@@ -111,11 +111,6 @@ impl World {
     pub(super) fn on_late(&mut self, request: Request) {
         self.late_requests -= 1;
         let Some(bucket) = &self.machine.bucket else { return };
-        if self.machine_is_lost && matches!(request, Request::Delete(_)) {
-            // Whose the bucket is was asked before it was taken over, and nobody asks again: that a
-            // recovery does not meet such a deletion is a matter of time, not of the protocol.
-            return;
-        }
         let changed = bucket.arrive(request);
         self.coverage.late_requests += u64::from(changed);
         self.note(format_args!("late request arrives: {changed}"));

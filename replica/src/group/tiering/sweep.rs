@@ -40,7 +40,7 @@ impl<M: StateMachine> Group<M> {
         if swept.adopted {
             self.tiering.adopted_since.get_or_insert(now);
         }
-        let garbage = self.garbage_among(&swept.names);
+        let garbage = self.below_tip(self.garbage_among(&swept.names), now);
         let page = self.next_page(swept, now);
         if garbage.is_empty() && page.is_none() {
             return self.tiering.finish_sweep(now);
@@ -67,6 +67,21 @@ impl<M: StateMachine> Group<M> {
                 || (name.term == term && NameRange::of(*name) < lowest)
         };
         names.iter().filter(|name| decided(name) && !known.contains(*name)).copied().collect()
+    }
+
+    /// What lies above the tip waits for a higher one: it may be a round that no entry names, and
+    /// whoever takes the bucket over before there is a higher one ends with that. See [`lts::owner`].
+    fn below_tip(&mut self, mut garbage: Vec<ObjectName>, now: MonotonicTime) -> Vec<ObjectName> {
+        if common::planted::active("sweep-takes-what-a-recovery-may-end-with") {
+            return garbage;
+        }
+        let tip = self.applier.archive.tip().map(|footer| footer.name);
+        let found = garbage.len();
+        garbage.retain(|name| Some(*name) < tip);
+        if garbage.len() < found {
+            self.tiering.above_tip.get_or_insert(now);
+        }
+        garbage
     }
 
     fn next_page(&self, swept: &Swept, now: MonotonicTime) -> Option<SweepPage> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use common::{Incarnation, LogIndex, Rng};
 use lts::{
     Bucket, ClusterMarker, Fault, FaultRates, Faults, Faulty, Guarded, ManualTimer, Memory,
-    ObjectName, Operation,
+    ObjectName, Operation, Owner,
 };
 use wal::CrashOutcome;
 
@@ -18,6 +18,7 @@ mod checking;
 pub(super) mod collecting;
 mod crashing;
 mod restoring;
+pub(super) mod taking_over;
 
 /// A bucket under a machine, with the faults in front of it.
 pub(super) struct Attached {
@@ -63,12 +64,14 @@ pub(super) fn attach_to(
     let rng = machine.rng.fork("guarded");
     let settings_of_bucket = lts::Settings::default();
     let observer: lts::Observer = Arc::new(|_| ());
-    let guarded = Guarded::new(Arc::new(faulty), &settings_of_bucket, clock, timer, rng, observer);
+    let guarded =
+        Guarded::new(Arc::new(faulty), &settings_of_bucket, clock.clone(), timer, rng, observer);
+    let bucket: Arc<dyn Bucket> = Arc::new(guarded);
     machine.storage = Some(Storage {
-        bucket: Arc::new(guarded),
+        bucket: bucket.clone(),
         waiter: Arc::new(Inline),
         settings: settings(),
-        marker: Some(marker),
+        owner: Some(Arc::new(Owner::new(bucket, clock, marker))),
         ready: tokio::sync::watch::channel(true).1,
         held: crate::Held::default(),
     });

@@ -43,6 +43,10 @@ fn a_planted_bug_is_found(#[case] bug: &str) {
     "sweeps-earlier-incarnations-before-their-adoption",
     archive::collecting::what_an_upload_of_an_earlier_incarnation_left_is_swept_after_the_adoption
 )]
+#[case(
+    "sweep-takes-what-a-recovery-may-end-with",
+    archive::taking_over::what_a_recovery_may_end_with_is_swept_when_a_later_round_counts
+)]
 fn a_planted_bug_fails_the_test_of_its_law(#[case] bug: &str, #[case] law: fn()) {
     let _planted = plant(bug);
     assert!(catch_unwind(law).is_err(), "{bug} was not found");

@@ -183,19 +183,47 @@ pub(in crate::worker::tests) fn a_node_deletes_nothing_in_a_bucket_that_a_recove
     let bucket = attach(&mut machine);
     let mut node = serving(&mut machine);
     live(&mut node, 15, 0);
+    // Due at once: nobody refers to it, and it lies below what counts.
+    let tip = *objects(&bucket.memory).keys().next_back().unwrap();
+    let garbage = ObjectName { sequence: 900, ..tip };
+    wait_for(bucket.memory.put(&garbage.into(), lts::Payload::from("x"))).unwrap();
     for number in 0..15 {
         forget(&mut node, number);
     }
     let newer = ClusterMarker { incarnation: Incarnation(2), marker: 8 };
     wait_for(lts::cluster::claim(&bucket.memory, newer)).unwrap();
     let before = objects(&bucket.memory);
+    assert!(node.handle.look_after_storage());
     for _ in 0..200 {
         node.wait(Duration::from_secs(60));
     }
     let left = objects(&bucket.memory);
     assert!(before.keys().all(|name| left.contains_key(name)));
     let failure = node.handle.status().storage_failure.unwrap();
-    assert!(failure.contains("has taken the bucket over"), "{failure}");
+    assert!(failure.contains("was taken over by a recovery"), "{failure}");
+}
+
+#[test]
+fn what_counts_by_being_there_is_not_put_into_a_bucket_that_was_taken_over() {
+    let mut machine = Machine::new(1);
+    let bucket = attach(&mut machine);
+    let mut node = serving(&mut machine);
+    live(&mut node, 2, 0);
+    let newer = ClusterMarker { incarnation: Incarnation(2), marker: 8 };
+    wait_for(lts::cluster::claim(&bucket.memory, newer)).unwrap();
+    let counting = |memory: &Memory| {
+        let kind = |name: ObjectName| {
+            let head = wait_for(memory.get(&name.into(), 0..Kind::PEEK_BYTES as u64));
+            Kind::peek(name, &head.unwrap()).unwrap()
+        };
+        let kinds = objects(memory).into_keys().map(kind);
+        kinds.filter(|kind| matches!(kind, Kind::Footer | Kind::Checkpoint)).count()
+    };
+    let (before, archived) = (counting(&bucket.memory), node.handle.status().archived);
+    live(&mut node, 30, 100);
+    assert_eq!(counting(&bucket.memory), before);
+    assert_eq!(node.handle.status().archived, archived);
+    assert!(node.machine.storage.as_ref().unwrap().owner.as_ref().unwrap().refused().is_some());
 }
 
 #[test]
@@ -285,7 +313,7 @@ fn a_cluster_that_lost_the_bucket_sweeps_nothing_of_before() {
     live(&mut node, 150, 1_000);
     assert!(objects(&bucket.memory).contains_key(&orphan));
     let failure = node.handle.status().storage_failure.unwrap();
-    assert!(failure.contains("has taken the bucket over"), "{failure}");
+    assert!(failure.contains("was taken over by a recovery"), "{failure}");
 }
 
 /// Sweeps under faults until the machine goes down in the middle of it.

@@ -80,6 +80,23 @@ fn without_the_bucket_a_missing_state_is_refused() {
 
 /// The machine is gone; another one is made from the bucket.
 pub(in crate::worker::tests) fn recovered(lost: &Machine, memory: &Memory) -> Machine {
+    let (mut machine, found) = recovered_from(lost, memory, || ());
+    let incarnation = machine.storage.as_ref().unwrap().marker().unwrap().incarnation;
+    let spec = GroupSpec { recover: Some(incarnation), ..GroupSpec::alone(GROUP) };
+    let mut node = machine.open_as(spec).unwrap();
+    node.settle().unwrap();
+    assert!(node.handle.status().archived >= found.end);
+    node.wait(Duration::from_secs(10));
+    machine
+}
+
+/// A machine on which the group was prepared, and what was found of it; `then` comes before anything
+/// is opened.
+pub(super) fn recovered_from(
+    lost: &Machine,
+    memory: &Memory,
+    then: impl FnOnce(),
+) -> (Machine, recover::Found) {
     let mut machine = Machine::new(99);
     machine.clock = lost.clock.clone();
     let newest = wait_for(lts::cluster::newest_marker(memory)).unwrap().unwrap();
@@ -94,13 +111,8 @@ pub(in crate::worker::tests) fn recovered(lost: &Machine, memory: &Memory) -> Ma
     )
     .unwrap();
     let found = recover::prepare(&storage, GROUP, &log, &machine.kv).unwrap();
-    drop(log);
-    let spec = GroupSpec { recover: Some(incarnation), ..GroupSpec::alone(GROUP) };
-    let mut node = machine.open_as(spec).unwrap();
-    node.settle().unwrap();
-    assert!(node.handle.status().archived >= found.end);
-    node.wait(Duration::from_secs(10));
-    machine
+    then();
+    (machine, found)
 }
 
 #[test]

@@ -41,7 +41,7 @@ pub(crate) use collect::{Collected, Collection};
 pub(crate) use compact::Compaction;
 pub(crate) use round::RoundUpload;
 pub use settings::TieringSettings;
-pub(crate) use sweep::{Sweep, Swept};
+pub(crate) use sweep::{Place, Sweep, Swept};
 
 use crate::archive::{CheckpointError, CommittedCheckpoint, CommittedRound};
 use crate::resting::Compacted;

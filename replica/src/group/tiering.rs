@@ -23,8 +23,9 @@ use crate::error::Failure;
 use crate::machine::StateMachine;
 use crate::storage::proposed;
 use crate::tiering::{
-    CheckpointUpload, Collected, Collection, Compaction, Done, JobKind, NameRange, RoundUpload,
-    Storage, StorageDone, StorageFailure, StorageJob, Sweep, Swept, Ticket, TieringSettings, Work,
+    CheckpointUpload, Collected, Collection, Compaction, Done, JobKind, NameRange, Place,
+    RoundUpload, Storage, StorageDone, StorageFailure, StorageJob, Sweep, Swept, Ticket,
+    TieringSettings, Work,
 };
 
 mod behind;
@@ -428,7 +429,8 @@ impl<M: StateMachine> Group<M> {
         }
         let interval = self.tiering.settings()?.sweep_interval;
         let (incarnation, group) = (self.applier.archive.incarnation(), self.id);
-        let begun = Sweep { incarnation, group, garbage: Vec::new(), after: None, more: true };
+        let next = Some(Place::first(incarnation));
+        let begun = Sweep { incarnation, group, garbage: Vec::new(), next };
         let step = self.tiering.sweep.take().unwrap_or(begun);
         self.tiering.next_look.sweep = now.plus(interval);
         self.tiering.only_own = false;
@@ -487,30 +489,39 @@ impl<M: StateMachine> Group<M> {
         self.tiering.to_propose.push_back((Some(kind), said));
     }
 
-    /// What of a page nobody refers to, and never will: what was named under an older term, since an
-    /// entry of this one is applied, and below everything that is under way in this one.
+    /// What of a page nobody refers to, and never will: what was named under an earlier incarnation or
+    /// an older term, since an entry of this one is applied, and below everything that is under way in
+    /// this one.
     fn swept(&mut self, swept: Swept, now: MonotonicTime) {
         self.tiering.under_way.remove(&JobKind::Sweep);
         if swept.deleted > 0 {
             tracing::info!(group = %self.id, objects = swept.deleted, "deleted what nobody refers to");
         }
-        let Some(after) = swept.names.last().copied() else { return };
-        let (term, lowest) = (Term(self.role.term), self.tiering.lowest_open());
-        let known = self.applier.archive.names_between(swept.names[0], after);
-        let garbage = |name: &ObjectName| {
-            let early = common::planted::active("sweep-takes-what-is-under-way");
-            let decided =
-                early || name.term < term || (name.term == term && NameRange::of(*name) < lowest);
-            decided && !known.contains(name)
-        };
-        let garbage: Vec<ObjectName> = swept.names.into_iter().filter(garbage).collect();
-        if garbage.is_empty() && !swept.more {
+        let garbage = self.garbage_among(&swept.names);
+        if garbage.is_empty() && swept.next.is_none() {
             return;
         }
         let (incarnation, group) = (self.applier.archive.incarnation(), self.id);
-        self.tiering.sweep =
-            Some(Sweep { incarnation, group, garbage, after: Some(after), more: swept.more });
+        self.tiering.sweep = Some(Sweep { incarnation, group, garbage, next: swept.next });
         self.tiering.next_look.sweep = now;
+    }
+
+    /// Of names in order.
+    fn garbage_among(&self, names: &[ObjectName]) -> Vec<ObjectName> {
+        let (Some(first), Some(last)) = (names.first(), names.last()) else { return Vec::new() };
+        let archive = &self.applier.archive;
+        let known = archive.names_between(*first, *last);
+        let (own, term) = (archive.incarnation(), Term(self.role.term));
+        let lowest = self.tiering.lowest_open();
+        let garbage = |name: &&ObjectName| {
+            let early = common::planted::active("sweep-takes-what-is-under-way");
+            let decided = early
+                || name.incarnation < own
+                || name.term < term
+                || (name.term == term && NameRange::of(**name) < lowest);
+            decided && !known.contains(*name)
+        };
+        names.iter().filter(garbage).copied().collect()
     }
 
     /// Proposes what waits for it.

@@ -138,6 +138,14 @@ impl Running {
         self.ended.is_some()
     }
 
+    /// Waits for its end, but no longer than this; whether it came.
+    pub fn ends_within(&mut self, time: Duration) -> bool {
+        if self.ended.is_none() {
+            self.ended = self.exit.recv_timeout(time).ok();
+        }
+        self.ended.is_some()
+    }
+
     /// Ends the input and waits for the end, which must come within the limit.
     pub fn finish(mut self) -> Finished {
         self.end_input();
@@ -217,9 +225,17 @@ pub struct Braid {
 impl Braid {
     /// Without a server: nothing listens where it looks.
     pub fn new<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Self {
-        let mut command = Command::new(binary());
+        Self::of(Command::new(binary()), args)
+    }
+
+    fn of<S: AsRef<OsStr>>(mut command: Command, args: impl IntoIterator<Item = S>) -> Self {
         command.args(args).env_remove("BRAID_LOG").env("BRAID_ENDPOINT", "127.0.0.1:1");
         Self { command, input: Vec::new() }
+    }
+
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.command.args(args);
+        self
     }
 
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
@@ -234,6 +250,24 @@ impl Braid {
 
     pub fn start(mut self) -> Running {
         Running::spawn(&mut self.command)
+    }
+
+    /// On a terminal of its own, where it tells how it gets on. The first line is the id of its
+    /// process; what it says on standard error comes as if it were printed.
+    pub fn start_on_terminal(self) -> Running {
+        let quoted = |word: &OsStr| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''"));
+        let words = std::iter::once(self.command.get_program()).chain(self.command.get_args());
+        let line = words.map(quoted).collect::<Vec<_>>().join(" ");
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command"]);
+        script.arg(format!("echo $$; exec {line}")).arg("/dev/null");
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => script.env(name, value),
+                None => script.env_remove(name),
+            };
+        }
+        Running::spawn(script.env("SHELL", "/bin/sh"))
     }
 
     pub fn run(mut self) -> Finished {
@@ -255,8 +289,9 @@ pub struct Server {
     process: Option<Running>,
     settings: Vec<(String, String)>,
     pub address: SocketAddr,
-    /// A file system for its data alone.
+    /// A file system for its data alone, or for its bucket alone.
     pub disk: Option<SmallDisk>,
+    of_bucket: bool,
     dir: TempDir,
 }
 
@@ -267,25 +302,40 @@ impl Server {
 
     /// With settings from the environment, such as `("BRAID__LOG__BUDGET", "512MiB")`.
     pub fn with(settings: &[(&str, &str)]) -> Self {
-        Self::start_on(None, settings)
+        Self::start_on(None, false, settings)
     }
 
     /// With its data on a file system that a test can fill.
     pub fn on(disk: SmallDisk, settings: &[(&str, &str)]) -> Self {
-        Self::start_on(Some(disk), settings)
+        Self::start_on(Some(disk), false, settings)
     }
 
-    fn start_on(disk: Option<SmallDisk>, settings: &[(&str, &str)]) -> Self {
+    /// With its bucket on a file system that a test can fill.
+    pub fn with_bucket_on(disk: SmallDisk, settings: &[(&str, &str)]) -> Self {
+        let url = format!("file://{}/lts", disk.path().display());
+        let settings = [settings, &[("BRAID__LTS__URL", &*url)]].concat();
+        Self::start_on(Some(disk), true, &settings)
+    }
+
+    fn start_on(disk: Option<SmallDisk>, of_bucket: bool, settings: &[(&str, &str)]) -> Self {
         let settings =
             settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Self { process: None, settings, address, disk, dir: temp_dir() };
+        let dir = temp_dir();
+        let mut server = Self { process: None, settings, address, disk, of_bucket, dir };
         server.restart();
         server
     }
 
     pub fn data(&self) -> PathBuf {
-        self.disk.as_ref().map_or_else(|| self.dir.path(), SmallDisk::path).join("data")
+        let disk = self.disk.as_ref().filter(|_| !self.of_bucket);
+        disk.map_or_else(|| self.dir.path(), SmallDisk::path).join("data")
+    }
+
+    /// Another value of a setting, from the next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.retain(|(known, _)| known != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
     }
 
     /// Where commands may leave files; removed with the server.
@@ -300,7 +350,8 @@ impl Server {
             None => Command::new(binary()),
         };
         if self.disk.as_ref().is_some_and(SmallDisk::is_volatile) {
-            command.env("BRAID__DATA__ALLOW_VOLATILE", "true");
+            let of = if self.of_bucket { "LTS" } else { "DATA" };
+            command.env(format!("BRAID__{of}__ALLOW_VOLATILE"), "true");
         }
         command.arg("dev").arg("--data").arg(self.data()).env_remove("BRAID_LOG");
         command.args(["--listen", &self.address.to_string()]);
@@ -350,8 +401,18 @@ impl Server {
 
     /// A command on its bucket, by the settings that the server has.
     pub fn lts<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Braid {
-        let mut braid = Braid::new(["lts"]);
+        let disk = self.disk.as_ref().filter(|_| self.of_bucket);
+        let command = disk.map_or_else(|| Command::new(binary()), |disk| disk.enter(binary()));
+        let mut braid = Braid::of(command, ["lts"]);
         braid.command.args(args).arg("--data").arg(self.data());
+        braid.command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        braid
+    }
+
+    /// A recovery of what it had in the bucket at `url`, into its data folder.
+    pub fn recover(&self, url: &str) -> Braid {
+        let mut braid = Braid::new(["recover", "--from-lts", url, "-o", "json", "--data"]);
+        braid.command.arg(self.data());
         braid.command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         braid
     }

@@ -50,8 +50,9 @@ pub enum ProposeError {
     Full { retry_after: Duration },
     /// Not stored. The write-ahead log has reached its budget, or the group its share of it.
     #[error(
-        "the log's budget, or this container's share of it, is used up; free space with `braid stream truncate` or `braid stream \
-         delete`, or raise `log.budget`"
+        "the log's budget, or this container's share of it, is used up: `braid status` shows what \
+         keeps long-term storage from taking it over; or free space with `braid stream truncate` or \
+         `braid stream delete`, or raise `log.budget`"
     )]
     LogFull,
     /// Not stored.

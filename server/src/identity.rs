@@ -21,6 +21,8 @@ use crate::error::ServerError;
 pub const FORMAT: u32 = 1;
 
 const STORE_FILE: &str = "STORE";
+/// What it is called until it is complete.
+const STORE_ASIDE_FILE: &str = "STORE.new";
 const LOCK_FILE: &str = "LOCK";
 
 /// How names of files end that hold the log; those of spare ones do not.
@@ -187,7 +189,8 @@ impl Unfinished {
         let began = path.join(RECOVERING_FILE).try_exists().map_err(access("list it"))?;
         for entry in std::fs::read_dir(path).map_err(access("list it"))? {
             let name = entry.map_err(access("list it"))?.file_name();
-            let ours = began && (name == "wal" || name == "state" || name == RECOVERING_FILE);
+            let of_recovery = ["wal", "state", RECOVERING_FILE, STORE_ASIDE_FILE];
+            let ours = began && of_recovery.iter().any(|known| name == *known);
             if !ours && name != LOCK_FILE && name != "lost+found" {
                 return Err(ServerError::DataHolds { dir: path.to_owned() });
             }
@@ -306,7 +309,7 @@ fn refuse_foreign(path: &Path) -> Result<(), ServerError> {
     }
     for entry in std::fs::read_dir(path).map_err(access)? {
         let name = entry.map_err(access)?.file_name();
-        let ours = name == LOCK_FILE || name == "STORE.new" || name == "lost+found";
+        let ours = name == LOCK_FILE || name == STORE_ASIDE_FILE || name == "lost+found";
         // Another first start may be ahead of this one: the lock decides.
         if !ours && !has_store(path)? {
             return Err(ServerError::DataForeign { dir: path.to_owned() });
@@ -378,7 +381,7 @@ fn read_identity(dir: &Path) -> Result<Identity, ServerError> {
 /// Complete or not at all: written aside, synced, renamed, and the folder synced.
 fn write_identity(dir: &Path, identity: &Identity) -> io::Result<()> {
     let text = toml::to_string(identity).map_err(io::Error::other)?;
-    let aside = dir.join("STORE.new");
+    let aside = dir.join(STORE_ASIDE_FILE);
     let mut file = File::create(&aside)?;
     file.write_all(b"# Written by braid. Belongs to the data next to it: never copy it alone.\n")?;
     file.write_all(text.as_bytes())?;

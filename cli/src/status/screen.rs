@@ -80,6 +80,9 @@ fn untiered(report: &Report) -> String {
 fn storage(lts: Option<&Lts>) -> String {
     let Some(lts) = lts else { return "none: the log is all there is".to_owned() };
     let state = match (lts.breaker.as_str(), lts.ready) {
+        ("closed", true) if lts.last_error.is_some() => {
+            "answers, and does not do what it is asked".to_owned()
+        }
         ("closed", true) => "ready".to_owned(),
         ("closed", false) => "not ready: not yet known to be this cluster's".to_owned(),
         _ => format!("does not answer for {}", time(lts.down_seconds)),
@@ -204,6 +207,19 @@ memory      100 MB resident, `memory.limit` is 2.15 GB
 groups      3 of 3 serve
 ";
         assert_eq!(text(&report()), expected);
+    }
+
+    #[test]
+    fn a_store_that_answers_and_takes_nothing_is_not_called_ready() {
+        let mut full = report();
+        full.lts.as_mut().unwrap().last_error = Some("no space left".into());
+        let text = text(&full);
+        for line in [
+            "storage     s3://b/p, answers, and does not do what it is asked",
+            "last error  no space left",
+        ] {
+            assert!(text.lines().any(|told| told == line), "{line:?} is not in\n{text}");
+        }
     }
 
     #[test]

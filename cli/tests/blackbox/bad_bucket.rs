@@ -5,11 +5,8 @@ use std::path::Path;
 
 use rustix::process::Signal;
 
-use crate::exactly_once::{STREAM, assert_stored_once};
 use crate::harness::{Braid, Finished, Server, free_address, wait_until};
-use crate::long_term::{
-    QUICK, object_file, payload_objects, store_flights, wait_until_tiered, wait_until_truncated,
-};
+use crate::long_term::{QUICK, wait_until_tiered};
 use crate::s3::{S3Server, borrowed, settings};
 use crate::small_disk::SmallDisk;
 
@@ -127,60 +124,18 @@ fn on_small_disk() -> Option<(SmallDisk, std::process::Command, tempfile::TempDi
 #[test]
 fn a_bucket_that_is_read_only_or_full_is_refused_at_the_first_start() {
     let Some((disk, mut dev, _dir)) = on_small_disk() else { return };
-    let remount = |options: &str| {
-        let mut mount = disk.enter("mount");
-        mount.args(["-o", &format!("remount,{options}")]).arg(disk.path());
-        crate::harness::Running::spawn(&mut mount).finish().ok();
-    };
-    remount("ro");
+    assert!(disk.remount(true));
     let refused = crate::harness::Running::spawn(&mut dev).finish();
     refused.fails(5, &["read-only"]);
-    remount("rw");
-    let filler = disk.fill();
+    assert!(disk.remount(false));
+    disk.fill();
     let refused = crate::harness::Running::spawn(&mut dev).finish();
     refused.fails(1, &["/lts", "space"]);
-    std::fs::remove_file(filler).unwrap();
+    disk.empty();
     let served = crate::harness::Running::spawn(&mut dev);
     assert!(served.line().unwrap().contains("is ready"));
     served.signal(Signal::TERM);
     assert_eq!(served.finish().code, Some(0));
-}
-
-#[test]
-fn an_object_that_is_missing_or_another_is_named_by_readers_and_by_the_check() {
-    let mut server = Server::with(&QUICK);
-    let flights = store_flights(&server);
-    wait_until_truncated(&server);
-    server.stop(Signal::TERM);
-    let objects = payload_objects(&server);
-    let (object, other) = (&objects[0], &objects[1]);
-    let file = object_file(&server, object);
-    let whole = std::fs::read(&file).unwrap();
-    let mut flipped = whole.clone();
-    flipped[whole.len() / 3] ^= 1;
-    let damages: [(&str, Option<Vec<u8>>); 4] = [
-        ("missing", None),
-        ("cut short", Some(whole[..whole.len() / 2].to_vec())),
-        ("one bit", Some(flipped)),
-        ("another", Some(std::fs::read(object_file(&server, other)).unwrap())),
-    ];
-    for (what, bytes) in damages {
-        match bytes {
-            None => std::fs::remove_file(&file).unwrap(),
-            Some(bytes) => std::fs::write(&file, bytes).unwrap(),
-        }
-        let found = server.lts(["check"]).run().fails(1, &["finding"]);
-        assert!(found.stdout.contains(object), "{what}: {found:?}");
-        assert!(found.stdout.contains("restore it from a copy"), "{what}: {found:?}");
-        server.restart();
-        let read = ["read", STREAM, "--from", "head", "--until", "tail"];
-        server.braid(read).run().fails(1, &[object, "braid lts check"]);
-        server.stop(Signal::TERM);
-        std::fs::write(&file, &whole).unwrap();
-        server.lts(["check"]).run().ok();
-    }
-    server.restart();
-    assert_stored_once(&server, &flights);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Processes under test. Nothing here waits without a limit, nothing is left behind: every process
 //! is killed by its id when its handle is dropped, every folder is removed.
 
+mod server;
+
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -15,7 +17,7 @@ use common::{Clock, SystemClock};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::small_disk::SmallDisk;
+pub use self::server::Server;
 
 /// Nothing that is waited for takes longer than this, or the test fails.
 pub const LIMIT: Duration = Duration::from_secs(90);
@@ -138,6 +140,14 @@ impl Running {
         self.ended.is_some()
     }
 
+    /// Waits for its end, but no longer than this; whether it came.
+    pub fn ends_within(&mut self, time: Duration) -> bool {
+        if self.ended.is_none() {
+            self.ended = self.exit.recv_timeout(time).ok();
+        }
+        self.ended.is_some()
+    }
+
     /// Ends the input and waits for the end, which must come within the limit.
     pub fn finish(mut self) -> Finished {
         self.end_input();
@@ -217,9 +227,17 @@ pub struct Braid {
 impl Braid {
     /// Without a server: nothing listens where it looks.
     pub fn new<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Self {
-        let mut command = Command::new(binary());
+        Self::of(Command::new(binary()), args)
+    }
+
+    fn of<S: AsRef<OsStr>>(mut command: Command, args: impl IntoIterator<Item = S>) -> Self {
         command.args(args).env_remove("BRAID_LOG").env("BRAID_ENDPOINT", "127.0.0.1:1");
         Self { command, input: Vec::new() }
+    }
+
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.command.args(args);
+        self
     }
 
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
@@ -236,6 +254,24 @@ impl Braid {
         Running::spawn(&mut self.command)
     }
 
+    /// On a terminal of its own, where it tells how it gets on. The first line is the id of its
+    /// process; what it says on standard error comes as if it were printed.
+    pub fn start_on_terminal(self) -> Running {
+        let quoted = |word: &OsStr| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''"));
+        let words = std::iter::once(self.command.get_program()).chain(self.command.get_args());
+        let line = words.map(quoted).collect::<Vec<_>>().join(" ");
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command"]);
+        script.arg(format!("echo $$; exec {line}")).arg("/dev/null");
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => script.env(name, value),
+                None => script.env_remove(name),
+            };
+        }
+        Running::spawn(script.env("SHELL", "/bin/sh"))
+    }
+
     pub fn run(mut self) -> Finished {
         let mut running = Running::spawn(&mut self.command);
         let mut stdin = running.stdin.take().unwrap();
@@ -247,158 +283,6 @@ impl Braid {
         })
         .unwrap();
         running.finish()
-    }
-}
-
-/// A server under test, in a folder of its own.
-pub struct Server {
-    process: Option<Running>,
-    settings: Vec<(String, String)>,
-    pub address: SocketAddr,
-    /// A file system for its data alone.
-    pub disk: Option<SmallDisk>,
-    dir: TempDir,
-}
-
-impl Server {
-    pub fn start() -> Self {
-        Self::with(&[])
-    }
-
-    /// With settings from the environment, such as `("BRAID__LOG__BUDGET", "512MiB")`.
-    pub fn with(settings: &[(&str, &str)]) -> Self {
-        Self::start_on(None, settings)
-    }
-
-    /// With its data on a file system that a test can fill.
-    pub fn on(disk: SmallDisk, settings: &[(&str, &str)]) -> Self {
-        Self::start_on(Some(disk), settings)
-    }
-
-    fn start_on(disk: Option<SmallDisk>, settings: &[(&str, &str)]) -> Self {
-        let settings =
-            settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Self { process: None, settings, address, disk, dir: temp_dir() };
-        server.restart();
-        server
-    }
-
-    pub fn data(&self) -> PathBuf {
-        self.disk.as_ref().map_or_else(|| self.dir.path(), SmallDisk::path).join("data")
-    }
-
-    /// Where commands may leave files; removed with the server.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// How it is started.
-    pub fn command(&self) -> Command {
-        let mut command = match &self.disk {
-            Some(disk) => disk.enter(binary()),
-            None => Command::new(binary()),
-        };
-        if self.disk.as_ref().is_some_and(SmallDisk::is_volatile) {
-            command.env("BRAID__DATA__ALLOW_VOLATILE", "true");
-        }
-        command.arg("dev").arg("--data").arg(self.data()).env_remove("BRAID_LOG");
-        command.args(["--listen", &self.address.to_string()]);
-        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
-        command
-    }
-
-    /// Starts it again where it was, once it does not run any more.
-    pub fn restart(&mut self) {
-        assert!(self.process.is_none(), "one at a time");
-        let process = Running::spawn(&mut self.command());
-        let mut said = Vec::new();
-        let address = loop {
-            let Some(line) = process.line() else {
-                panic!("the server does not start: {said:?} {:?}", process.finish());
-            };
-            if let Some(rest) = line.trim_start().strip_prefix("gRPC and HTTP") {
-                break rest.split_whitespace().next().unwrap().parse().unwrap();
-            }
-            said.push(line);
-        };
-        self.address = address;
-        self.process = Some(process);
-    }
-
-    /// The process, while it runs.
-    pub fn id(&self) -> i32 {
-        self.process.as_ref().unwrap().id()
-    }
-
-    /// `kill -9`.
-    pub fn kill(&mut self) -> Finished {
-        self.process.take().unwrap().kill()
-    }
-
-    /// Ends it as a person would.
-    pub fn stop(&mut self, signal: Signal) -> Finished {
-        let process = self.process.take().unwrap();
-        process.signal(signal);
-        process.finish()
-    }
-
-    /// Waits until it ends by itself.
-    pub fn end(&mut self) -> Finished {
-        self.process.take().unwrap().finish()
-    }
-
-    /// A command against this server.
-    pub fn braid<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Braid {
-        Braid::new(args).env("BRAID_ENDPOINT", self.address.to_string())
-    }
-
-    /// A command on its bucket, by the settings that the server has.
-    pub fn lts<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Braid {
-        let mut braid = Braid::new(["lts"]);
-        braid.command.args(args).arg("--data").arg(self.data());
-        braid.command.envs(self.settings.iter().map(|(name, value)| (name, value)));
-        braid
-    }
-
-    /// A metric that has no labels.
-    pub fn metric(&self, name: &str) -> u64 {
-        let mut request = TcpStream::connect(self.address).unwrap();
-        let head = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-        request.write_all(head.as_bytes()).unwrap();
-        let mut text = String::new();
-        request.read_to_string(&mut text).unwrap();
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.unwrap_or_else(|| panic!("no `{name}` in {text}")).parse::<f64>().unwrap() as u64
-    }
-
-    /// What `braid status` says.
-    pub fn status(&self) -> serde_json::Value {
-        self.line("status -o json").run().json()
-    }
-
-    /// A command line, split at spaces.
-    pub fn line(&self, line: &str) -> Braid {
-        self.braid(line.split(' '))
-    }
-
-    /// Everything that a stream holds, one event a line.
-    pub fn read_all(&self, stream: &str) -> Vec<String> {
-        let text = self.braid(["read", stream, "--from", "head", "--until", "tail"]).run().ok();
-        text.lines().map(str::to_owned).collect()
-    }
-
-    /// As [`Server::read_all`], nothing while the stream does not exist.
-    pub fn read_all_or_none(&self, stream: &str) -> Vec<String> {
-        let read = self.braid(["read", stream, "--from", "head", "--until", "tail"]).run();
-        read.stdout.lines().map(str::to_owned).collect()
-    }
-
-    /// Bytes that a stream holds; 0 while it does not exist or the server does not answer.
-    pub fn stored_bytes(&self, stream: &str) -> u64 {
-        let described = self.braid(["stream", "describe", stream, "-o", "json"]).run();
-        let described: Option<serde_json::Value> = serde_json::from_str(&described.stdout).ok();
-        described.and_then(|found| found["bytes"].as_u64()).unwrap_or(0)
     }
 }
 

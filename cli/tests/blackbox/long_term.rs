@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::exactly_once::{STREAM, assert_stored_once, flights, wait_for_more_than};
 use crate::harness::{Server, flights_file, wait_until};
@@ -26,6 +27,17 @@ pub fn store_flights(server: &Server) -> Vec<String> {
 /// Waits until nothing is only in the log.
 pub fn wait_until_tiered(server: &Server) {
     wait_until("tiering", || server.status()["untiered"]["bytes"].as_u64() == Some(0));
+}
+
+/// Waits until the bucket has everything that it must have and nothing else, but for staging files of
+/// killed processes, which are looked after.
+pub fn wait_until_clean(server: &Server) {
+    wait_until("a clean bucket", || {
+        let found = server.lts(["check", "--grace", "0s", "-o", "json"]).run();
+        let found: Value = serde_json::from_str(&found.stdout).unwrap();
+        let mut findings = found["findings"].as_array().unwrap().iter();
+        findings.all(|finding| finding["subject"].as_str().unwrap().starts_with("staging file"))
+    });
 }
 
 /// Waits until the log has nothing of the events any more.
@@ -127,14 +139,7 @@ fn twenty_kills_while_everything_is_tiered_lose_and_double_nothing() {
     wait_until_truncated(&server);
     assert_stored_once(&server, &flights);
     // Objects that the killed ones left unfinished are swept; their staging files are looked after.
-    wait_until("a bucket without orphans", || {
-        let found = server.lts(["check", "--grace", "0s", "-o", "json"]).run();
-        let found: serde_json::Value = serde_json::from_str(&found.stdout).unwrap();
-        let staging = |finding: &serde_json::Value| {
-            finding["subject"].as_str().unwrap().starts_with("staging file")
-        };
-        found["findings"].as_array().unwrap().iter().all(staging)
-    });
+    wait_until_clean(&server);
     server.kill();
     for left in std::fs::read_dir(server.data().join("lts/.staging")).unwrap() {
         make_old(&left.unwrap().path());

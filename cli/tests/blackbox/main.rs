@@ -4,10 +4,12 @@
 #![expect(unreachable_pub, reason = "a test binary has no public surface")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
+mod adoption;
 mod bad_bucket;
 mod bad_input;
 mod bench;
 mod commands;
+mod damaged_object;
 mod exactly_once;
 #[expect(clippy::print_stdout, clippy::expect_used, reason = "examples are short")]
 mod examples;
@@ -15,7 +17,9 @@ mod forms;
 mod full_disk;
 mod harness;
 mod interruptions;
+mod killed_recovery;
 mod long_term;
+mod lost_machine;
 mod moto;
 mod readme;
 mod recovery;
@@ -25,3 +29,4 @@ mod server_life;
 mod small_disk;
 mod soak;
 mod storage;
+mod storage_trouble;

@@ -8,7 +8,8 @@ use std::process::Command;
 
 use crate::harness::{Running, free_address, wait_until};
 use crate::long_term::tiers_and_reads_back;
-use crate::s3::{SECRET, borrowed, settings};
+use crate::lost_machine::comes_back_from_its_bucket;
+use crate::s3::{SECRET, URL, borrowed, settings};
 
 /// Where `scripts/moto` puts it.
 fn program() -> PathBuf {
@@ -34,13 +35,36 @@ fn ask(address: SocketAddr, line: &str) -> bool {
         && answer.starts_with("HTTP/1.1 200")
 }
 
+/// A server of its own with an empty bucket, until it is dropped.
+struct Moto {
+    address: SocketAddr,
+    _process: Running,
+}
+
+impl Moto {
+    fn start() -> Self {
+        let address = free_address();
+        let mut moto = Command::new(program());
+        moto.args(["-H", "127.0.0.1", "-p", &address.port().to_string()]);
+        let process = Running::spawn(&mut moto);
+        wait_until("the server of moto", || ask(address, "GET /moto-api/data.json"));
+        assert!(ask(address, "PUT /bucket"), "a bucket is made");
+        Self { address, _process: process }
+    }
+
+    fn settings(&self) -> Vec<(String, String)> {
+        settings(self.address, URL, SECRET)
+    }
+}
+
 #[test]
 fn on_moto_the_flights_are_read_back_from_objects_with_and_without_the_state() {
-    let address = free_address();
-    let mut moto = Command::new(program());
-    moto.args(["-H", "127.0.0.1", "-p", &address.port().to_string()]);
-    let _moto = Running::spawn(&mut moto);
-    wait_until("the server of moto", || ask(address, "GET /moto-api/data.json"));
-    assert!(ask(address, "PUT /bucket"), "a bucket is made");
-    tiers_and_reads_back(&borrowed(&settings(address, "s3://bucket/prefix", SECRET)));
+    let moto = Moto::start();
+    tiers_and_reads_back(&borrowed(&moto.settings()));
+}
+
+#[test]
+fn on_moto_a_lost_machine_comes_back_with_what_was_tiered() {
+    let moto = Moto::start();
+    comes_back_from_its_bucket(&borrowed(&moto.settings()), URL);
 }

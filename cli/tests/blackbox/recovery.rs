@@ -234,6 +234,7 @@ fn a_recovery_that_was_interrupted_begins_anew_in_its_folder() {
     std::fs::create_dir_all(server.data().join("wal")).unwrap();
     std::fs::write(server.data().join("RECOVERING"), "").unwrap();
     std::fs::write(server.data().join("wal/junk"), "half").unwrap();
+    std::fs::write(server.data().join("STORE.new"), "half").unwrap();
     let refused = crate::harness::Running::spawn(&mut server.command()).finish();
     refused.fails(4, &["did not end", "braid recover"]);
     let data = server.data().display().to_string();

@@ -3,6 +3,7 @@
 //! Its check of create-only puts is not atomic: puts that race do not belong on it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use common::Tasks;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -16,9 +17,13 @@ use tokio::runtime::Runtime;
 
 use crate::harness::temp_dir;
 use crate::long_term::{QUICK, tiers_and_reads_back};
+use crate::lost_machine::comes_back_from_its_bucket;
 
 pub const KEY_ID: &str = "braid";
 pub const SECRET: &str = "under water";
+
+/// The bucket of a braid server, in any of these.
+pub const URL: &str = "s3://bucket/prefix";
 
 /// Serves the buckets of a folder until it is dropped.
 pub struct S3Server {
@@ -43,8 +48,13 @@ impl S3Server {
 
     /// Answers again, where it was and with what it had.
     pub fn serve(&mut self) {
+        self.serve_whoever_knows(SECRET);
+    }
+
+    /// Answers again, to those who know this secret; others are denied everything.
+    pub fn serve_whoever_knows(&mut self, secret: &str) {
         let mut service = S3ServiceBuilder::new(FileSystem::new(self.folder.path()).unwrap());
-        service.set_auth(SimpleAuth::from_single(KEY_ID, SECRET));
+        service.set_auth(SimpleAuth::from_single(KEY_ID, secret));
         let service = service.build();
         let tasks = Tasks::new();
         let (connections, address) = (tasks.clone(), self.address);
@@ -76,7 +86,12 @@ impl S3Server {
 
     /// Settings of a braid server with its bucket here.
     pub fn settings(&self) -> Vec<(String, String)> {
-        settings(self.address, "s3://bucket/prefix", SECRET)
+        settings(self.address, URL, SECRET)
+    }
+
+    /// Where an object of that bucket is a file.
+    pub fn file(&self, object: &str) -> PathBuf {
+        self.folder.path().join("bucket/prefix").join(object)
     }
 }
 
@@ -108,4 +123,10 @@ pub fn borrowed(settings: &[(String, String)]) -> Vec<(&str, &str)> {
 fn on_s3_the_flights_are_read_back_from_objects_with_and_without_the_state() {
     let s3 = S3Server::start();
     tiers_and_reads_back(&borrowed(&s3.settings()));
+}
+
+#[test]
+fn on_s3_a_lost_machine_comes_back_with_what_was_tiered() {
+    let s3 = S3Server::start();
+    comes_back_from_its_bucket(&borrowed(&s3.settings()), URL);
 }

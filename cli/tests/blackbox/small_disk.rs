@@ -98,7 +98,15 @@ impl SmallDisk {
         enter
     }
 
-    /// Takes every byte that is left; they come back when the file is removed.
+    /// Whether it could be made read-only, or writable again; not while somebody writes to it.
+    pub fn remount(&self, read_only: bool) -> bool {
+        let mut mount = self.enter("mount");
+        let mode = if read_only { "ro" } else { "rw" };
+        mount.args(["-o", &format!("remount,{mode}")]).arg(&self.mount);
+        Running::spawn(&mut mount).finish().code == Some(0)
+    }
+
+    /// Takes every byte that is left; they come back when it is [`empty`](Self::empty) again.
     pub fn fill(&self) -> PathBuf {
         let path = self.outside().join("filler");
         let mut file = File::create(&path).unwrap();
@@ -115,5 +123,10 @@ impl SmallDisk {
         }
         file.sync_all().unwrap();
         path
+    }
+
+    /// Gives back what [`fill`](Self::fill) took.
+    pub fn empty(&self) {
+        std::fs::remove_file(self.outside().join("filler")).unwrap();
     }
 }

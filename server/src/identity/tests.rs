@@ -106,6 +106,21 @@ fn a_crash_while_the_identity_is_written_leaves_a_folder_that_opens() {
 }
 
 #[test]
+fn a_crash_while_a_recovery_writes_the_identity_leaves_a_folder_in_which_it_is_begun_again() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Unfinished::begin(dir.path(), true).unwrap());
+    std::fs::write(dir.path().join("STORE.new"), "form").unwrap();
+    let error = open(dir.path()).unwrap_err();
+    assert!(matches!(error, ServerError::RecoveryUnfinished { .. }), "{error}");
+    let again = Unfinished::begin(dir.path(), true).unwrap();
+    let identity = Identity::new(&mut Rng::from_seed(1));
+    let finished = again.finish(identity.clone()).unwrap();
+    assert_eq!(finished.identity(), &identity);
+    drop(finished);
+    assert!(!open(dir.path()).unwrap().created());
+}
+
+#[test]
 fn a_folder_with_something_else_in_it_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("thesis.txt"), "years of work").unwrap();

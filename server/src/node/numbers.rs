@@ -136,7 +136,7 @@ impl ServerStatus for Numbers {
             rates: Some(rates(&self.rates.up_to(self.totals()))),
             log_used_bytes: usage.used,
             log_budget_bytes: usage.budget,
-            lts: self.storage.as_ref().map(|storage| lts(storage.status())),
+            lts: self.storage.as_ref().map(|storage| lts(storage.status(), &groups)),
             groups: groups.iter().map(|(id, status)| group(*id, status, &usage, tiers)).collect(),
             memory_limit_bytes: self.plan.limit.bytes(),
             memory: self.memory_use().iter().map(memory).collect(),
@@ -161,13 +161,17 @@ fn rates(average: &Average) -> v1::RateStatus {
     }
 }
 
-fn lts(status: StorageStatus) -> v1::LtsStatus {
+/// A store that answers and does not do what it is asked, being full, say, is told by the groups
+/// that asked.
+fn lts(status: StorageStatus, groups: &[(u64, GroupStatus)]) -> v1::LtsStatus {
+    let of_groups = || groups.iter().find_map(|(_, group)| group.storage_failure.clone());
+    let last_error = status.breaker.last_error.or(status.not_ready).or_else(of_groups);
     v1::LtsStatus {
         url: status.url,
         ready: status.ready,
         breaker: status.breaker.state.as_str().to_owned(),
         down_micros: micros(status.breaker.down_for),
-        last_error: status.breaker.last_error.or(status.not_ready).unwrap_or_default(),
+        last_error: last_error.unwrap_or_default(),
     }
 }
 

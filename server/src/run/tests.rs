@@ -14,6 +14,8 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::settings::Period;
 
+mod clocks;
+
 /// A server on a thread of its own.
 struct Served {
     ready: Ready,

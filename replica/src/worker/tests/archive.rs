@@ -15,6 +15,7 @@ use crate::archive::{CheckpointSettings, Kind, RoundSettings};
 use crate::{Inline, Storage, TieringSettings};
 
 mod checking;
+mod clocks;
 pub(super) mod collecting;
 mod crashing;
 mod restoring;

@@ -6,18 +6,37 @@ use crate::tiering::{JobKind, adopted_path};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-fn forget(node: &mut Node, number: u64) {
+pub(super) fn forget(node: &mut Node, number: u64) {
     let mut answer = propose(&node.handle, FORGET | number, 0).unwrap();
     node.settle().unwrap();
     answer.try_recv().unwrap().unwrap();
 }
 
 /// Lets minutes pass, with something to do in each.
-fn live(node: &mut Node, minutes: u64, first: u64) {
+pub(super) fn live(node: &mut Node, minutes: u64, first: u64) {
     for number in first..first + minutes {
         node.store(number);
         node.wait(Duration::from_secs(60));
     }
+}
+
+/// Forgets everything that is in the oldest object; which one that is.
+pub(super) fn forget_an_object(node: &mut Node) -> ObjectName {
+    let object = match node.ask(|numbers| numbers.locations[&0]) {
+        Location::Object { rested, .. } => rested.object,
+        other => panic!("{other:?}"),
+    };
+    let in_it = node.ask(move |numbers| {
+        let there = |location: &Location| {
+            matches!(location, Location::Object { rested, .. } if rested.object == object)
+        };
+        let numbers = numbers.locations.iter().filter(|(_, location)| there(location));
+        numbers.map(|(number, _)| *number).collect::<Vec<u64>>()
+    });
+    for number in in_it {
+        forget(node, number);
+    }
+    object
 }
 
 #[test]
@@ -27,20 +46,7 @@ fn an_object_that_nobody_refers_to_goes_after_its_grace_once_no_checkpoint_needs
     let mut node = serving(&mut machine);
     node.store(0);
     live(&mut node, 20, 1);
-    let object = match node.ask(|numbers| numbers.locations[&0]) {
-        Location::Object { rested, .. } => rested.object,
-        other => panic!("{other:?}"),
-    };
-    let others = node.ask(move |numbers| {
-        let there = |location: &Location| {
-            matches!(location, Location::Object { rested, .. } if rested.object == object)
-        };
-        let numbers = numbers.locations.iter().filter(|(_, location)| there(location));
-        numbers.map(|(number, _)| *number).collect::<Vec<u64>>()
-    });
-    for number in others {
-        forget(&mut node, number);
-    }
+    let object = forget_an_object(&mut node);
     live(&mut node, 9, 100);
     assert!(objects(&bucket.memory).contains_key(&object), "its grace is not over");
     live(&mut node, 30, 200);
@@ -233,6 +239,10 @@ fn what_was_put_before_a_recovery_stays_until_it_is_adopted() {
     let mut node = serving(&mut machine);
     live(&mut node, 15, 0);
     drop(node);
+    // What the lost cluster put and never said, as an upload that its end came upon.
+    let term = common::Term(1);
+    let orphan = ObjectName { incarnation: Incarnation(1), group: GROUP, term, sequence: 1 << 40 };
+    wait_for(bucket.memory.put(&orphan.into(), lts::Payload::from("x"))).unwrap();
     let mut machine = restoring::recovered(&machine, &bucket.memory);
     let mut node = serving(&mut machine);
     let before = objects(&bucket.memory);

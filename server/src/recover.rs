@@ -9,6 +9,7 @@
 
 mod reconcile;
 mod report;
+mod workflows;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

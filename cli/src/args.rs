@@ -87,6 +87,7 @@ mod tests {
     #[case("braid status -o json --endpoint somewhere:1")]
     #[case("braid dev --lts s3://bucket/p --lts-endpoint http://minio:9000")]
     #[case("braid recover --from-lts file:///srv/lts --data d -o json")]
+    #[case("braid recover --from-lts s3://bucket/p --data d --accept-loss")]
     #[case("braid config default")]
     #[case("braid config check braid.toml")]
     #[case("braid wal inspect d")]

@@ -24,6 +24,10 @@ belongs to the recovered cluster from then on: a node of the lost one that still
 first make sure that its log is really gone. A node that lost only its `state` folder needs no
 recovery; it brings that back by itself when it starts.
 
+Where objects are missing or damaged, so that a part of the cluster cannot come back as far as it
+was tiered, nothing is done: the message says which objects, and what would be lost. Restore them from
+a copy of the bucket, or accept the loss with --accept-loss.
+
 The data folder is made, or is empty; a recovery that was interrupted begins anew in its folder.
 What the lost cluster left as garbage stays in the bucket until `braid lts adopt`.")]
 pub(crate) struct Args {
@@ -43,6 +47,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL")]
     lts_endpoint: Option<String>,
 
+    /// Give up, for good, what missing or damaged objects of the bucket keep from coming back
+    #[arg(long)]
+    accept_loss: bool,
+
     /// Use folders on a file system that does not keep data across a power cut
     #[arg(long)]
     allow_volatile: bool,
@@ -59,7 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         args.allow_volatile,
     );
     let resolved = settings.resolve(args.config.clone())?;
-    let report = server::recover(&resolved.settings, &args.from_lts, &mut tell)?;
+    let report = server::recover(&resolved.settings, &args.from_lts, args.accept_loss, &mut tell)?;
     output::print_done(args.output.output, text(&report).trim_end(), &report)
 }
 
@@ -102,6 +110,9 @@ fn text(report: &RecoveryReport) -> String {
         );
         for problem in &group.problems {
             text += &format!("  done without: {problem}\n");
+        }
+        if let Some(loss) = &group.loss {
+            text += &format!("given up: {loss}\n");
         }
     }
     report.streams.iter().for_each(|stream| text += &stream_text(stream));

@@ -80,6 +80,7 @@ impl Group for ControllerGroup {
             | Operation::Recover { .. }
             | Operation::AdoptStream { .. }
             | Operation::ReconcileStream { .. }
+            | Operation::ReconcilePlaces { .. }
             | Operation::StepDone { .. }
             | Operation::StepFailed { .. } => true,
         };

@@ -133,6 +133,9 @@ impl ControllerMachine {
             Operation::ReconcileStream { stream, found } => {
                 self.reconcile_stream(*stream, found, now)
             }
+            Operation::ReconcilePlaces { stream, found } => {
+                self.reconcile_places(*stream, found, now)
+            }
             Operation::StepDone { job, step, lengths } => self.step_done(*job, *step, lengths),
             Operation::StepFailed { job, step, message } => self.step_failed(*job, *step, message),
         }

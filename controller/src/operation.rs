@@ -39,6 +39,8 @@ pub struct FoundSegment {
     pub key: SegmentKey,
     pub start: Offset,
     pub length: Offset,
+    /// Sealed with nothing that follows it, as the segments of a stream that ends are.
+    pub sealed: bool,
     /// Only its tombstone is there.
     pub deleted: bool,
 }
@@ -97,8 +99,14 @@ pub enum Operation {
         name: ScopedStream,
         segments: Vec<AdoptedSegment>,
     },
-    /// Brings the records of a stream in line with its segments.
+    /// Brings the records of a stream in line with its segments, one thing at a time: it is given
+    /// again, with what is found then, until it changes nothing.
     ReconcileStream {
+        stream: StreamId,
+        found: Vec<FoundSegment>,
+    },
+    /// What earlier builds gave instead, without seals; replayed as they decided it.
+    ReconcilePlaces {
         stream: StreamId,
         found: Vec<FoundSegment>,
     },
@@ -130,7 +138,8 @@ mod kind {
     pub(super) const STEP_FAILED: u8 = 11;
     pub(super) const RECOVER: u8 = 12;
     pub(super) const ADOPT_STREAM: u8 = 13;
-    pub(super) const RECONCILE_STREAM: u8 = 14;
+    pub(super) const RECONCILE_PLACES: u8 = 14;
+    pub(super) const RECONCILE_STREAM: u8 = 15;
 }
 
 impl Operation {
@@ -170,8 +179,14 @@ impl Operation {
             }
             Self::ReconcileStream { stream, found } => {
                 out.u8(kind::RECONCILE_STREAM).u64(stream.0).count(found.len());
-                for FoundSegment { key, start, length, deleted } in found {
-                    segment_key(&mut out, *key).u64(start.0).u64(length.0).bool(*deleted);
+                for segment in found {
+                    segment.put_place(&mut out).bool(segment.sealed).bool(segment.deleted);
+                }
+            }
+            Self::ReconcilePlaces { stream, found } => {
+                out.u8(kind::RECONCILE_PLACES).u64(stream.0).count(found.len());
+                for segment in found {
+                    segment.put_place(&mut out).bool(segment.deleted);
                 }
             }
             Self::StepDone { job, step, lengths } => {
@@ -229,13 +244,16 @@ impl Operation {
             },
             kind::RECONCILE_STREAM => Self::ReconcileStream {
                 stream: StreamId(input.u64()?),
-                found: list(&mut input, 25, |input| {
-                    Ok(FoundSegment {
-                        key: take_key(input)?,
-                        start: input.offset()?,
-                        length: input.offset()?,
-                        deleted: input.bool()?,
-                    })
+                found: list(&mut input, FoundSegment::BYTES, |input| {
+                    let place = FoundSegment::take_place(input)?;
+                    Ok(FoundSegment { sealed: input.bool()?, deleted: input.bool()?, ..place })
+                })?,
+            },
+            kind::RECONCILE_PLACES => Self::ReconcilePlaces {
+                stream: StreamId(input.u64()?),
+                found: list(&mut input, FoundSegment::BYTES - 1, |input| {
+                    let place = FoundSegment::take_place(input)?;
+                    Ok(FoundSegment { deleted: input.bool()?, ..place })
                 })?,
             },
             kind::STEP_DONE => Self::StepDone {
@@ -271,6 +289,19 @@ impl AdoptedSegment {
         let predecessors = list(input, 8, take_key)?;
         let (sealed, length) = (input.bool()?, input.offset()?);
         Ok(Self { key, range, container, predecessors, sealed: sealed.then_some(length) })
+    }
+}
+
+impl FoundSegment {
+    const BYTES: usize = 8 + 8 + 8 + 1 + 1;
+
+    fn put_place<'a>(&self, out: &'a mut Encoder) -> &'a mut Encoder {
+        segment_key(out, self.key).u64(self.start.0).u64(self.length.0)
+    }
+
+    fn take_place(input: &mut Decoder<'_>) -> Result<Self, Malformed> {
+        let (key, start, length) = (take_key(input)?, input.offset()?, input.offset()?);
+        Ok(Self { key, start, length, sealed: false, deleted: false })
     }
 }
 

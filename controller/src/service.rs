@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use proto::v1;
 use proto::v1::controller_server::{Controller, ControllerServer};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 pub use get_server_info::{ServerInfo, ServerStatus};
@@ -82,13 +83,18 @@ impl ControllerService {
         loop {
             match self.group.submit(operation.clone()).await? {
                 Ok(accepted) => return Ok(accepted),
-                Err(Refusal::Busy { job, .. }) => match self.jobs.wait(job, deadline).await {
-                    // A job that was given up has freed the stream, too.
-                    Ok(()) | Err(WaitError::Failed { .. }) => {}
-                    Err(error) => return Err(error.into()),
-                },
+                Err(Refusal::Busy { job, .. }) => self.ended(job, deadline).await?,
                 Err(refusal) => return Err(refusal.into()),
             }
+        }
+    }
+
+    /// Waits until a job does not keep its stream busy any more.
+    async fn ended(&self, job: JobId, deadline: Instant) -> Result<(), WaitError> {
+        match self.jobs.wait(job, deadline).await {
+            // A job that was given up has freed the stream, too.
+            Ok(()) | Err(WaitError::Failed { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

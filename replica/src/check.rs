@@ -26,11 +26,13 @@ use crate::machine::StateMachine;
 use crate::restore::{self, Chain, RestoreFailure};
 use crate::tiering::{Storage, StorageFailure};
 
+mod absent;
 mod garbage;
 mod objects;
 mod saved;
 mod survey;
 
+pub use absent::{Absent, absent};
 pub use survey::{Kinds, Survey, Surveyed, Tally, Tip, survey};
 
 /// Looks at a group whose objects change meanwhile.
@@ -106,10 +108,19 @@ pub struct BroughtBack<M> {
 pub fn bring_back<M: StateMachine>(
     storage: &Storage,
     group: GroupId,
+    machine: M,
+) -> Result<BroughtBack<M>, RestoreFailure> {
+    bring_back_along(storage, Chain::find(storage, group, None)?, machine)
+}
+
+/// The same along a chain that was found.
+pub fn bring_back_along<M: StateMachine>(
+    storage: &Storage,
+    chain: Chain,
     mut machine: M,
 ) -> Result<BroughtBack<M>, RestoreFailure> {
-    let chain = Chain::find(storage, group, None)?;
     let archive = saved::restore(storage, &chain, &mut machine)?;
+    let group = chain.group();
     let rebuilt = rebuild::replay(group, machine, archive, chain.applied(), &chain)?;
     Ok(BroughtBack { machine: rebuilt.machine, archive: rebuilt.archive, chain })
 }
@@ -184,22 +195,23 @@ fn look<M: StateMachine>(
     }
     drop(machine);
     garbage::look(storage, &archive, &chain, settings, &mut report)?;
-    report.add_problems(&chain.problems);
+    report.add_problems(&chain);
     report.findings.sort();
     Ok(report)
 }
 
 impl GroupReport {
     /// What the chain went around, unless it was found by name as well.
-    fn add_problems(&mut self, problems: &[String]) {
-        for problem in problems {
+    fn add_problems(&mut self, chain: &Chain) {
+        let around = "a recovery goes around it; restore it from a copy of the bucket all the same";
+        let before = "restore it from a copy of the bucket; without it a recovery ends before it, and \
+                      only with `--accept-loss`";
+        let problems = chain.problems.iter().map(|problem| (problem, around));
+        let losses = chain.losses.iter().map(|loss| (&loss.what, before));
+        for (problem, advice) in problems.chain(losses) {
             let subject = subject_of(self.group, problem);
             if self.findings.iter().all(|finding| finding.subject != subject) {
-                self.findings.push(Finding {
-                    subject,
-                    what: problem.clone(),
-                    advice: "a recovery goes around it and may end earlier; restore it from a copy",
-                });
+                self.findings.push(Finding { subject, what: problem.clone(), advice });
             }
         }
     }
@@ -230,7 +242,8 @@ fn lost(group: GroupId, failure: &StorageFailure) -> GroupReport {
     let finding = Finding {
         subject: subject_of(group, &failure.to_string()),
         what: format!("group {group} cannot be brought back: {failure}"),
-        advice: "restore the missing or damaged objects from a copy of the bucket",
+        advice: "restore the missing or damaged objects from a copy of the bucket; without them a \
+                 recovery ends before them, and only with `--accept-loss`",
     };
     GroupReport { group, findings: vec![finding], ..GroupReport::default() }
 }

@@ -42,7 +42,7 @@ pub use group::{CheckpointJob, FetchJob, Fetched, GroupSpec};
 pub use handle::{GroupHandle, GroupStatus, Leadership};
 pub use host::{Host, Patience};
 pub use kv::{Applied, Changes, Kv, KvError, MemKv, RocksKv, Space};
-pub use machine::{Change, RestoreError, Slice, StateMachine, UnknownOperation};
+pub use machine::{Change, NotArchived, RestoreError, Slice, StateMachine, UnknownOperation};
 pub use propose::{OutcomeSink, Proposal, ProposeError, Refused, Reply};
 pub use resting::{Compacted, CompactionPlan, Moved, OwnedRun, Owners, Piece, Rested, Tiered};
 pub use settings::HostSettings;

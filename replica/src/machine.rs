@@ -87,8 +87,16 @@ pub trait StateMachine: Send + 'static {
     }
 
     /// A round is committed: what the state refers to of its entries' payload rests in objects from
-    /// now on. A part of apply, with its laws; called in the order of the log.
-    fn tiered(&mut self, round: &Tiered) {
+    /// now on. A part of apply, with its laws; called in the order of the log. `Err` where the round
+    /// does not hold all of that: the machine is of no use any more, and its group stops.
+    fn tiered(&mut self, round: &Tiered) -> Result<(), NotArchived> {
+        let _ = round;
+        Ok(())
+    }
+
+    /// The same for a round at the end of what was brought back: entries between it and its own are
+    /// lost, so that what the round does not hold is what one of them had dropped.
+    fn taken_over(&mut self, round: &Tiered) {
         let _ = round;
     }
 
@@ -176,6 +184,22 @@ pub struct UnknownOperation {
 }
 
 impl UnknownOperation {
+    pub fn new(detail: impl Into<String>) -> Self {
+        Self { detail: detail.into() }
+    }
+}
+
+/// A committed round does not hold what the state refers to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "DATA_LOST: the committed round does not hold {detail}; the log is left as it is: keep a copy of \
+     it and of the bucket, and report this"
+)]
+pub struct NotArchived {
+    pub detail: String,
+}
+
+impl NotArchived {
     pub fn new(detail: impl Into<String>) -> Self {
         Self { detail: detail.into() }
     }

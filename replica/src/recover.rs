@@ -11,14 +11,14 @@ use wal::{Batch, ConfRef, HardState, Log, Truncated};
 
 use crate::conf;
 use crate::kv::Kv;
-use crate::restore::{Chain, RestoreFailure};
+use crate::restore::{Chain, Loss, RestoreFailure, Salvaged};
 use crate::tiering::Storage;
 
 /// What of a group was found in the bucket.
 #[derive(Debug, Clone)]
 pub struct Found {
     pub group: GroupId,
-    /// The last archived entry.
+    /// The last archived entry; 0 where all that was archived is given up.
     pub end: LogIndex,
     pub term: Term,
     /// The checkpoint that it begins with.
@@ -26,16 +26,28 @@ pub struct Found {
     pub rounds: usize,
     /// What was damaged or missing, and could be done without.
     pub problems: Vec<String>,
+    /// Because of what it ends before the last entry that was archived.
+    pub losses: Vec<Loss>,
 }
 
 /// Lays the foundation of a group: `log` and `kv` have nothing of it yet. Durable when it returns.
+/// A group that cannot come back as far as it was archived is refused, unless that is accepted.
 pub fn prepare(
     storage: &Storage,
     group: GroupId,
+    accept_loss: bool,
     log: &Log,
     kv: &dyn Kv,
 ) -> Result<Found, RestoreFailure> {
-    let chain = Chain::find(storage, group, None)?;
+    let Salvaged { chain, losses } = Chain::salvage(storage, group)?;
+    if let (Some(loss), false) = (losses.first(), accept_loss) {
+        return Err(RestoreFailure::Broken(loss.what.clone()));
+    }
+    let Some(chain) = chain else {
+        let (end, term) = (LogIndex(0), Term(0));
+        let problems = Vec::new();
+        return Ok(Found { group, end, term, checkpoint: None, rounds: 0, problems, losses });
+    };
     chain.load_state(storage, kv)?;
     let (end, term) = chain.end();
     let members = raft::eraftpb::ConfState::from((vec![1], Vec::new()));
@@ -55,5 +67,5 @@ pub fn prepare(
     }
     let checkpoint = chain.checkpoint.as_ref().map(|(committed, _)| committed.index);
     let rounds = chain.footers.len();
-    Ok(Found { group, end, term, checkpoint, rounds, problems: chain.problems })
+    Ok(Found { group, end, term, checkpoint, rounds, problems: chain.problems, losses })
 }

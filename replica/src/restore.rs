@@ -7,7 +7,9 @@
 //! no checkpoint counts, the chain goes back to the group's first entry.
 //!
 //! What is found damaged or missing on the way is told, and a way around it is taken where there is
-//! one: an older checkpoint, or for the tip the round before it.
+//! one: an older checkpoint, or for the tip the round before it. A link that is broken further back
+//! is done without where all that it would say is said elsewhere; else the chain ends before it, if
+//! whoever asks can do with that ([`salvage`]).
 
 use std::collections::BTreeMap;
 
@@ -26,8 +28,11 @@ use crate::resting::Tiered;
 use crate::tiering::{Storage, StorageFailure, of_led_key};
 
 mod named;
+mod salvage;
 #[cfg(test)]
 mod tests;
+
+pub use salvage::{Loss, Salvaged};
 
 /// Why a group cannot be brought back.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -75,6 +80,8 @@ pub struct Chain {
     pub footers: Vec<Footer>,
     /// What was damaged or missing, and could be done without.
     pub problems: Vec<String>,
+    /// What is damaged or missing behind the tip, and was, or may have been, a newer one.
+    pub losses: Vec<Loss>,
 }
 
 /// Every group of which the bucket has objects.
@@ -141,64 +148,14 @@ pub fn read(storage: &Storage, name: ObjectName, length: u64) -> Result<Bytes, S
 }
 
 impl Chain {
-    /// Finds what leads from a state that includes the log up to `from` to the tip; from nothing,
-    /// the checkpoint too.
-    pub fn find(
-        storage: &Storage,
-        group: GroupId,
-        from: Option<LogIndex>,
-    ) -> Result<Self, RestoreFailure> {
-        Self::find_to(storage, group, from, |_| true)
-    }
-
-    /// The same for a node whose log begins behind `begins`. Of incarnations before its own only a
-    /// round that ends just there is taken for the tip: the node was made from one. Another may have
-    /// arrived since, and what it tells of is not what came to pass in this log.
-    pub(crate) fn find_behind(
-        storage: &Storage,
-        group: GroupId,
-        from: Option<LogIndex>,
-        begins: LogIndex,
-    ) -> Result<Self, RestoreFailure> {
-        let own = storage.marker().map_or(Incarnation(0), |marker| marker.incarnation);
-        let is_ours = |footer: &Footer| footer.reference.name.incarnation >= own;
-        Self::find_to(storage, group, from, |tip| is_ours(tip) || tip.last_index() == begins)
-    }
-
-    fn find_to(
-        storage: &Storage,
-        group: GroupId,
-        from: Option<LogIndex>,
-        suits: impl Fn(&Footer) -> bool,
-    ) -> Result<Self, RestoreFailure> {
-        let listing = list(storage, group)?;
-        let mut chain = Self { checkpoint: None, footers: Vec::new(), problems: Vec::new() };
-        let Some(tip) = chain.find_tip(storage, &listing, suits)? else {
-            // Objects of an upload that was not finished are nothing. What cannot be read may have
-            // been all there was.
-            return Err(match chain.problems.is_empty() {
-                true => RestoreFailure::Nothing,
-                false => RestoreFailure::Broken(chain.problems.join("; ")),
-            });
-        };
-        chain.footers.push(tip);
-        while !chain.is_complete(from) {
-            if from.is_none() && chain.checkpoint.is_none() {
-                chain.find_checkpoint(storage, &listing);
-                if chain.is_complete(from) {
-                    break;
-                }
-            }
-            chain.walk_back(storage, &listing)?;
-        }
-        chain.footers.reverse();
-        Ok(chain)
-    }
-
     /// The last archived entry and its term.
     pub fn end(&self) -> (LogIndex, Term) {
         let tip = self.footers.last().expect("a chain has a tip");
         (tip.last_index(), tip.last_term())
+    }
+
+    pub fn group(&self) -> GroupId {
+        self.footers.last().expect("a chain has a tip").reference.name.group
     }
 
     /// The membership behind the last entry, as recorded.
@@ -230,15 +187,14 @@ impl Chain {
 
     /// Makes the group's part of the state store what the checkpoint has; without one, nothing.
     pub fn load_state(&self, storage: &Storage, kv: &dyn Kv) -> Result<(), RestoreFailure> {
-        let group = self.footers.last().expect("a chain has a tip").reference.name.group;
+        let group = self.group();
         kv.clear(group)?;
         let Some((_, checkpoint)) = &self.checkpoint else { return Ok(()) };
         let left_out = usize::from(common::planted::active("restore-leaves-a-chunk-out"));
         for (ordinal, chunk) in checkpoint.chunks.iter().enumerate().skip(left_out) {
             let bytes = read(storage, chunk.object.name, chunk.object.length.into());
             let bytes = bytes.map_err(named::gone)?;
-            let damaged = |error: ObjectError| RestoreFailure::Broken(error.to_string());
-            let chunk = checkpoint.chunk(ordinal, &bytes).map_err(damaged)?;
+            let chunk = checkpoint.chunk(ordinal, &bytes).map_err(broken)?;
             let mut pairs = chunk.pairs().filter_map(|(key, value)| {
                 let (space, key) = of_led_key(&key)?;
                 Some((space, key, value))
@@ -265,66 +221,57 @@ impl Chain {
         first.0 <= known.0 + 1
     }
 
-    fn find_tip(
+    /// Whether what lies before the oldest round so far would only say where payload rests, and
+    /// entries of the rounds so far say that, too.
+    fn does_without_earlier(&self) -> bool {
+        let Some((committed, _)) = &self.checkpoint else { return false };
+        let first = *self.footers.last().expect("the tip was pushed").range().start();
+        if first.0 > committed.index.0 + 1 {
+            return false;
+        }
+        let mut said_to = committed.archived;
+        let rounds = self.footers.iter().rev().flat_map(Footer::headers);
+        for header in rounds.filter(|header| header.index > committed.index) {
+            if let Some(Housekeeping::Round(round)) = said(&header)
+                && (round.recovered || round.footer.name.term == header.term)
+                && round.range().start().0 == said_to.0 + 1
+            {
+                said_to = *round.range().end();
+            }
+        }
+        first.0 <= said_to.0 + 1
+    }
+
+    /// The newest round that suits, among those of the names that are given, all of whose objects are
+    /// there.
+    fn find_tip<'a>(
         &mut self,
         storage: &Storage,
         listing: &Listing,
+        names: impl DoubleEndedIterator<Item = (&'a ObjectName, &'a u64)>,
         suits: impl Fn(&Footer) -> bool,
     ) -> Result<Option<Footer>, RestoreFailure> {
-        for (name, length) in listing.iter().rev() {
+        for (name, length) in names.rev() {
             if *length < FRAME_BYTES as u64 {
-                self.problems.push(format!("object `{name}` is cut short: {length} bytes"));
+                self.losses.push(Loss::of(format!("object `{name}` is cut short: {length} bytes")));
                 continue;
             }
-            let head = read(storage, *name, Kind::PEEK_BYTES as u64)?;
-            match Kind::peek(*name, &head) {
-                Ok(Kind::Footer) => {}
-                Ok(_) => continue,
-                Err(error) => {
-                    self.problems.push(error.to_string());
-                    continue;
-                }
-            }
-            match self.footer(storage, listing, *name, None) {
-                Ok(footer) if suits(&footer) => return Ok(Some(footer)),
-                Ok(_) => {}
-                Err(RestoreFailure::Broken(why)) => self.problems.push(why),
+            match look_at_tip(storage, listing, *name) {
+                Ok(Some(Ok(footer))) if suits(&footer) => return Ok(Some(footer)),
+                Ok(Some(Ok(_))) => {}
+                Ok(Some(Err(loss))) => self.losses.push(loss),
+                Ok(None) => {}
+                Err(RestoreFailure::Broken(why)) => self.losses.push(Loss::of(why)),
                 Err(other) => return Err(other),
             }
         }
         Ok(None)
     }
 
-    /// Reads a footer, all of whose objects must be there.
-    fn footer(
-        &self,
-        storage: &Storage,
-        listing: &Listing,
-        name: ObjectName,
-        expected: Option<ObjectRef>,
-    ) -> Result<Footer, RestoreFailure> {
-        let length = *listing.get(&name).ok_or_else(|| {
-            RestoreFailure::Broken(format!("object `{name}`, the footer of a round, is missing"))
-        })?;
-        let bytes = read(storage, name, length)?;
-        let footer = Footer::decode(name, &bytes)
-            .and_then(|footer| match expected {
-                Some(expected) => expected.expect(&footer.reference).map(|()| footer),
-                None => Ok(footer),
-            })
-            .map_err(|error| RestoreFailure::Broken(error.to_string()))?;
-        // Payload of rounds below the tip may have been compacted away or collected since.
-        if expected.is_none() {
-            for object in &footer.objects {
-                present(listing, object).map_err(RestoreFailure::Broken)?;
-            }
-        }
-        Ok(footer)
-    }
-
     fn walk_back(&mut self, storage: &Storage, listing: &Listing) -> Result<(), RestoreFailure> {
         let previous = self.previous()?;
-        let footer = self.footer(storage, listing, previous.name, Some(previous))?;
+        let footer = footer(storage, listing, previous.name)?;
+        previous.expect(&footer.reference).map_err(broken)?;
         self.push_before(footer)
     }
 
@@ -340,13 +287,17 @@ impl Chain {
     }
 
     fn push_before(&mut self, footer: Footer) -> Result<(), RestoreFailure> {
-        self.footers.last().expect("the tip was pushed").follows(&footer)?;
+        self.footers.last().expect("the tip was pushed").follows(&footer).map_err(broken)?;
         self.footers.push(footer);
         Ok(())
     }
 
     /// Looks into the oldest round so far for a checkpoint that counts and is whole.
-    fn find_checkpoint(&mut self, storage: &Storage, listing: &Listing) {
+    fn find_checkpoint(
+        &mut self,
+        storage: &Storage,
+        listing: &Listing,
+    ) -> Result<(), RestoreFailure> {
         let round = self.footers.last().expect("the tip was pushed");
         let said = |header: EntryHeader| match said(&header)? {
             Housekeeping::Checkpoint(checkpoint) => Some(checkpoint),
@@ -362,12 +313,54 @@ impl Chain {
             match checkpoint(storage, listing, &committed) {
                 Ok(checkpoint) => {
                     self.checkpoint = Some((committed, checkpoint));
-                    return;
+                    break;
                 }
-                Err(why) => self.problems.push(why),
+                Err(RestoreFailure::Broken(why)) => self.problems.push(why),
+                Err(other) => return Err(other),
             }
         }
+        Ok(())
     }
+}
+
+/// Reads a footer that is listed, whatever became of its round's other objects: payload below the
+/// tip may have been compacted away or collected since.
+fn footer(
+    storage: &Storage,
+    listing: &Listing,
+    name: ObjectName,
+) -> Result<Footer, RestoreFailure> {
+    let length = *listing.get(&name).ok_or_else(|| {
+        RestoreFailure::Broken(format!("object `{name}`, the footer of a round, is missing"))
+    })?;
+    let bytes = read(storage, name, length).map_err(named::gone)?;
+    Footer::decode(name, &bytes).map_err(broken)
+}
+
+/// `None` where the object is no footer; a loss where it is one whose round is not whole.
+fn look_at_tip(
+    storage: &Storage,
+    listing: &Listing,
+    name: ObjectName,
+) -> Result<Option<Result<Footer, Loss>>, RestoreFailure> {
+    let head = read(storage, name, Kind::PEEK_BYTES as u64).map_err(named::gone)?;
+    if Kind::peek(name, &head).map_err(broken)? != Kind::Footer {
+        return Ok(None);
+    }
+    let footer = footer(storage, listing, name)?;
+    let lost = footer.objects.iter().find_map(|object| present(listing, object).err());
+    Ok(Some(match lost {
+        None => Ok(footer),
+        Some(what) => Err(Loss {
+            what,
+            unreadable_to: Some(footer.last_index()),
+            archived_to: Some(footer.last_index()),
+        }),
+    }))
+}
+
+fn broken(error: ObjectError) -> RestoreFailure {
+    RestoreFailure::Broken(error.to_string())
 }
 
 fn said(header: &EntryHeader) -> Option<Housekeeping> {
@@ -390,19 +383,18 @@ fn checkpoint(
     storage: &Storage,
     listing: &Listing,
     committed: &CommittedCheckpoint,
-) -> Result<Checkpoint, String> {
+) -> Result<Checkpoint, RestoreFailure> {
     let reference = committed.reference;
-    present(listing, &reference)?;
-    committed.chunks.iter().try_for_each(|chunk| present(listing, chunk))?;
-    let bytes = read(storage, reference.name, reference.length.into());
-    let bytes = bytes.map_err(|failure| failure.to_string())?;
-    let checkpoint = Checkpoint::decode(reference.name, &bytes).map_err(|e| e.to_string())?;
-    reference.expect(&checkpoint.reference).map_err(|error| error.to_string())?;
+    let mut objects = std::iter::once(&reference).chain(&committed.chunks);
+    let present = objects.try_for_each(|object| present(listing, object));
+    present.map_err(RestoreFailure::Broken)?;
+    let bytes = read(storage, reference.name, reference.length.into()).map_err(named::gone)?;
+    let checkpoint = Checkpoint::decode(reference.name, &bytes).map_err(broken)?;
+    reference.expect(&checkpoint.reference).map_err(broken)?;
     // An older one is of use only as long as nothing was loaded of this one.
     for (ordinal, chunk) in checkpoint.chunks.iter().enumerate() {
         let bytes = read(storage, chunk.object.name, chunk.object.length.into());
-        let bytes = bytes.map_err(|failure| failure.to_string())?;
-        checkpoint.chunk(ordinal, &bytes).map_err(|error| error.to_string())?;
+        checkpoint.chunk(ordinal, &bytes.map_err(named::gone)?).map_err(broken)?;
     }
     Ok(checkpoint)
 }

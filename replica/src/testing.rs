@@ -16,8 +16,8 @@ use wal::{CrashOutcome, Log, LogSettings, SimDisk};
 
 use crate::{
     Change, CheckpointJob, Entry, GroupHandle, GroupSpec, HostFailure, HostSettings, MemKv,
-    OwnedRun, Owners, Piece, Proposal, ProposeError, Reply, Rested, RestoreError, Slice,
-    StartError, StateMachine, Step, Storage, Tiered, UnknownOperation, Worker, Workshop,
+    NotArchived, OwnedRun, Owners, Piece, Proposal, ProposeError, Reply, Rested, RestoreError,
+    Slice, StartError, StateMachine, Step, Storage, Tiered, UnknownOperation, Worker, Workshop,
 };
 
 /// Operations that misbehave; every other number is stored.
@@ -36,6 +36,8 @@ pub(crate) struct Journal {
     live: AtomicU64,
     /// The last entry that was in the log when the machine began.
     pub(crate) begun: AtomicU64,
+    /// A number whose payload machines do not own up to; 0 is none.
+    pub(crate) disowned: AtomicU64,
 }
 
 impl Journal {
@@ -196,23 +198,21 @@ impl StateMachine for Numbers {
     }
 
     fn owners(&self) -> Box<dyn Owners> {
-        Box::new(Payloads(self.in_log()))
+        let disowned = self.journal.disowned.load(Ordering::SeqCst);
+        let mut runs = self.in_log();
+        runs.retain(|run| disowned == 0 || run.owner != u128::from(disowned));
+        Box::new(Payloads(runs))
     }
 
-    fn tiered(&mut self, round: &Tiered) {
-        for OwnedRun { index, start, bytes, owner } in self.in_log() {
-            if index <= *round.range.end() {
-                let location = match round.locate(index, start, bytes) {
-                    Some(rested) => Location::Object { rested, bytes },
-                    None => Location::Nowhere,
-                };
-                self.locations.insert(owner as u64, location);
-                self.unsaved.insert(owner as u64);
-            }
+    fn tiered(&mut self, round: &Tiered) -> Result<(), NotArchived> {
+        match self.rest(round) {
+            Some(number) => Err(NotArchived::new(format!("the payload of {number}"))),
+            None => Ok(()),
         }
-        let unused = round.objects.iter().map(|object| object.name);
-        let unused: Vec<ObjectName> = unused.filter(|name| !self.refers_to(*name)).collect();
-        self.dead.extend(unused);
+    }
+
+    fn taken_over(&mut self, round: &Tiered) {
+        self.rest(round);
     }
 
     fn take_dead_objects(&mut self) -> Vec<ObjectName> {
@@ -251,6 +251,28 @@ impl Owners for Payloads {
 }
 
 impl Numbers {
+    /// Takes over where payload of the round rests; one of those that have no place in it.
+    fn rest(&mut self, round: &Tiered) -> Option<u64> {
+        let mut nowhere = None;
+        for OwnedRun { index, start, bytes, owner } in self.in_log() {
+            if index <= *round.range.end() {
+                let location = match round.locate(index, start, bytes) {
+                    Some(rested) => Location::Object { rested, bytes },
+                    None => {
+                        nowhere = Some(owner as u64);
+                        Location::Nowhere
+                    }
+                };
+                self.locations.insert(owner as u64, location);
+                self.unsaved.insert(owner as u64);
+            }
+        }
+        let unused = round.objects.iter().map(|object| object.name);
+        let unused: Vec<ObjectName> = unused.filter(|name| !self.refers_to(*name)).collect();
+        self.dead.extend(unused);
+        nowhere
+    }
+
     /// Payload in the log, by place.
     fn in_log(&self) -> Vec<OwnedRun> {
         let run = |(number, location): (&u64, &Location)| match *location {

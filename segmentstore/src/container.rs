@@ -36,12 +36,13 @@ use bytes::Bytes;
 use common::{ContainerId, Fence, LogIndex, SegmentId, WallTime, WriterId};
 use lts::ObjectName;
 use replica::{
-    Compacted, CompactionPlan, Entry, Owners, Piece, RestoreError, Slice, StateMachine, Tiered,
-    UnknownOperation,
+    Compacted, CompactionPlan, Entry, NotArchived, Owners, Piece, RestoreError, Slice,
+    StateMachine, Tiered, UnknownOperation,
 };
 
 use crate::container::marks::Marks;
 use crate::container::owners::LogOwners;
+use crate::container::rest::Absent;
 use crate::container::segment::Segment;
 use crate::metrics::Metrics;
 use crate::operation::Operation;
@@ -291,8 +292,12 @@ impl StateMachine for ContainerMachine {
         Box::new(LogOwners { segments: self.marks.in_log.values().cloned().collect() })
     }
 
-    fn tiered(&mut self, round: &Tiered) {
-        self.rest(round);
+    fn tiered(&mut self, round: &Tiered) -> Result<(), NotArchived> {
+        self.rest(round, Absent::Lost)
+    }
+
+    fn taken_over(&mut self, round: &Tiered) {
+        self.rest(round, Absent::Dropped).expect("what is absent was dropped");
     }
 
     fn compacted(&mut self, compacted: &Compacted) {

@@ -70,6 +70,11 @@ pub enum ServerError {
     #[error("bring the cluster back from `{url}`: {message}")]
     Recovery { url: lts::StoreUrl, message: String },
     #[error(
+        "the cluster at `{url}` cannot be brought back as far as it was archived, and nothing was changed:\n{}\nrestore these objects from a copy of the bucket, or give up what is lost with `--accept-loss`",
+        crate::recover::told(losses)
+    )]
+    RecoveryLoses { url: lts::StoreUrl, losses: Vec<crate::recover::GroupLoss> },
+    #[error(
         "data folder `{}` is on `{file_system}`, which does not keep data across a power cut; choose another folder, or accept the loss with `--allow-volatile`",
         dir.display()
     )]
@@ -169,7 +174,9 @@ impl ServerError {
                 std::io::ErrorKind::AddrNotAvailable => ErrorKind::Usage,
                 _ => ErrorKind::Failure,
             },
-            Self::Start { data_damaged: true, .. } | Self::Recovery { .. } => ErrorKind::Data,
+            Self::Start { data_damaged: true, .. }
+            | Self::Recovery { .. }
+            | Self::RecoveryLoses { .. } => ErrorKind::Data,
             Self::Start { .. } | Self::DiskFull { .. } | Self::Fatal { .. } | Self::Interrupted => {
                 ErrorKind::Failure
             }

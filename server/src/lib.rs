@@ -24,8 +24,8 @@ pub use error::{ErrorKind, ServerError};
 pub use identity::{DataDir, FORMAT, Identity, Uuid};
 pub use node::LocalStores;
 pub use recover::{
-    RecoveredGroup, RecoveryReport, RecoveryStep, SegmentReport, StreamChange, StreamReport,
-    recover,
+    Damage, GroupLoss, RecoveredGroup, RecoveryReport, RecoveryStep, SegmentReport, StreamChange,
+    StreamReport, Unreadable, recover,
 };
 pub use replica::archive::Kind as ObjectKind;
 pub use replica::check::{

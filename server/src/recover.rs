@@ -1,14 +1,17 @@
 //! `braid recover`: a node made anew from its cluster's bucket, when its log is gone.
 //!
 //! In this order, so that a failure at any step leaves nothing that is taken for whole: read what
-//! the bucket has of every group → claim the bucket under the next incarnation, which stops the
+//! the bucket has of every group, and refuse where one cannot come back as far as it was archived,
+//! unless a person accepts just that → claim the bucket under the next incarnation, which stops the
 //! lost cluster, should it still live → lay the groups out in the new folder → run them until they
 //! have taken over their last rounds → bring controller and containers in line ([`reconcile`]) →
 //! save and seal → write `STORE`. A folder without `STORE` is no data folder; a recovery that did
 //! not end is begun again in the same one.
 
+mod loss;
 mod reconcile;
 mod report;
+mod workflows;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,9 +31,11 @@ use crate::identity::{Identity, Unfinished, Uuid};
 use crate::memory::{MemoryClass, MemoryPlan, default_limit};
 use crate::node::{chain, start_error, store_settings, tiering_settings};
 use crate::run::Surroundings;
-use crate::settings::Settings;
+use crate::settings::{CONTAINERS_MAX, Settings};
 use crate::storage::{Counts, EventLoop};
 
+pub(crate) use loss::told;
+pub use loss::{Damage, GroupLoss, Unreadable};
 pub use report::{RecoveredGroup, RecoveryReport, SegmentReport, StreamChange, StreamReport};
 
 /// How often the groups are looked at while they take over.
@@ -46,18 +51,22 @@ pub enum RecoveryStep {
     Saving,
 }
 
-/// Makes the data folder of `settings` from the bucket at `from`. Blocks the calling thread.
+/// Makes the data folder of `settings` from the bucket at `from`. Blocks the calling thread. What
+/// is missing or damaged there, so that a group ends earlier than it was archived, is refused unless
+/// that is accepted.
 pub fn recover(
     settings: &Settings,
     from: &StoreUrl,
+    accept_loss: bool,
     on_step: &mut dyn FnMut(RecoveryStep),
 ) -> Result<RecoveryReport, ServerError> {
-    recover_with(settings, from, Surroundings::of_machine(), on_step)
+    recover_with(settings, from, accept_loss, Surroundings::of_machine(), on_step)
 }
 
 pub(crate) fn recover_with(
     settings: &Settings,
     from: &StoreUrl,
+    accept_loss: bool,
     surroundings: Surroundings,
     on_step: &mut dyn FnMut(RecoveryStep),
 ) -> Result<RecoveryReport, ServerError> {
@@ -82,7 +91,8 @@ pub(crate) fn recover_with(
         ready: watch::channel(true).1,
         held: replica::Held::default(),
     };
-    let source = Source { url: from.clone(), storage, lost, marker };
+    let (url, losses) = (from.clone(), Vec::new());
+    let mut source = Source { url, storage, lost, marker, accept_loss, losses };
     source.read_all(on_step)?;
     source.claim(on_step)?;
     let mut bringing = Bringing { settings, plan, folder, source, clock, rng, open_disk };
@@ -102,6 +112,9 @@ struct Source {
     storage: replica::Storage,
     lost: ClusterMarker,
     marker: ClusterMarker,
+    accept_loss: bool,
+    /// What is accepted.
+    losses: Vec<GroupLoss>,
 }
 
 impl Source {
@@ -112,21 +125,41 @@ impl Source {
 
     /// The groups that have something, which must be readable, all of them, before anything is
     /// claimed.
-    fn read_all(&self, on_step: &mut dyn FnMut(RecoveryStep)) -> Result<(), ServerError> {
+    fn read_all(&mut self, on_step: &mut dyn FnMut(RecoveryStep)) -> Result<(), ServerError> {
         let groups = self.groups()?;
         for group in &groups {
             on_step(RecoveryStep::Reading { group: group.0, groups: groups.len() });
-            match replica::restore::Chain::find(&self.storage, *group, None) {
-                Ok(_) | Err(RestoreFailure::Nothing) => {}
-                Err(failure) => return Err(self.failed(*group)(failure)),
+            let loss = match replica::restore::Chain::salvage(&self.storage, *group) {
+                Ok(salvaged) => GroupLoss::of(&self.storage, *group, salvaged),
+                Err(RestoreFailure::Nothing) => Ok(None),
+                Err(failure) => Err(failure),
+            };
+            self.losses.extend(loss.map_err(self.failed(*group))?);
+        }
+        match self.losses.is_empty() || self.accept_loss {
+            true => Ok(()),
+            false => {
+                let (url, losses) = (self.url.clone(), self.losses.clone());
+                Err(ServerError::RecoveryLoses { url, losses })
             }
         }
-        Ok(())
     }
 
+    /// All groups that the bucket has objects of. A number that no cluster gives is of something
+    /// else, and would have as many containers made.
     fn groups(&self) -> Result<Vec<GroupId>, ServerError> {
         let groups = replica::restore::groups(&self.storage);
-        groups.map_err(|failure| failed(&self.url)(failure.to_string()))
+        let groups = groups.map_err(|failure| failed(&self.url)(failure.to_string()))?;
+        let first = GroupId::CONTROLLER.0;
+        let last = first + u64::from(CONTAINERS_MAX);
+        match groups.iter().find(|group| !(first..=last).contains(&group.0)) {
+            Some(stray) => Err(failed(&self.url)(format!(
+                "it has objects of group {stray} (`…/{:016x}/…`), and a cluster has groups \
+                 {first} to {last}; they are of something else: move them away and try again",
+                stray.0
+            ))),
+            None => Ok(groups),
+        }
     }
 
     fn claim(&self, on_step: &mut dyn FnMut(RecoveryStep)) -> Result<(), ServerError> {
@@ -198,8 +231,9 @@ impl Bringing<'_> {
             let (log, _) = opened.map_err(|error| start_error(&dir)(error.into()))?;
             for group in &groups {
                 on_step(RecoveryStep::Replaying { group: group.0, groups: groups.len() });
-                match recover::prepare(&self.source.storage, *group, &log, &*kv) {
-                    Ok(found) => reports.push(RecoveredGroup::new(found)),
+                let Source { storage, accept_loss, losses, .. } = &self.source;
+                match recover::prepare(storage, *group, *accept_loss, &log, &*kv) {
+                    Ok(found) => reports.push(RecoveredGroup::new(found, losses)),
                     // Objects of an upload that was not finished, and nothing else.
                     Err(RestoreFailure::Nothing) => {}
                     Err(failure) => return Err(self.source.failed(*group)(failure)),
@@ -211,7 +245,8 @@ impl Bringing<'_> {
         let host = Host::start(host_settings, disk, kv, self.clock.clone(), rng);
         let mut host = host.map_err(start_error(&dir))?;
         host.use_storage(self.source.storage.clone());
-        Ok((self.add_groups(host, &groups, &dir)?, reports))
+        let found: Vec<GroupId> = reports.iter().map(|report| GroupId(report.group)).collect();
+        Ok((self.add_groups(host, &found, &dir)?, reports))
     }
 
     fn add_groups(

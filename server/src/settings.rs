@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use auto::Auto;
 pub use layers::{ENVIRONMENT_PREFIX, Entry, Origin, Resolved, SettingsError, Sources, resolve};
-pub(crate) use rules::{MEMORY_MIN, round_bytes_least};
+pub(crate) use rules::{CONTAINERS_MAX, MEMORY_MIN, round_bytes_least};
 pub use storage::{Lts, LtsUrl, Memory, Tiering};
 
 /// All settings of a server process.

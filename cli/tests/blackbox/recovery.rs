@@ -13,14 +13,14 @@ use crate::harness::{Braid, Finished, Server, wait_until};
 const EAGER: (&str, &str) = ("BRAID__TIERING__AGE", "200ms");
 
 /// A server whose bucket is apart from its data.
-fn server() -> (Server, PathBuf) {
+pub fn server() -> (Server, PathBuf) {
     let folder = crate::harness::temp_dir().keep();
     let url = format!("file://{}", folder.display());
     (Server::with(&[("BRAID__LTS__URL", &url), EAGER]), folder)
 }
 
 /// Removes the bucket's folder when the test is over.
-struct Bucket(PathBuf);
+pub struct Bucket(pub PathBuf);
 
 impl Drop for Bucket {
     fn drop(&mut self) {
@@ -30,7 +30,7 @@ impl Drop for Bucket {
 }
 
 impl Bucket {
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("file://{}", self.0.display())
     }
 
@@ -53,7 +53,7 @@ pub fn wait_until_tiered(server: &Server) {
 }
 
 /// The machine is gone, but for the bucket. Returns what the recovery reports.
-fn lose_and_recover(server: &mut Server, bucket: &Bucket) -> Value {
+pub fn lose_and_recover(server: &mut Server, bucket: &Bucket) -> Value {
     std::fs::remove_dir_all(server.data()).unwrap();
     let data = server.data().display().to_string();
     let recovered =

@@ -5,6 +5,13 @@
 //! storage. Containers win on length and seal. A stream that the records know nothing of, and never
 //! did, is made again from what its segments say of themselves; one that was deleted stays deleted,
 //! which ids tell, since they are counted and never given twice.
+//!
+//! What a container knows of a stream's end and the records do not is carried on, never undone:
+//! whoever met the sealed or deleted segment was told that it is for ever. A segment that is deleted
+//! deletes its stream. One that is sealed seals it, whether that was for a seal or for a deletion
+//! that came no further: the events are kept, and a deletion can be asked for again. A segment that
+//! begins later moves the head. A workflow that is under way begins anew, since what its steps did
+//! may be lost in one container and not in another.
 
 use std::collections::BTreeMap;
 
@@ -84,9 +91,40 @@ impl ControllerMachine {
         Ok(Accepted::Adopted { stream: id })
     }
 
-    /// Brings a stream's records in line with its segments. One that lost a segment of its newest
-    /// epoch to a deletion that is not in the records is deleted as a whole.
+    /// Brings a stream's records in line with its segments. Does one thing at a time: changes
+    /// records, or starts a job whose end has to be waited for before this is decided again.
     pub(super) fn reconcile_stream(
+        &mut self,
+        id: StreamId,
+        found: &[FoundSegment],
+        now: WallTime,
+    ) -> Outcome {
+        if let Some(job) = self.stream_by_id(id)?.job {
+            self.begin_again(job);
+            let clamped = self.clamp_seals(id, found) + self.clamp_head(id, found);
+            return Ok(Accepted::Reconciled { stream: id, clamped });
+        }
+        match self.reconcile_places(id, found, now)? {
+            Accepted::Reconciled { clamped: 0, .. } if self.has_ended(id, found) => {
+                self.stream_mut(id).state = StreamState::Sealing;
+                let job = self.start_job(id, JobKind::Seal, now);
+                Ok(Accepted::Started { stream: id, job: Some(job) })
+            }
+            reconciled => Ok(reconciled),
+        }
+    }
+
+    /// Whether a stream that is to take events has a segment that takes none for ever.
+    fn has_ended(&self, id: StreamId, found: &[FoundSegment]) -> bool {
+        let stream = &self.state.streams[&id];
+        let mut found = found.iter().filter(|segment| segment.sealed && !segment.deleted);
+        matches!(stream.state, StreamState::Active | StreamState::Sealing)
+            && found.any(|segment| stream.current.contains(&segment.key))
+    }
+
+    /// A stream that lost a segment of its newest epoch to a deletion that is not in the records is
+    /// deleted as a whole; of others, lengths and head are set to what is there.
+    pub(super) fn reconcile_places(
         &mut self,
         id: StreamId,
         found: &[FoundSegment],

@@ -105,6 +105,16 @@ impl ControllerMachine {
         id
     }
 
+    /// Has a job do its steps once more, from the first one.
+    pub(super) fn begin_again(&mut self, id: JobId) {
+        let job = self.state.jobs.get_mut(&id).expect("a stream's job exists");
+        if job.step > 0 {
+            job.step = 0;
+            self.dirty.insert(Key::Job(id));
+            self.jobs_changed = true;
+        }
+    }
+
     pub(super) fn step_done(
         &mut self,
         id: JobId,

@@ -9,9 +9,20 @@ use common::{Offset, StreamId, WallTime};
 use crate::machine::ControllerMachine;
 use crate::machine::records::Key;
 use crate::machine::steps::JobKind;
-use crate::machine::stream::{SegmentKey, StreamState};
+use crate::machine::stream::{SegmentKey, Stream, StreamState};
 use crate::operation::CutOffsets;
 use crate::outcome::{Accepted, Outcome, Refusal};
+
+impl Stream {
+    /// Refuses a stream that is on its way out, and one that was not made to the end.
+    pub fn has_bytes(&self) -> Result<(), Refusal> {
+        match (self.state, self.job) {
+            (StreamState::Deleting, _) => Err(Refusal::StreamNotFound(self.name.clone())),
+            (StreamState::Creating, None) => Err(Refusal::NotMade(self.name.clone())),
+            _ => Ok(()),
+        }
+    }
+}
 
 impl ControllerMachine {
     pub(super) fn truncate_stream(
@@ -21,14 +32,9 @@ impl ControllerMachine {
         now: WallTime,
     ) -> Outcome {
         let found = self.stream_by_id(stream)?;
-        if found.state == StreamState::Deleting {
-            return Err(Refusal::StreamNotFound(found.name.clone()));
-        }
+        found.has_bytes()?;
         if let Some(job) = found.job {
             return Err(Refusal::Busy { stream: found.name.clone(), job });
-        }
-        if found.state == StreamState::Creating {
-            return Err(Refusal::NotMade(found.name.clone()));
         }
         let fits = found.check_cut(cut);
         fits.map_err(|problem| Refusal::CutDoesNotFit { stream: found.name.clone(), problem })?;

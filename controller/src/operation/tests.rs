@@ -74,6 +74,21 @@ fn examples() -> Vec<(Operation, &'static str)> {
                     key: (1.into(), 2.into()),
                     start: Offset(3),
                     length: Offset(4),
+                    sealed: true,
+                    deleted: false,
+                }],
+            },
+            "01 0f 0700000000000000 01000000 01000000 02000000 0300000000000000 0400000000000000 01 \
+             00",
+        ),
+        (
+            Operation::ReconcilePlaces {
+                stream: StreamId(7),
+                found: vec![FoundSegment {
+                    key: (1.into(), 2.into()),
+                    start: Offset(3),
+                    length: Offset(4),
+                    sealed: false,
                     deleted: true,
                 }],
             },

@@ -52,7 +52,8 @@ impl ServiceError {
             Self::Wait(WaitError::Late { .. }) => Reason::Unavailable,
             Self::Truncation(_) => Reason::OutOfRange,
             Self::Wait(WaitError::Failed { .. }) => Reason::Internal,
-            Self::Store(StoreError::Refused(_)) => Reason::OutOfRange,
+            // The records say that the segment is there, and its store says that it is not.
+            Self::Store(StoreError::Refused(_)) => Reason::DataLost,
             Self::Store(_) => Reason::Unavailable,
             Self::Bug(_) => Reason::Internal,
         }

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod pages;
+mod truncating;
 mod verbs;
 
 use std::sync::Arc;

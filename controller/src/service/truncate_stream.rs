@@ -1,7 +1,10 @@
 //! Truncate a stream to a cut and wait until the bytes before it are dropped.
 //!
 //! Whether an offset lies within an unsealed segment only its store knows. It is asked before the
-//! operation is proposed; since lengths only grow, what it answered stays true.
+//! operation is proposed; since lengths only grow, what it answered stays true. Between the look at
+//! the stream and the question to the store the stream may be deleted, or truncated further: a store
+//! that does not know a segment is a reason to look at the stream once more, which says what
+//! happened. Only where nothing did is the segment lost.
 
 use common::limits::PAGE_ITEMS_MAX;
 use common::{ContainerId, Offset, ScopedStream, SegmentId, StreamId};
@@ -13,7 +16,7 @@ use crate::machine::{ControllerMachine, Stream};
 use crate::operation::{CutOffsets, Operation};
 use crate::outcome::{CutProblem, Refusal};
 use crate::service::{ControllerService, ServiceError, fields};
-use crate::stores::SegmentLength;
+use crate::stores::{JobId, SegmentLength, StoreError};
 
 /// Questions for lengths that are asked at the same time.
 const QUESTIONS_IN_FLIGHT: usize = 8;
@@ -21,6 +24,8 @@ const QUESTIONS_IN_FLIGHT: usize = 8;
 /// A cut that fits as far as the controller knows, and what the stores must say about it.
 struct Checked {
     stream: StreamId,
+    /// What is being done with the stream.
+    job: Option<JobId>,
     cut: CutOffsets,
     unsealed: Vec<(SegmentId, ContainerId)>,
 }
@@ -32,10 +37,7 @@ impl ControllerService {
     ) -> Result<v1::TruncateStreamResponse, ServiceError> {
         let name = fields::stream(request.stream)?;
         let cut = fields::cut(request.cut)?;
-        let asked = (name.clone(), cut.clone());
-        let checked = self.query(move |machine| check(machine, &asked.0, &asked.1)).await??;
-        self.check_lengths(&name, &cut, checked.unsealed).await?;
-        let (stream, cut) = (checked.stream, checked.cut);
+        let Checked { stream, cut, .. } = self.checked(&name, &cut).await?;
         match self.carry_out(Operation::TruncateStream { stream, cut }).await {
             Err(ServiceError::Wait(WaitError::Failed { problem, .. })) => {
                 Err(ServiceError::Truncation(problem))
@@ -44,11 +46,34 @@ impl ControllerService {
         }
     }
 
+    async fn checked(
+        &self,
+        name: &ScopedStream,
+        cut: &[(SegmentId, Offset)],
+    ) -> Result<Checked, ServiceError> {
+        let deadline = self.jobs.deadline();
+        let mut again = false;
+        loop {
+            let (asked, places) = (name.clone(), cut.to_vec());
+            let checked = self.query(move |machine| check(machine, &asked, &places)).await??;
+            let refused = match self.check_lengths(name, cut, &checked.unsealed).await {
+                Err(error @ ServiceError::Store(StoreError::Refused(_))) => error,
+                answered => return answered.map(|()| checked),
+            };
+            match checked.job {
+                // It may be making the segment.
+                Some(job) => self.ended(job, deadline).await?,
+                None if again => return Err(refused),
+                None => again = true,
+            }
+        }
+    }
+
     async fn check_lengths(
         &self,
         name: &ScopedStream,
         cut: &[(SegmentId, Offset)],
-        unsealed: Vec<(SegmentId, ContainerId)>,
+        unsealed: &[(SegmentId, ContainerId)],
     ) -> Result<(), ServiceError> {
         let questions =
             unsealed.chunks(PAGE_ITEMS_MAX).map(|chunk| self.stores.lengths(chunk.to_vec()));
@@ -73,6 +98,7 @@ fn check(
     cut: &[(SegmentId, Offset)],
 ) -> Result<Checked, Refusal> {
     let stream = machine.stream(name)?;
+    stream.has_bytes()?;
     let misfit = |problem| Refusal::CutDoesNotFit { stream: name.clone(), problem };
     if let Some((foreign, _)) = cut.iter().find(|(segment, _)| segment.stream != stream.id) {
         return Err(misfit(CutProblem::Unknown(*foreign)));
@@ -85,5 +111,6 @@ fn check(
         let segment = stream.segment(Stream::key_of(*id))?;
         segment.sealed.is_none().then_some((*id, segment.container))
     });
-    Ok(Checked { stream: stream.id, unsealed: unsealed.collect(), cut: offsets })
+    let (unsealed, job) = (unsealed.collect(), stream.job);
+    Ok(Checked { stream: stream.id, job, unsealed, cut: offsets })
 }

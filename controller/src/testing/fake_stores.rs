@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 
 use common::{ContainerId, Fence, Offset, SegmentId};
-use futures::future::{BoxFuture, ready};
+use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
 use crate::stores::{
@@ -29,6 +29,8 @@ pub(crate) struct Inner {
     pub(crate) commands: usize,
     /// Whether commands wait for the gate.
     pub(crate) held: bool,
+    /// Whether questions do.
+    pub(crate) questions_held: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,10 +172,15 @@ impl SegmentStores for FakeStores {
         segments: Vec<(SegmentId, ContainerId)>,
     ) -> BoxFuture<'_, Result<Vec<SegmentLength>, StoreError>> {
         assert!(segments.len() <= 1_000);
-        let mut inner = self.inner();
-        let length = |(segment, _)| {
-            inner.found(segment).map(|found| SegmentLength { segment, length: found.length })
-        };
-        Box::pin(ready(segments.into_iter().map(length).collect()))
+        Box::pin(async move {
+            while self.inner().questions_held {
+                self.gate.notified().await;
+            }
+            let mut inner = self.inner();
+            let length = |(segment, _)| {
+                inner.found(segment).map(|found| SegmentLength { segment, length: found.length })
+            };
+            segments.into_iter().map(length).collect()
+        })
     }
 }

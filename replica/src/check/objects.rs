@@ -27,9 +27,10 @@ const READS: usize = 16;
 const IN_MEMORY_KIB: u32 = 128 << 10;
 
 const PAYLOAD: &str = "restore it from a copy of the bucket; until then reads of its events fail";
-const CHECKPOINT: &str =
-    "restore it from a copy of the bucket; else a recovery begins with another checkpoint";
-const ROUND: &str = "restore it from a copy of the bucket; without it a recovery may end before it";
+const CHECKPOINT: &str = "restore it from a copy of the bucket; without it a recovery begins with \
+                          another checkpoint, if there is one that rounds lead on from";
+const ROUND: &str = "restore it from a copy of the bucket; a recovery that needs it ends before it, and \
+                     only with `--accept-loss`";
 
 /// What came of it.
 pub(super) struct Checked {

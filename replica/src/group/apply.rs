@@ -12,7 +12,7 @@ use crate::entry::{Entry, Stamp};
 use crate::envelope;
 use crate::error::Failure;
 use crate::kv::{Applied, Kv, KvError, Space};
-use crate::machine::{RestoreError, StateMachine};
+use crate::machine::{NotArchived, RestoreError, StateMachine};
 use crate::stamp::Stamps;
 
 /// The state machine and how far it has come. Replay at start and the running group share it.
@@ -55,6 +55,26 @@ pub(super) enum Payload<'a> {
 pub(super) enum LoadError {
     Kv(KvError),
     Restore(RestoreError),
+}
+
+/// Why housekeeping did not take effect.
+enum Unkept {
+    /// Whoever proposed it is told.
+    Refused(Refused),
+    /// The group stops.
+    NotArchived(NotArchived),
+}
+
+impl From<Refused> for Unkept {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<NotArchived> for Unkept {
+    fn from(lost: NotArchived) -> Self {
+        Self::NotArchived(lost)
+    }
 }
 
 impl<M: StateMachine> Applier<M> {
@@ -144,7 +164,11 @@ impl<M: StateMachine> Applier<M> {
                 .map_err(|problem| format!("entry {index}, which is housekeeping, {problem}"))?;
             self.observe(stamp, now);
             let at = At { index, term, stamp: self.applied.stamp };
-            let result = self.keep_house(said, at);
+            let result = match self.keep_house(said, at) {
+                Ok(()) => Ok(()),
+                Err(Unkept::Refused(refused)) => Err(refused),
+                Err(Unkept::NotArchived(lost)) => return Err(format!("entry {index}: {lost}")),
+            };
             self.housekept = Some(result);
             self.applied.digest = roll(self.applied.digest, index, u64::from(result.is_ok()));
         } else if !context.is_empty() {
@@ -202,12 +226,15 @@ impl<M: StateMachine> Applier<M> {
     }
 
     /// Housekeeping changes the archive first: the machine hears of it only where it counts.
-    fn keep_house(&mut self, said: Housekeeping, at: At) -> Result<(), Refused> {
+    fn keep_house(&mut self, said: Housekeeping, at: At) -> Result<(), Unkept> {
         match said {
             Housekeeping::Round(round) => {
                 self.archive.round(&round, at)?;
                 self.digests.archived(self.archive.end());
-                self.machine.tiered(&round.tiered);
+                match round.recovered {
+                    true => self.machine.taken_over(&round.tiered),
+                    false => self.machine.tiered(&round.tiered)?,
+                }
             }
             Housekeeping::Checkpoint(checkpoint) => self.archive.checkpoint(&checkpoint, at)?,
             Housekeeping::Compacted(compacted) => {

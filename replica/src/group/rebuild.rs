@@ -52,7 +52,7 @@ fn take_over<M: StateMachine>(
 impl<M: StateMachine> Applier<M> {
     fn take_over(&mut self, round: &CommittedRound, at: At) -> Result<(), Refused> {
         self.archive.round(round, at)?;
-        self.machine.tiered(&round.tiered);
+        self.machine.taken_over(&round.tiered);
         let dead = self.machine.take_dead_objects();
         self.archive.dead(dead, at);
         Ok(())

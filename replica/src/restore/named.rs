@@ -16,7 +16,8 @@ impl Chain {
             None => None,
         };
         let tip = footer(storage, basis.tip)?;
-        let mut chain = Self { checkpoint, footers: vec![tip], problems: Vec::new() };
+        let mut chain =
+            Self { checkpoint, footers: vec![tip], problems: Vec::new(), losses: Vec::new() };
         while !chain.is_complete(None) {
             let previous = footer(storage, chain.previous()?)?;
             chain.push_before(previous)?;

@@ -1,44 +1,69 @@
 //! Tiered: what only the log held rests in objects from now on.
 //!
 //! A round holds what segments referred to when it was made, so that each of their extents is
-//! found in it whole. One that is not was truncated, or deleted, before the round was made, but by
-//! an entry that is yet to be applied: that happens only where a group is rebuilt from long-term
-//! storage and the last round of its chain is applied before the entries that followed it. These
-//! bytes are nowhere any more, so the segment takes the truncation over from the round: it begins
-//! behind them. The entry that truncated them, should it come, finds nothing left to be done.
+//! found in it whole: whatever dropped some of them meanwhile was applied before the round's own
+//! entry. One that is not found is a defect, and going on would lose it without a word: that is an
+//! error, by which the container stops while the log still has the bytes.
+//!
+//! Where a group is rebuilt from long-term storage, the last rounds of its chain are applied without
+//! the entries that followed them. Then an extent that is not found was truncated, or deleted, by
+//! one of those. Its bytes are nowhere any more, so the segment takes the truncation over from the
+//! round: it begins behind them. The entry that truncated them, should it come, finds nothing left
+//! to be done.
 
-use replica::Tiered;
+use replica::{NotArchived, Tiered};
 
 use super::segment::Segment;
 use super::{ContainerMachine, Marks, Oldest};
 use crate::metrics::Metrics;
 
+/// What an extent is of which a round has nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absent {
+    /// A defect, or damage.
+    Lost,
+    /// Dropped by an entry that did not come back.
+    Dropped,
+}
+
 impl ContainerMachine {
     /// The work follows the segments that have something in the log, and what of it moves.
-    pub(super) fn rest(&mut self, round: &Tiered) {
+    pub(super) fn rest(&mut self, round: &Tiered, absent: Absent) -> Result<(), NotArchived> {
         let last = *round.range.end();
         let mut in_log = std::mem::take(&mut self.marks.in_log);
+        let mut lost = None;
         in_log.retain(|id, shared| {
             let first = shared.lock().extents.items().front().map(|extent| extent.index);
-            if first.is_none_or(|first| first > last) {
+            if first.is_none_or(|first| first > last) || lost.is_some() {
                 return first.is_some();
             }
             let segment = self.segments.get_mut(id).expect("a segment with extents exists");
-            rest_segment(segment, round, &mut self.marks, &self.memory.metrics)
+            let rested =
+                rest_segment(segment, (round, absent), &mut self.marks, &self.memory.metrics);
+            rested.unwrap_or_else(|error| {
+                lost = Some(error);
+                true
+            })
         });
         self.marks.in_log = in_log;
-        self.marks.objects.all_taken(&round.objects);
         self.oldest_live.set(Oldest::Stale);
+        match lost {
+            Some(error) => Err(error),
+            None => {
+                self.marks.objects.all_taken(&round.objects);
+                Ok(())
+            }
+        }
     }
 }
 
 /// Whether the log still holds something of the segment.
 fn rest_segment(
     segment: &mut Segment,
-    round: &Tiered,
+    (round, absent): (&Tiered, Absent),
     marks: &mut Marks,
     metrics: &Metrics,
-) -> bool {
+) -> Result<bool, NotArchived> {
     marks.changes(segment);
     let id = segment.identity.segment;
     let shared = segment.shared.clone();
@@ -49,6 +74,12 @@ fn rest_segment(
     {
         match round.locate(first.index, first.start, first.bytes) {
             Some(rested) => state.rest_first(rested, |effect| marks.extents(id, effect)),
+            None if absent == Absent::Lost => {
+                return Err(NotArchived::new(format!(
+                    "{} bytes of segment `{id}` at offset {}, in entry {}",
+                    first.bytes, first.offset, first.index
+                )));
+            }
             None => {
                 state.truncate(first.end(), |effect| marks.extents(id, effect));
                 metrics.unarchived_extents.add(1);
@@ -62,5 +93,5 @@ fn rest_segment(
         marks.wake(segment);
         metrics.unarchived_bytes.add(state.start.0 - start.0);
     }
-    !state.extents.items().is_empty()
+    Ok(!state.extents.items().is_empty())
 }

@@ -58,7 +58,7 @@ impl Driver {
         let owned = self.owned(last);
         let round = self.round(last, owned, usize::MAX - HEAD);
         self.index += 1;
-        self.machine.tiered(&round);
+        self.machine.tiered(&round).unwrap();
         round
     }
 

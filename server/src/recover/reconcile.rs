@@ -5,8 +5,12 @@
 //! - A segment that the controller knows and its container does not is created, empty.
 //! - A stream that the controller never knew is made again; one that it knew as deleted is deleted.
 //! - A stream that lost a segment to a deletion is deleted as a whole, which it was to be.
+//! - A stream of which a segment is sealed is sealed as a whole: who met it was told that it takes
+//!   nothing any more.
+//! - Workflows that were under way are carried to their ends here, from their first steps, so that
+//!   what is reported is what will be there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::{ContainerId, Fence, Incarnation, ScopedStream, SegmentId, StreamId};
 use controller::group::query;
@@ -21,6 +25,9 @@ use super::{Recovering, chain};
 
 /// Segments described by one question.
 const PAGE: usize = 1_000;
+/// Looks at all streams: one for each thing that can be left of a stream's life (made, truncated,
+/// sealed, deleted), and as many that change a place.
+const LOOKS_MAX: usize = 8;
 
 /// What came of it.
 pub(super) struct Reconciled {
@@ -32,10 +39,10 @@ pub(super) struct Reconciled {
 /// Everything that the containers have, by stream.
 type Described = BTreeMap<StreamId, Vec<(ContainerId, SegmentDescription)>>;
 
-struct Reconciler<'a> {
-    node: &'a Recovering,
-    commands: StoreCommands,
-    id: CommandId,
+pub(super) struct Reconciler<'a> {
+    pub(super) node: &'a Recovering,
+    pub(super) commands: StoreCommands,
+    pub(super) id: CommandId,
     changes: Vec<StreamChange>,
 }
 
@@ -55,11 +62,14 @@ impl Recovering {
 }
 
 impl Reconciler<'_> {
-    fn note(&mut self, stream: impl ToString, what: impl Into<String>) {
+    pub(super) fn note(&mut self, stream: impl ToString, what: impl Into<String>) {
         self.changes.push(StreamChange { stream: stream.to_string(), what: what.into() });
     }
 
-    async fn submit(&self, operation: Operation) -> Result<Result<Accepted, Refusal>, String> {
+    pub(super) async fn submit(
+        &self,
+        operation: Operation,
+    ) -> Result<Result<Accepted, Refusal>, String> {
         self.node.group().submit(operation).await.map_err(|error| error.to_string())
     }
 
@@ -117,32 +127,51 @@ impl Reconciler<'_> {
         let ids: Vec<StreamId> = described.keys().copied().collect();
         let group = self.node.group();
         let known = query(&group, move |machine| {
-            let knew = ids.into_iter().filter(|id| machine.knew_stream(*id)).collect::<Vec<_>>();
-            (machine.all_streams().clone(), knew)
+            ids.into_iter().filter(|id| machine.knew_stream(*id)).collect::<BTreeSet<_>>()
         });
-        let (streams, knew) = known.await.map_err(|error| error.to_string())?;
+        let knew = known.await.map_err(|error| error.to_string())?;
+        let streams = self.known().await?;
         let streams_made = described.keys().map(|id| id.counter()).max().unwrap_or(0);
         let recover = Operation::Recover { incarnation, streams_made };
         self.submit(recover).await?.map_err(|refusal| refusal.to_string())?;
-        for stream in streams.values() {
-            let none = Vec::new();
-            let found = described.get(&stream.id).unwrap_or(&none);
-            self.known_stream(stream, found).await?;
-        }
+        // Deletions first: they free the names of streams that were made again.
+        self.settle().await?;
         for (id, segments) in described.iter().filter(|(id, _)| !streams.contains_key(id)) {
             match knew.contains(id) {
                 true => self.deleted_stream(segments).await?,
                 false => self.adopt(*id, segments).await?,
             }
         }
-        Ok(())
+        self.settle().await
     }
 
+    /// Brings all known streams in line with their segments.
+    async fn settle(&mut self) -> Result<(), String> {
+        for _ in 0..LOOKS_MAX {
+            let described = self.described().await?;
+            let mut changed = false;
+            for stream in self.known().await?.values() {
+                let found = described.get(&stream.id).map_or(&[][..], Vec::as_slice);
+                changed |= self.known_stream(stream, found).await?;
+            }
+            if !(self.run_jobs().await? || changed) {
+                return Ok(());
+            }
+        }
+        Err(format!("streams are not in line with their segments after {LOOKS_MAX} looks"))
+    }
+
+    async fn known(&self) -> Result<BTreeMap<StreamId, Stream>, String> {
+        let streams = query(&self.node.group(), |machine| machine.all_streams().clone()).await;
+        streams.map_err(|error| error.to_string())
+    }
+
+    /// Whether something was changed, so that it has to be looked at again.
     async fn known_stream(
         &mut self,
         stream: &Stream,
         described: &[(ContainerId, SegmentDescription)],
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let has = |id| described.iter().find(|(_, found)| found.identity.segment == id);
         if stream.state != StreamState::Deleting {
             for (key, segment) in &stream.segments {
@@ -154,23 +183,33 @@ impl Reconciler<'_> {
         if stream.state == StreamState::Sealed {
             self.seal_again(stream, described).await?;
         }
+        let is_gone = |(_, found): &(ContainerId, SegmentDescription)| {
+            found.bounds.deleted && stream.current.contains(&Stream::key_of(found.identity.segment))
+        };
         let found = described.iter().map(|(_, found)| FoundSegment {
             key: Stream::key_of(found.identity.segment),
             start: found.bounds.start,
             length: found.bounds.length,
+            sealed: found.successors.as_ref().is_some_and(Vec::is_empty),
             deleted: found.bounds.deleted,
         });
         let reconcile = Operation::ReconcileStream { stream: stream.id, found: found.collect() };
         match self.submit(reconcile).await? {
-            Ok(Accepted::Reconciled { clamped: 0, .. }) => {}
+            Ok(Accepted::Reconciled { clamped: 0, .. }) => return Ok(false),
             Ok(Accepted::Reconciled { clamped, .. }) => {
                 let what = format!("{clamped} places of the controller were set to what is there");
                 self.note(&stream.name, what);
             }
-            Ok(_) => self.note(&stream.name, "its deletion had begun and is ended"),
+            Ok(_) if described.iter().any(is_gone) => {
+                self.note(&stream.name, "its deletion had begun and is ended");
+            }
+            Ok(_) => self.note(
+                &stream.name,
+                "its seal, or a deletion that came no further, had begun: it is sealed",
+            ),
             Err(refusal) => return Err(refusal.to_string()),
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn create(
@@ -244,6 +283,15 @@ impl Reconciler<'_> {
     ) -> Result<(), String> {
         let living = || segments.iter().filter(|(_, found)| !found.bounds.deleted);
         let Some((_, first)) = living().next() else { return self.deleted_stream(segments).await };
+        // One that others follow was truncated away.
+        let is_followed =
+            |id| segments.iter().any(|(_, found)| found.identity.predecessors.contains(&id));
+        let is_gone = |found: &SegmentDescription| {
+            found.bounds.deleted && !is_followed(found.identity.segment)
+        };
+        if segments.iter().any(|(_, found)| is_gone(found)) {
+            return self.deleted_stream(segments).await;
+        }
         let name = first.identity.stream.clone();
         let adopted: Vec<AdoptedSegment> = living()
             .map(|(container, found)| AdoptedSegment {
@@ -295,8 +343,7 @@ impl Reconciler<'_> {
     /// The streams as they are now.
     async fn report(&self) -> Result<Vec<StreamReport>, String> {
         let described = self.described().await?;
-        let streams = query(&self.node.group(), |machine| machine.all_streams().clone()).await;
-        let streams = streams.map_err(|error| error.to_string())?;
+        let streams = self.known().await?;
         let none = Vec::new();
         let stream = |stream: &Stream| {
             let found = described.get(&stream.id).unwrap_or(&none);

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::loss::GroupLoss;
+
 /// The outcome of a recovery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RecoveryReport {
@@ -34,10 +36,13 @@ pub struct RecoveredGroup {
     pub rounds: usize,
     /// Objects that are damaged or missing, and could be done without.
     pub problems: Vec<String>,
+    /// What was given up of it.
+    pub loss: Option<GroupLoss>,
 }
 
 impl RecoveredGroup {
-    pub(super) fn new(found: replica::recover::Found) -> Self {
+    pub(super) fn new(found: replica::recover::Found, losses: &[GroupLoss]) -> Self {
+        let loss = losses.iter().find(|loss| loss.group == found.group.0);
         Self {
             group: found.group.0,
             end: found.end.0,
@@ -45,6 +50,7 @@ impl RecoveredGroup {
             checkpoint: found.checkpoint.map(|index| index.0),
             rounds: found.rounds,
             problems: found.problems,
+            loss: loss.cloned(),
         }
     }
 }

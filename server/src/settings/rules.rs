@@ -12,6 +12,9 @@ use super::{LtsUrl, Settings, SettingsError};
 /// The least that `memory.limit` can be split.
 pub(crate) const MEMORY_MIN: ByteSize = ByteSize::mib(256);
 
+/// Containers of a cluster; their groups are numbered from the controller's on.
+pub(crate) const CONTAINERS_MAX: u16 = 1_024;
+
 /// A setting, whether it is right, and what to do where it is not.
 type Rule = (&'static str, bool, String);
 
@@ -58,8 +61,8 @@ fn of_node(settings: &Settings) -> [Rule; 6] {
         ),
         (
             "containers.count",
-            (1..=1_024).contains(&containers.count),
-            format!("`{}` must be from 1 to 1024", containers.count),
+            (1..=CONTAINERS_MAX).contains(&containers.count),
+            format!("`{}` must be from 1 to {CONTAINERS_MAX}", containers.count),
         ),
         (
             "limits.connections",

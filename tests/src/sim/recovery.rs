@@ -97,7 +97,7 @@ impl World {
         let log = self.machine.open_log(rng)?;
         let mut ends = BTreeMap::new();
         for group in self.machine.groups() {
-            let end = match recover::prepare(&storage, group, &log, &self.machine.kv) {
+            let end = match recover::prepare(&storage, group, false, &log, &self.machine.kv) {
                 Ok(found) => found.end,
                 Err(RestoreFailure::Nothing) => LogIndex(0),
                 Err(failure) => return Err(format!("group {group}: {failure}")),

@@ -1,12 +1,12 @@
 //! Bringing the records in line with what the containers have after a recovery.
 
-use common::{ContainerId, Incarnation, KeyRange, Offset, StreamId};
+use common::{ContainerId, Incarnation, KeyRange, Offset, SegmentId, StreamId};
 
 use super::refused;
 use crate::machine::{JobKind, SegmentKey, StreamState};
 use crate::operation::{AdoptedSegment, FoundSegment, Operation};
 use crate::outcome::{Accepted, Refusal};
-use crate::testing::{FakeStores, apply, created, cut, machine, name, run_jobs};
+use crate::testing::{FakeSegment, FakeStores, apply, created, cut, machine, name, run_jobs};
 
 const LOST: StreamId = StreamId(1 << 48 | 77);
 
@@ -35,7 +35,25 @@ fn adopt(text: &str, segments: Vec<AdoptedSegment>) -> Operation {
 
 fn found(number: u32, start: u64, length: u64, deleted: bool) -> FoundSegment {
     let (start, length) = (Offset(start), Offset(length));
-    FoundSegment { key: key(0, number), start, length, deleted }
+    FoundSegment { key: key(0, number), start, length, sealed: false, deleted }
+}
+
+fn sealed(number: u32, length: u64) -> FoundSegment {
+    FoundSegment { sealed: true, ..found(number, 0, length, false) }
+}
+
+/// What the stores have of a stream.
+fn found_in(stores: &FakeStores, stream: StreamId) -> Vec<FoundSegment> {
+    let inner = stores.inner();
+    let of_stream = inner.segments.iter().filter(|(id, _)| id.stream == stream);
+    let found = |(id, segment): (&SegmentId, &FakeSegment)| FoundSegment {
+        key: (id.epoch, id.number),
+        start: segment.start,
+        length: segment.length,
+        sealed: segment.sealed && !segment.deleted,
+        deleted: segment.deleted,
+    };
+    of_stream.map(found).collect()
 }
 
 #[test]
@@ -147,4 +165,108 @@ fn a_deletion_that_only_a_container_knows_is_carried_to_its_end() {
     assert_eq!(machine.stream_by_id(id).unwrap().state, StreamState::Deleting);
     let job = machine.jobs().values().next().unwrap();
     assert_eq!(job.kind, JobKind::Delete { seal_first: false }, "a deleted segment is not sealed");
+}
+
+#[test]
+fn a_seal_that_only_a_container_knows_is_carried_to_its_end() {
+    for others in [vec![], vec![1]] {
+        let (mut machine, stores) = (machine(), FakeStores::default());
+        let id = created(&mut machine, &stores, "demo/hello", 2);
+        let segment =
+            |number: u32| SegmentId { stream: id, epoch: 0.into(), number: number.into() };
+        stores.grow(segment(0), 7);
+        stores.grow(segment(1), 9);
+        for number in others.iter().chain([&0]) {
+            stores.seal(segment(*number));
+        }
+        let reconcile = Operation::ReconcileStream { stream: id, found: found_in(&stores, id) };
+        let outcome = apply(&mut machine, &reconcile).unwrap();
+        assert!(matches!(outcome, Accepted::Started { job: Some(_), .. }), "{outcome:?}");
+        assert_eq!(machine.stream_by_id(id).unwrap().state, StreamState::Sealing);
+        run_jobs(&mut machine, &stores);
+        let stream = machine.stream_by_id(id).unwrap();
+        assert_eq!((stream.state, stream.active()), (StreamState::Sealed, &[][..]));
+        let lengths: Vec<_> = stream.segments.values().map(|record| record.sealed).collect();
+        assert_eq!(lengths, [Some(Offset(7)), Some(Offset(9))]);
+        assert!(stores.segment(segment(1)).unwrap().sealed);
+        let again = Operation::ReconcileStream { stream: id, found: found_in(&stores, id) };
+        assert_eq!(
+            apply(&mut machine, &again),
+            Ok(Accepted::Reconciled { stream: id, clamped: 0 })
+        );
+    }
+}
+
+#[test]
+fn a_seal_that_was_given_up_goes_on_where_a_segment_is_sealed() {
+    let (mut machine, stores) = (machine(), FakeStores::default());
+    let id = created(&mut machine, &stores, "demo/hello", 1);
+    apply(&mut machine, &Operation::SealStream { stream: name("demo/hello") }).unwrap();
+    let (job, _) = machine.jobs().first_key_value().unwrap();
+    let failed = Operation::StepFailed { job: *job, step: 0, message: "planned".into() };
+    apply(&mut machine, &failed).unwrap();
+    let open = Operation::ReconcileStream { stream: id, found: vec![found(0, 0, 5, false)] };
+    assert_eq!(apply(&mut machine, &open), Ok(Accepted::Reconciled { stream: id, clamped: 0 }));
+    let ended = Operation::ReconcileStream { stream: id, found: vec![sealed(0, 5)] };
+    assert!(matches!(apply(&mut machine, &ended), Ok(Accepted::Started { job: Some(_), .. })));
+    run_jobs(&mut machine, &stores);
+    assert_eq!(machine.stream_by_id(id).unwrap().state, StreamState::Sealed);
+}
+
+#[test]
+fn a_truncation_and_a_seal_that_only_the_containers_know_follow_one_another() {
+    let (mut machine, stores) = (machine(), FakeStores::default());
+    let id = created(&mut machine, &stores, "demo/hello", 2);
+    let segments = vec![FoundSegment { start: Offset(4), ..sealed(0, 7) }, found(1, 0, 3, false)];
+    let reconcile = Operation::ReconcileStream { stream: id, found: segments };
+    assert_eq!(
+        apply(&mut machine, &reconcile),
+        Ok(Accepted::Reconciled { stream: id, clamped: 1 })
+    );
+    let head = machine.stream_by_id(id).unwrap().head_offsets();
+    assert_eq!(head, [(key(0, 0), Offset(4)), (key(0, 1), Offset(0))]);
+    let outcome = apply(&mut machine, &reconcile).unwrap();
+    assert!(matches!(outcome, Accepted::Started { job: Some(_), .. }), "{outcome:?}");
+}
+
+#[test]
+fn a_workflow_whose_steps_a_container_lost_begins_anew() {
+    let (mut machine, stores) = (machine(), FakeStores::default());
+    // More segments than one step has.
+    let count = crate::settings::SEGMENTS_PER_STEP + 1;
+    let id = created(&mut machine, &stores, "demo/hello", count);
+    apply(&mut machine, &Operation::DeleteStream { stream: name("demo/hello") }).unwrap();
+    for _ in 0..3 {
+        for step in crate::jobs::pending_steps(&machine, 1.into(), 1, |_| true) {
+            let answers = step.commands.iter().map(|command| stores.carry_out(command));
+            let answers: Vec<_> = answers.collect::<Result<_, _>>().unwrap();
+            apply(&mut machine, &step.done(&answers).unwrap()).unwrap();
+        }
+    }
+    assert_eq!(machine.jobs().values().next().unwrap().step, 3, "some are deleted");
+    // The container ended before the seals.
+    for segment in stores.inner().segments.values_mut() {
+        (segment.sealed, segment.deleted) = (false, false);
+    }
+    let reconcile = Operation::ReconcileStream { stream: id, found: found_in(&stores, id) };
+    assert_eq!(
+        apply(&mut machine, &reconcile),
+        Ok(Accepted::Reconciled { stream: id, clamped: 0 })
+    );
+    assert_eq!(machine.jobs().values().next().unwrap().step, 0);
+    run_jobs(&mut machine, &stores);
+    assert!(machine.stream_by_id(id).is_err() && stores.inner().segments.is_empty());
+}
+
+#[test]
+fn what_earlier_builds_reconciled_is_replayed_as_they_did_it() {
+    let (mut machine, stores) = (machine(), FakeStores::default());
+    let id = created(&mut machine, &stores, "demo/hello", 2);
+    apply(&mut machine, &Operation::SealStream { stream: name("demo/hello") }).unwrap();
+    let found = vec![found(0, 3, 5, false), found(1, 0, 5, true)];
+    let reconcile = Operation::ReconcilePlaces { stream: id, found };
+    assert_eq!(
+        apply(&mut machine, &reconcile),
+        Ok(Accepted::Reconciled { stream: id, clamped: 1 })
+    );
 }

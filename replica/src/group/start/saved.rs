@@ -35,16 +35,19 @@ impl Starting {
         let failed = |source| StartError::Archive { group, source };
         // A recovery needs every round that the state does not know, also below its own index.
         let from = saved.map(|saved| saved.index).filter(|_| self.spec.recover.is_none());
-        let find = |from| Chain::find_behind(storage, group, from, truncated);
+        let find = |from| Chain::leading_to(storage, group, from, truncated);
         let (mut found, mut anew) = (find(from), saved.is_none());
         if from.is_some() && matches!(found, Err(RestoreFailure::Broken(_))) {
             // A state so old that rounds behind it are collected is as good as none.
             tracing::warn!(%group, "the saved state is older than the chain of rounds reaches back");
             (found, anew) = (find(None), true);
         }
+        let begins_anew = truncated == LogIndex(0) && self.spec.recover.is_some();
         let chain = match found {
             // A group of which nothing was archived is recovered, too: it begins anew.
             Err(RestoreFailure::Nothing) if truncated == LogIndex(0) => return Ok((saved, None)),
+            // So is one of which all that was archived is given up.
+            Err(RestoreFailure::Broken(_)) if begins_anew => return Ok((saved, None)),
             found => found.map_err(failed)?,
         };
         if anew && truncated > LogIndex(0) {

@@ -179,6 +179,28 @@ fn what_was_stored_is_archived_after_its_age_and_the_log_is_dropped_behind_it() 
 }
 
 #[test]
+fn a_round_that_lacks_what_the_state_refers_to_stops_its_group_and_the_log_keeps_it() {
+    let mut machine = Machine::new(1);
+    let _bucket = attach(&mut machine);
+    let mut node = serving(&mut machine);
+    machine.journal.disowned.store(3, std::sync::atomic::Ordering::SeqCst);
+    for number in 1..5 {
+        node.store(number);
+    }
+    node.wait(Duration::from_secs(10));
+    for _ in 0..2 {
+        let status = node.handle.status();
+        let reason = status.quarantined.expect("it must not go on");
+        assert!(reason.contains("DATA_LOST") && reason.contains("payload of 3"), "{reason}");
+        assert_eq!(status.first, LogIndex(1));
+        // A restart finds the same; another group would not notice.
+        drop(node);
+        node = machine.open().unwrap();
+        node.settle().unwrap();
+    }
+}
+
+#[test]
 fn an_idle_group_comes_to_rest() {
     let mut machine = Machine::new(1);
     let bucket = attach(&mut machine);

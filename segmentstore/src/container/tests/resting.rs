@@ -73,7 +73,7 @@ fn a_round_moves_what_its_entries_hold_and_nothing_else() {
     let indices: Vec<_> = owned.iter().map(|run| run.index.0).collect();
     assert_eq!(indices, [last - 1, last], "as the log has them, without what comes later");
     let round = driver.round(last, owned, 1_000);
-    driver.machine.tiered(&round);
+    driver.machine.tiered(&round).unwrap();
     assert_eq!(places(&driver, 1), (5, 7, 2));
     assert_eq!(places(&driver, 2), (5, 0, 1));
     assert_eq!(driver.machine.oldest_live_index(), Some(LogIndex(last + 1)));
@@ -109,7 +109,25 @@ fn an_entry_from_long_term_storage_has_a_place_and_no_bytes_in_memory() {
 }
 
 #[test]
-fn what_a_round_does_not_hold_is_cut_off_with_all_before_it_and_counted() {
+fn what_a_round_of_a_living_log_does_not_hold_is_told_as_lost_and_not_cut_off() {
+    let mut driver = segments(2);
+    write(&mut driver, 1, b"first");
+    write(&mut driver, 2, b"other");
+    write(&mut driver, 2, b" bytes");
+    let last = driver.index;
+    let mut owned = driver.owned(last);
+    let left_out = owned.pop().unwrap();
+    let round = driver.round(last, owned, 1_000);
+    let lost = driver.machine.tiered(&round).unwrap_err().to_string();
+    let (segment, entry) = (segment(2), left_out.index);
+    let told = format!("6 bytes of segment `{segment}` at offset 5, in entry {entry}");
+    assert!(lost.contains("DATA_LOST") && lost.contains(&told), "{lost}");
+    assert_eq!(driver.bytes_of(2), (Offset(0), b"other bytes".to_vec()), "the log has it");
+    assert_eq!(driver.machine.memory.metrics.unarchived_extents.get(), 0);
+}
+
+#[test]
+fn what_a_round_taken_over_does_not_hold_is_cut_off_with_all_before_it_and_counted() {
     let mut driver = segments(2);
     for bytes in [b"kept??", b"absent", b"behind"] {
         let length = driver.machine.view(segment(1)).unwrap().bounds.length.0;
@@ -126,7 +144,7 @@ fn what_a_round_does_not_hold_is_cut_off_with_all_before_it_and_counted() {
         crc: crc32fast::hash(bytes),
     };
     driver.objects.insert(object(2), Bytes::from([&[0; 32][..], b"behind"].concat()));
-    driver.machine.tiered(&Tiered {
+    driver.machine.taken_over(&Tiered {
         range: LogIndex(1)..=LogIndex(last),
         objects: [1, 2, 3].map(|sequence| reference(object(sequence))).to_vec(),
         runs: Runs::encode(vec![run(last - 2, 0, b"kept??"), run(last, 1, b"behind")]),
@@ -179,7 +197,7 @@ fn an_object_whose_bytes_were_dropped_while_it_was_made_is_dead_at_once() {
     let owned = driver.owned(last);
     let round = driver.round(last, owned, 1);
     delete(&mut driver, 1);
-    driver.machine.tiered(&round);
+    driver.machine.tiered(&round).unwrap();
     assert_eq!(driver.machine.take_dead_objects(), [object(1)]);
     assert_eq!(driver.bytes_of(2).1, b"kept");
 }

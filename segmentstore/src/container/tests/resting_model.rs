@@ -275,7 +275,7 @@ impl World {
             Event::Tiered(round) => Some(round),
             _ => None,
         });
-        rounds.for_each(|round| rebuilt.machine.tiered(round));
+        rounds.for_each(|round| rebuilt.machine.taken_over(round));
         assert_eq!(rebuilt.machine.oldest_live_index(), None, "all of it rests");
         rebuilt.save();
         rebuilt.machine = rebuilt.restored();
@@ -312,7 +312,7 @@ fn take_event(driver: &mut Driver, event: &Event, archived: bool) -> Vec<ObjectN
         }
         Event::Tiered(round) => {
             driver.index += 1;
-            driver.machine.tiered(round);
+            driver.machine.tiered(round).unwrap();
         }
         Event::Compacted(compacted) => {
             driver.index += 1;

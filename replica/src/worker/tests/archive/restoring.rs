@@ -80,14 +80,23 @@ fn without_the_bucket_a_missing_state_is_refused() {
 
 /// The machine is gone; another one is made from the bucket.
 pub(in crate::worker::tests) fn recovered(lost: &Machine, memory: &Memory) -> Machine {
-    let (mut machine, found) = recovered_from(lost, memory, || ());
+    prepared(lost, memory, false).unwrap().0
+}
+
+fn prepared(
+    lost: &Machine,
+    memory: &Memory,
+    accept_loss: bool,
+) -> Result<(Machine, recover::Found), String> {
+    let (mut machine, found) = laid_out(lost, memory, accept_loss, || ())?;
     let incarnation = machine.storage.as_ref().unwrap().marker().unwrap().incarnation;
     let spec = GroupSpec { recover: Some(incarnation), ..GroupSpec::alone(GROUP) };
     let mut node = machine.open_as(spec).unwrap();
     node.settle().unwrap();
     assert!(node.handle.status().archived >= found.end);
     node.wait(Duration::from_secs(10));
-    machine
+    drop(node);
+    Ok((machine, found))
 }
 
 /// A machine on which the group was prepared, and what was found of it; `then` comes before anything
@@ -97,6 +106,15 @@ pub(super) fn recovered_from(
     memory: &Memory,
     then: impl FnOnce(),
 ) -> (Machine, recover::Found) {
+    laid_out(lost, memory, false, then).unwrap()
+}
+
+fn laid_out(
+    lost: &Machine,
+    memory: &Memory,
+    accept_loss: bool,
+    then: impl FnOnce(),
+) -> Result<(Machine, recover::Found), String> {
     let mut machine = Machine::new(99);
     machine.clock = lost.clock.clone();
     let newest = wait_for(lts::cluster::newest_marker(memory)).unwrap().unwrap();
@@ -110,9 +128,10 @@ pub(super) fn recovered_from(
         machine.rng.fork("recovery"),
     )
     .unwrap();
-    let found = recover::prepare(&storage, GROUP, &log, &machine.kv).unwrap();
+    let found = recover::prepare(&storage, GROUP, accept_loss, &log, &machine.kv);
+    let found = found.map_err(|failure| failure.to_string())?;
     then();
-    (machine, found)
+    Ok((machine, found))
 }
 
 #[test]
@@ -239,4 +258,134 @@ fn a_round_that_is_missing_from_the_middle_is_told_by_name() {
     wait_for(bucket.memory.delete(&[middle.into()])).unwrap();
     let broken = Chain::find(&storage, GROUP, None).unwrap_err().to_string();
     assert!(broken.contains(&middle.to_string()) && broken.contains("missing"), "{broken}");
+}
+
+/// A bucket with a chain of at least so many rounds that are all needed.
+fn chained(rounds: usize) -> (Machine, Attached, Chain) {
+    let (machine, bucket, node) = worked(3, 20);
+    drop(node);
+    let chain = Chain::find(machine.storage.as_ref().unwrap(), GROUP, None).unwrap();
+    assert!(chain.footers.len() >= rounds, "{}", chain.footers.len());
+    (machine, bucket, chain)
+}
+
+#[test]
+fn a_group_is_salvaged_up_to_its_broken_link_and_what_is_given_up_is_told() {
+    let (machine, bucket, chain) = chained(3);
+    let storage = machine.storage.clone().unwrap();
+    let whole = Chain::salvage(&storage, GROUP).unwrap();
+    assert_eq!((whole.chain.unwrap().end(), &whole.losses[..]), (chain.end(), &[][..]));
+    let at = chain.footers.len() / 2;
+    let [before, middle, behind] = [at - 1, at, at + 1].map(|at| &chain.footers[at]);
+    let name = middle.reference.name;
+    let damages: [&dyn Fn(); 2] =
+        [&|| assert!(bucket.memory.tamper(&name.into(), |bytes| bytes[60] ^= 1)), &|| {
+            wait_for(bucket.memory.delete(&[name.into()])).unwrap()
+        }];
+    for damage in damages {
+        damage();
+        let salvaged = Chain::salvage(&storage, GROUP).unwrap();
+        assert_eq!(salvaged.chain.unwrap().end().0, before.last_index());
+        let [loss] = &salvaged.losses[..] else { panic!("{:?}", salvaged.losses) };
+        assert!(loss.what.contains(&name.to_string()), "{loss:?}");
+        assert_eq!(loss.unreadable_to, Some(LogIndex(behind.range().start().0 - 1)));
+        assert_eq!(loss.archived_to, Some(chain.end().0));
+    }
+    let refused = prepared(&machine, &bucket.memory, false).err().unwrap();
+    assert!(refused.contains(&name.to_string()), "{refused}");
+    let (mut machine, found) = prepared(&machine, &bucket.memory, true).unwrap();
+    assert_eq!((found.end, found.losses.len()), (before.last_index(), 1));
+    // It works on, loses its state before anything of it is archived, and is recovered once more.
+    let mut node = serving(&mut machine);
+    let stored = node.stored();
+    assert!(!stored.is_empty() && stored.len() < 20);
+    node.check_payloads(&bucket.memory);
+    drop(node);
+    machine.kv.wipe();
+    let mut node = serving(&mut machine);
+    assert_eq!(node.stored(), stored);
+    node.store(1_000_000);
+    for _ in 0..5 {
+        node.wait(Duration::from_secs(60));
+    }
+    drop(node);
+    let salvaged = Chain::salvage(machine.storage.as_ref().unwrap(), GROUP).unwrap();
+    assert_eq!(salvaged.losses, [], "what was given up is not met again");
+    let mut machine = recovered(&machine, &bucket.memory);
+    assert!(serving(&mut machine).stored().contains_key(&1_000_000));
+}
+
+#[test]
+fn a_newest_round_that_is_not_whole_is_a_loss_and_not_gone_around_in_silence() {
+    let (machine, bucket, chain) = chained(3);
+    let storage = machine.storage.clone().unwrap();
+    let tip = chain.footers.last().unwrap();
+    let before = &chain.footers[chain.footers.len() - 2];
+    let payload = tip.objects[0].name;
+    wait_for(bucket.memory.delete(&[payload.into()])).unwrap();
+    let salvaged = Chain::salvage(&storage, GROUP).unwrap();
+    assert_eq!(salvaged.chain.unwrap().end().0, before.last_index());
+    assert!(salvaged.losses[0].what.contains(&payload.to_string()));
+    assert_eq!(salvaged.losses[0].archived_to, Some(tip.last_index()), "its footer says so");
+    bucket.memory.tamper(&tip.reference.name.into(), |bytes| bytes.truncate(10));
+    let salvaged = Chain::salvage(&storage, GROUP).unwrap();
+    assert_eq!(salvaged.losses[0].archived_to, None, "nothing says how far it went");
+    assert!(prepared(&machine, &bucket.memory, false).is_err());
+}
+
+#[test]
+fn a_group_of_which_nothing_is_left_begins_anew_where_that_is_accepted() {
+    let (machine, bucket, chain) = chained(3);
+    for footer in &chain.footers {
+        bucket.memory.tamper(&footer.reference.name.into(), |bytes| bytes[60] ^= 1);
+    }
+    assert!(prepared(&machine, &bucket.memory, false).is_err());
+    let (mut machine, found) = prepared(&machine, &bucket.memory, true).unwrap();
+    assert_eq!((found.end, found.losses.len()), (LogIndex(0), chain.footers.len()));
+    let mut node = serving(&mut machine);
+    assert!(node.stored().is_empty());
+    node.store(7);
+}
+
+#[test]
+fn a_bucket_that_does_not_answer_is_no_loss() {
+    let (machine, bucket, _chain) = chained(3);
+    bucket.faults.set_outage(Some(lts::ErrorKind::Unavailable));
+    let failure = Chain::salvage(machine.storage.as_ref().unwrap(), GROUP).unwrap_err();
+    assert!(matches!(failure, crate::restore::RestoreFailure::Storage(_)), "{failure}");
+}
+
+/// A round below the newest checkpoint that only says where payload is, which its own entry says,
+/// too.
+#[test]
+fn a_link_that_a_newer_checkpoint_makes_unnecessary_is_done_without() {
+    let mut tried = 0;
+    for (seed, numbers) in (0..12).flat_map(|seed| [(seed, 60), (seed, 90), (seed, 120)]) {
+        let (machine, bucket, mut node) = worked(seed, numbers);
+        let stored = node.stored();
+        drop(node);
+        let storage = machine.storage.clone().unwrap();
+        let chain = Chain::find(&storage, GROUP, None).unwrap();
+        let (committed, _) = chain.checkpoint.as_ref().unwrap();
+        let [oldest, next, ..] = &chain.footers[..] else { continue };
+        if next.range().start().0 > committed.index.0 + 1 {
+            continue;
+        }
+        let name = oldest.reference.name;
+        wait_for(bucket.memory.delete(&[name.into()])).unwrap();
+        let salvaged = Chain::salvage(&storage, GROUP).unwrap();
+        if !salvaged.losses.is_empty() {
+            // Its entry is not archived yet: only its footer says where its payload is.
+            continue;
+        }
+        tried += 1;
+        let found = salvaged.chain.unwrap();
+        assert_eq!(found.end(), chain.end());
+        assert!(found.problems.iter().any(|problem| problem.contains(&name.to_string())));
+        let mut machine = recovered(&machine, &bucket.memory);
+        let mut node = serving(&mut machine);
+        assert!(node.stored().len() + 10 > stored.len());
+        node.check_payloads(&bucket.memory);
+    }
+    assert!(tried > 0, "no bucket was of that kind");
 }

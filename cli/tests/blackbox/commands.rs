@@ -186,7 +186,12 @@ fn the_status_of_a_server_is_one_screen_and_a_document() {
     assert_eq!(status["lts"]["breaker"], "closed");
     assert_eq!(status["groups"].as_array().unwrap().len(), 5);
     let limit = status["memory"]["limit_bytes"].as_u64().unwrap();
-    let shares = status["memory"]["classes"].as_array().unwrap().iter();
+    let classes = status["memory"]["classes"].as_array().unwrap();
+    let used = |class: &serde_json::Value| class["used_bytes"].as_u64();
+    assert!(classes.iter().all(|class| used(class).is_some()), "each is counted: {status}");
+    let state = classes.iter().find(|class| class["class"] == "state").unwrap();
+    assert!(used(state) > Some(0), "RocksDB has buffers: {status}");
+    let shares = classes.iter();
     let shares: u64 = shares.map(|class| class["limit_bytes"].as_u64().unwrap()).sum();
     assert!(shares <= limit / 10 * 9, "{status}");
     server.line("status -o yaml").run().ok();

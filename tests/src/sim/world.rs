@@ -487,6 +487,10 @@ impl World {
         self.files_scheduled = false;
         let Some(node) = &mut self.node else { return };
         match node.prepare_files() {
+            // A file that could not be made is no failure of the log, whatever the reason.
+            Ok(_) if self.machine.disk.crashed() => {
+                self.node_failed("the files found it crashed".to_owned());
+            }
             Ok(more) => {
                 if more {
                     self.schedule_files(100);

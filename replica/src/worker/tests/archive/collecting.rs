@@ -240,7 +240,7 @@ fn what_was_put_before_a_recovery_stays_until_it_is_adopted() {
     live(&mut node, 15, 0);
     drop(node);
     // What the lost cluster put and never said, as an upload that its end came upon.
-    let term = common::Term(1);
+    let term = common::Term(0);
     let orphan = ObjectName { incarnation: Incarnation(1), group: GROUP, term, sequence: 1 << 40 };
     wait_for(bucket.memory.put(&orphan.into(), lts::Payload::from("x"))).unwrap();
     let mut machine = restoring::recovered(&machine, &bucket.memory);

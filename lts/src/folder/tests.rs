@@ -208,7 +208,7 @@ async fn a_file_system_that_takes_only_writes_through_its_cache_is_given_those()
     let directory = test_directory();
     let folder = open(directory.path());
     folder.shared.buffered.store(true, Ordering::Relaxed);
-    let large = Bytes::from(pattern(2 << 20));
+    let large = pattern(2 << 20);
     let mut payload = Payload::default();
     payload.push(large.clone());
     folder.put(&path("a"), payload).await.unwrap();

@@ -184,8 +184,8 @@ impl Shared {
             return Ok(());
         }
         let text = format!(
-            "its file system has {free} bytes left, and {room} of them are for log and state; make \
-             space, or truncate or delete streams"
+            "no space left: of {free} bytes that its file system has free, {room} are for log and \
+             state"
         );
         Err(io::Error::new(io::ErrorKind::StorageFull, text))
     }

@@ -59,9 +59,10 @@ const READ_THREADS: usize = 4;
 const ROOM_PART: u64 = 16;
 const ROOM_BYTES_MAX: u64 = 1 << 30;
 
-/// Objects up to this size may take half of the room: footers and checkpoints, without which
-/// truncated and deleted streams would never give their space back.
-const SMALL_BYTES: u64 = 1 << 20;
+/// What is left free even by a put without which no space would come back: this part of the room,
+/// and less than a log leaves on the same disk.
+const LAST_ROOM_PART: u64 = 4;
+const LAST_ROOM_BYTES_MAX: u64 = 16 << 20;
 
 /// Files from this size on are written past the page cache.
 const DIRECT_BYTES: u64 = 256 << 10;
@@ -163,7 +164,7 @@ impl Shared {
         if fs::symlink_metadata(&file).is_ok() {
             return Err(self.exists(&file));
         }
-        self.check_room(payload.len())?;
+        self.check_room(payload)?;
         let staged = self.stage()?;
         let placed =
             self.write(&staged.path, payload).and_then(|()| self.place(&staged.path, &file));
@@ -175,12 +176,12 @@ impl Shared {
     }
 
     /// Whether an object leaves enough space to others.
-    fn check_room(&self, bytes: u64) -> io::Result<()> {
+    fn check_room(&self, payload: &Payload) -> io::Result<()> {
         let stat = statvfs(&self.root)?;
         let total = stat.f_blocks.saturating_mul(stat.f_frsize);
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let room = room(total, bytes);
-        if free >= room.saturating_add(bytes) {
+        let room = room(total, payload.frees_space());
+        if free >= room.saturating_add(payload.len()) {
             return Ok(());
         }
         let text = format!(
@@ -201,6 +202,7 @@ impl Shared {
             if let Some(file) = direct::write(staged, payload)? {
                 return file.sync_all();
             }
+            tracing::info!(folder = %self.root.display(), "files are written through the page cache");
             let _ = fs::remove_file(staged);
             self.buffered.store(true, Ordering::Relaxed);
         }
@@ -436,10 +438,13 @@ fn url(root: &Path) -> String {
     format!("file://{}", root.display())
 }
 
-/// What an object of so many bytes must leave free of a file system.
-fn room(total: u64, bytes: u64) -> u64 {
+/// What a put must leave free of a file system of so many bytes.
+fn room(total: u64, frees_space: bool) -> u64 {
     let room = (total / ROOM_PART).min(ROOM_BYTES_MAX);
-    if bytes > SMALL_BYTES { room } else { room / 2 }
+    match frees_space {
+        true => (room / LAST_ROOM_PART).min(LAST_ROOM_BYTES_MAX),
+        false => room,
+    }
 }
 
 fn failure(operation: Operation, subject: &str, root: &Path, error: &io::Error) -> Error {

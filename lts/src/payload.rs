@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 pub struct Payload {
     pieces: Vec<Bytes>,
     length: u64,
+    frees_space: bool,
 }
 
 impl Payload {
@@ -17,6 +18,18 @@ impl Payload {
 
     pub fn is_empty(&self) -> bool {
         self.length == 0
+    }
+
+    /// Marks it as something without which no space would come back, such as a round's footer or a
+    /// checkpoint: a bucket that keeps room for others lets it have most of that.
+    #[must_use]
+    pub fn that_frees_space(mut self) -> Self {
+        self.frees_space = true;
+        self
+    }
+
+    pub(crate) fn frees_space(&self) -> bool {
+        self.frees_space
     }
 
     pub fn pieces(&self) -> &[Bytes] {

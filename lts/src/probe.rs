@@ -142,11 +142,11 @@ async fn check_laws(
         let (bucket, object) = (bucket.url(), object.clone());
         Err(Refused::Unfaithful { bucket, object, what })
     };
-    bucket.put(object, Payload::from(first.to_vec())).await?;
+    bucket.put(object, Payload::from(first.to_vec()).that_frees_space()).await?;
     if bucket.get(object, 0..BYTES as u64).await? != first[..] {
         return unfaithful("it gave other bytes");
     }
-    match bucket.put(object, Payload::from(second.to_vec())).await {
+    match bucket.put(object, Payload::from(second.to_vec()).that_frees_space()).await {
         Ok(()) => {
             return Err(Refused::Replaces { bucket: bucket.url(), object: object.clone() });
         }

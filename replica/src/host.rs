@@ -44,7 +44,8 @@ const FILES_LOOK_BYTES: u64 = 8 << 20;
 const FULL_LOOK: Duration = Duration::from_secs(1);
 
 /// Threads that work with the bucket. Each has a round in memory, and waits for the log's disk and
-/// for the bucket in turn: two of them do not keep up with 300 MB/s next to a busy log.
+/// for the bucket in turn: two of them do not keep up with 300 MB/s next to a busy log. A small node
+/// has fewer ([`TieringSettings::jobs`](crate::TieringSettings::jobs)).
 const TIERING_THREADS: [&str; 4] = ["braid-tier-0", "braid-tier-1", "braid-tier-2", "braid-tier-3"];
 
 /// The groups of a node with their threads.
@@ -193,8 +194,9 @@ impl Host {
         let (center, kv) = (self.center.clone(), self.kv.clone());
         self.spawn("braid-checkpoint", move || run_background(&center, &*kv, &jobs_in))?;
         if let Some(storage) = self.storage.clone() {
+            let jobs = storage.settings.jobs.max(1);
             let workshop = Workshop { storage, log: self.log.clone(), kv: self.kv.clone() };
-            for name in TIERING_THREADS {
+            for name in TIERING_THREADS.into_iter().take(jobs) {
                 let (center, workshop) = (self.center.clone(), workshop.clone());
                 self.spawn(name, move || run_storage_jobs(&center, &workshop))?;
             }

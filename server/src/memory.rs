@@ -14,6 +14,14 @@ use crate::settings::{Settings, SettingsError, round_bytes_least};
 /// Of the limit, what the shares may make together.
 const SHARED_PERCENT: u64 = 90;
 
+/// Rounds that are in memory at a time, as many as there are threads that make them; and of a node
+/// whose share of tiering is small.
+const ROUNDS: usize = 4;
+const ROUNDS_SMALL: usize = 2;
+
+/// A share of tiering up to this one goes to few rounds, and none of it to what they will take next.
+const SMALL_TIERING: ByteSize = ByteSize::mib(32);
+
 /// Who holds memory that is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum MemoryClass {
@@ -129,6 +137,26 @@ impl MemoryPlan {
         found.map(|(_, bytes)| *bytes).expect("every class is in the table")
     }
 
+    /// What one round may have in memory.
+    pub(crate) fn round(&self) -> ByteSize {
+        let rounds = self.share(MemoryClass::Tiering).bytes() - self.kept_for_rounds().bytes();
+        ByteSize(rounds / self.rounds() as u64)
+    }
+
+    /// How many rounds are made at a time.
+    pub(crate) fn rounds(&self) -> usize {
+        match self.share(MemoryClass::Tiering) <= SMALL_TIERING {
+            true => ROUNDS_SMALL,
+            false => ROUNDS,
+        }
+    }
+
+    /// What all groups together may keep of the log for their next rounds.
+    pub(crate) fn kept_for_rounds(&self) -> ByteSize {
+        let spare = self.share(MemoryClass::Tiering).bytes().saturating_sub(SMALL_TIERING.bytes());
+        ByteSize(spare / 2)
+    }
+
     pub(crate) fn shares(&self) -> &[(MemoryClass, ByteSize)] {
         &self.shares
     }
@@ -160,12 +188,12 @@ impl MemoryPlan {
             return Err(SettingsError::Rule { key: "tiering.object_bytes", message });
         }
         let least = round_bytes_least(settings);
-        if settings.lts_url().is_some() && tiering.bytes() / 2 < least.bytes() {
+        if settings.lts_url().is_some() && self.round().bytes() < least.bytes() {
             let message = format!(
                 "`{}` leaves rounds {} in memory each; a log of `{}` (`log.budget`) in files of `{}` \
                  (`log.file_size`) needs rounds of {least}: raise the limit, or make the files larger",
                 self.limit,
-                ByteSize(tiering.bytes() / 2),
+                self.round(),
                 settings.log.budget,
                 settings.log.file_size
             );

@@ -232,7 +232,9 @@ impl Bringing<'_> {
             for group in &groups {
                 on_step(RecoveryStep::Replaying { group: group.0, groups: groups.len() });
                 let Source { storage, accept_loss, losses, .. } = &self.source;
-                match recover::prepare(storage, *group, *accept_loss, &log, &*kv) {
+                // What was not told before the claim is not accepted.
+                let accepts = *accept_loss && losses.iter().any(|loss| loss.group == group.0);
+                match recover::prepare(storage, *group, accepts, &log, &*kv) {
                     Ok(found) => reports.push(RecoveredGroup::new(found, losses)),
                     // Objects of an upload that was not finished, and nothing else.
                     Err(RestoreFailure::Nothing) => {}

@@ -58,12 +58,20 @@ fn write_steps(file: &File, payload: &Payload) -> io::Result<()> {
             step[filled..filled + now.len()].copy_from_slice(now);
             (filled, piece) = (filled + now.len(), later);
             if filled == STEP_BYTES {
-                file.write_all_at(step, offset)?;
+                write_step(file, step, offset)?;
                 (filled, offset) = (0, offset + STEP_BYTES as u64);
             }
         }
     }
     let end = filled.next_multiple_of(ALIGN);
     step[filled..end].fill(0);
-    file.write_all_at(&step[..end], offset)
+    write_step(file, &step[..end], offset)
+}
+
+/// The rest of a write that was cut short would not be aligned.
+fn write_step(file: &File, step: &[u8], offset: u64) -> io::Result<()> {
+    match file.write_at(step, offset)? {
+        written if written == step.len() => Ok(()),
+        _ => Err(io::ErrorKind::StorageFull.into()),
+    }
 }

@@ -2,9 +2,8 @@
 //! crate: the call has no safe wrapper.
 //!
 //! Measured next to a log of 64 KiB blocks on one disk, 64 MiB objects at 255 MB/s: the 99.9th
-//! percentile of the log's writes is 33 ms when the object is synced at the end, 16 ms in steps (and
-//! as much with direct writes, which would cost an aligned copy); a `fdatasync` in each step takes
-//! the object three times as long.
+//! percentile of the log's writes is 33 ms when the object is synced at the end, 16 ms in steps; a
+//! `fdatasync` in each step takes the object three times as long.
 #![expect(unsafe_code, reason = "sync_file_range has no safe wrapper")]
 
 use std::fs::File;

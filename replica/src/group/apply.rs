@@ -308,8 +308,6 @@ impl<M: StateMachine> Group<M> {
         Ok(())
     }
 
-    /// Applied entries of a group alone are of no more use in memory; with peers some stay, so
-    /// that followers do not cost reads.
     /// Keeps applied entries in memory: the newest for followers, and those that the next round
     /// takes, which need not be read back from a busy disk.
     fn keep_recent(&mut self) {

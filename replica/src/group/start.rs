@@ -14,7 +14,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use common::{Clock, LogIndex, Rng};
+use common::{Clock, Incarnation, LogIndex, Rng};
 use raft::eraftpb::{ConfState, HardState};
 use raft::{Config, NO_LIMIT, RawNode, StateRole};
 use wal::{Batch, ConfRef, GroupState, Log};
@@ -109,7 +109,7 @@ impl Starting {
                 rounds.clear();
             }
         }
-        let recover = self.spec.recover;
+        let recover = self.spec.recover.or_else(|| self.is_new_behind_a_recovery(&applier, &found));
         let flushed = saved.map_or(LogIndex(0), |saved| saved.index);
         let mut group = match self.resume(applier, shared.clone(), &found, flushed)? {
             Ok(group) => group,
@@ -158,6 +158,19 @@ impl Starting {
         let batch = Batch { group, mark: Some(&[]), ..Batch::default() };
         let appended = self.log.append(&batch);
         appended.map(|_| ()).map_err(|source| StartError::Append { group, source })
+    }
+
+    /// A group that was added to a cluster that was recovered has nothing to take over, but says
+    /// whose it is all the same: what it archives is of the cluster now.
+    fn is_new_behind_a_recovery<M: StateMachine>(
+        &self,
+        applier: &Applier<M>,
+        found: &GroupState,
+    ) -> Option<Incarnation> {
+        let now = self.storage.as_ref()?.marker()?.incarnation;
+        let archive = &applier.archive;
+        let is_new = found.truncated.index == LogIndex(0) && archive.end() == LogIndex(0);
+        Some(now).filter(|now| is_new && archive.incarnation() < *now)
     }
 
     /// What the log knows of the group; a new group gets its membership record first.

@@ -35,7 +35,9 @@ impl Storage {
         Ok(self.run(async move { owner.look_lately().await })??)
     }
 
+    /// A footer, or a part of a checkpoint: without it no space comes back.
     pub(super) fn put(&self, object: Sealed) -> Result<(), StorageFailure> {
-        self.put_all(vec![object])
+        let payload = object.payload.that_frees_space();
+        self.put_all(vec![Sealed { payload, ..object }])
     }
 }

@@ -17,6 +17,8 @@ pub struct TieringSettings {
     pub round_age: Duration,
     /// Bytes of log that one round takes at most: they are in memory until they are stored.
     pub round_bytes_max: ByteSize,
+    /// Jobs of a node side by side, at least one and at most four.
+    pub jobs: usize,
     /// Bytes of applied entries that a group keeps in memory until a round takes them, so that they
     /// are not read back from the log.
     pub kept_bytes: ByteSize,
@@ -63,6 +65,7 @@ impl Default for TieringSettings {
             round_bytes: ByteSize::mib(16),
             round_age: Duration::from_secs(10),
             round_bytes_max: ByteSize::mib(32),
+            jobs: 4,
             kept_bytes: ByteSize::mib(8),
             round: RoundSettings::default(),
             checkpoint_bytes: ByteSize::gib(1),

@@ -14,15 +14,9 @@ use lts::{
 use replica::archive::{CheckpointSettings, RoundSettings};
 use replica::{TieringSettings, Waiter};
 
-use crate::memory::{MemoryClass, MemoryPlan};
+use crate::memory::MemoryPlan;
 use crate::settings::Settings;
 use crate::storage::{EventLoop, Storage};
-
-/// Rounds that are in memory at a time: as many as there are threads that make them.
-const ROUNDS: u64 = 4;
-
-/// A share of memory up to this one goes to rounds alone, none of it to what they will take next.
-const SMALL_SHARE: ByteSize = ByteSize::mib(32);
 
 /// What the groups archive to.
 pub(crate) fn of_groups(
@@ -46,16 +40,15 @@ pub(crate) fn tiering_settings(
     plan: &MemoryPlan,
 ) -> TieringSettings {
     let tiering = &settings.tiering;
-    let in_memory = ByteSize(plan.share(MemoryClass::Tiering).bytes() / ROUNDS);
+    let in_memory = plan.round();
     let own = RoundSettings::default().own_object_bytes;
     let groups = u64::from(settings.containers.count) + 1;
-    // A small node has nothing to spare.
-    let spare = plan.share(MemoryClass::Tiering).bytes().saturating_sub(SMALL_SHARE.bytes());
     TieringSettings {
         round_bytes: tiering.round_bytes.min(in_memory),
         round_age: tiering.age_for(url).0,
         round_bytes_max: in_memory.min(ByteSize(2 * tiering.object_bytes.bytes())),
-        kept_bytes: ByteSize(spare / 2 / groups),
+        jobs: plan.rounds(),
+        kept_bytes: ByteSize(plan.kept_for_rounds().bytes() / groups),
         round: RoundSettings {
             object_bytes: tiering.object_bytes,
             own_object_bytes: own.min(tiering.object_bytes),

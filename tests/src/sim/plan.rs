@@ -177,6 +177,7 @@ impl BucketPlan {
             // What a round costs in the log, two blocks, must be little against what it frees, or a
             // full log never empties.
             round_bytes_max: ByteSize(2 * self.round_bytes).max(ByteSize::kib(64)),
+            jobs: 4,
             // Nothing, some of a round, or all of it.
             kept_bytes: ByteSize(self.round_bytes * (self.round_millis % 3)),
             round: RoundSettings {

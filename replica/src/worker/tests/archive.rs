@@ -129,6 +129,23 @@ impl Node {
 }
 
 #[test]
+fn a_group_that_was_added_behind_a_recovery_is_archived_too() {
+    let mut machine = Machine::new(1);
+    let memory = Memory::new(machine.clock.clone());
+    attach_to(&mut machine, &memory, ClusterMarker { incarnation: Incarnation(2), marker: 7 });
+    let mut node = serving(&mut machine);
+    node.store(0);
+    node.wait(Duration::from_secs(10));
+    let archived = objects(&memory);
+    assert!(!archived.is_empty());
+    assert!(archived.keys().all(|name| name.incarnation == Incarnation(2)));
+    let indexes = node.handle.status().archived;
+    drop(node);
+    let node = serving(&mut machine);
+    assert!(node.handle.status().archived >= indexes, "a restart does not begin it anew");
+}
+
+#[test]
 fn a_round_is_the_same_from_memory_from_the_log_and_from_both() {
     let objects_with = |kept_bytes| {
         let mut machine = Machine::new(1);

@@ -67,7 +67,8 @@ fn rounds_that_fit_into_memory_must_empty_a_full_log() {
     let mut settings = Settings::default();
     settings.log.budget = ByteSize::gib(1_024);
     settings.tiering.round_bytes = ByteSize::mib(64);
-    MemoryPlan::new(&settings, ByteSize::gib(1)).unwrap();
+    MemoryPlan::new(&settings, ByteSize::gib(2)).unwrap();
+    MemoryPlan::new(&settings, ByteSize::gib(1)).unwrap_err();
     let error = MemoryPlan::new(&settings, ByteSize::mib(256)).unwrap_err().to_string();
     for part in ["`memory.limit`", "rounds of 32MiB", "`log.file_size`"] {
         assert!(error.contains(part), "{error}");

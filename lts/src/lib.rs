@@ -4,6 +4,7 @@
 //! of S3, GCS or Azure, or memory. Its laws are written on the trait and checked by one suite on
 //! every implementation (`contract.rs`). Nothing here knows what the bytes of an object mean.
 
+pub mod altered;
 pub mod bucket;
 pub mod cloud;
 pub mod cluster;
@@ -28,6 +29,7 @@ mod test_support;
 pub mod timer;
 pub mod url;
 
+pub use altered::Altered;
 pub use bucket::{Bucket, Leftover, Listed, OBJECT_BYTES_MAX, Page};
 pub use cloud::{Cloud, Environment};
 pub use cluster::ClusterMarker;

@@ -195,12 +195,25 @@ fn of_groups(groups: &[(u64, GroupStatus)]) -> Vec<Family> {
 }
 
 fn of_store(store: &segmentstore::Metrics) -> Vec<Family> {
-    let counter = |name, help, value: u64| Family::single(name, help, Kind::Counter, value as f64);
-    let gauge = |name, help, value: u64| Family::single(name, help, Kind::Gauge, value as f64);
     let refused = store
         .refused()
         .map(|(reason, count)| (vec![("reason", reason.as_str_name().to_owned())], count as f64));
-    let mut families = vec![
+    let refused = Family {
+        name: "braid_refused",
+        help: "Requests and blocks refused, by reason",
+        kind: Kind::Counter,
+        points: refused.collect(),
+    };
+    let mut families = of_appends(store);
+    families.extend(of_reads(store));
+    families.extend(of_caches(store));
+    families.push(refused);
+    families.extend(of_streams(store));
+    families
+}
+
+fn of_appends(store: &segmentstore::Metrics) -> Vec<Family> {
+    vec![
         counter("braid_appended_bytes", "Bytes stored", store.appended_bytes.get()),
         counter("braid_appended_events", "Events stored", store.appended_events.get()),
         counter("braid_appended_blocks", "Blocks stored", store.appended_blocks.get()),
@@ -220,6 +233,16 @@ fn of_store(store: &segmentstore::Metrics) -> Vec<Family> {
             "Bytes by which segments were cut for unarchived extents",
             store.unarchived_bytes.get(),
         ),
+        gauge(
+            "braid_append_connections",
+            "Connections that append",
+            store.append_connections.get(),
+        ),
+    ]
+}
+
+fn of_reads(store: &segmentstore::Metrics) -> Vec<Family> {
+    vec![
         counter("braid_read_bytes", "Bytes sent to readers", store.read_bytes.get()),
         counter(
             "braid_log_read_bytes",
@@ -241,6 +264,12 @@ fn of_store(store: &segmentstore::Metrics) -> Vec<Family> {
             "Blocks and indices of objects that a reader had to ask long-term storage for",
             store.object_cache_misses.get(),
         ),
+        gauge("braid_readers", "Reads under way", store.readers.get()),
+    ]
+}
+
+fn of_caches(store: &segmentstore::Metrics) -> Vec<Family> {
+    vec![
         gauge(
             "braid_object_cache_bytes",
             "Bytes of blocks of objects kept for readers",
@@ -261,21 +290,15 @@ fn of_store(store: &segmentstore::Metrics) -> Vec<Family> {
             "Bytes of log entries kept for readers",
             store.read_cache_bytes.get(),
         ),
-        gauge(
-            "braid_append_connections",
-            "Connections that append",
-            store.append_connections.get(),
-        ),
-        gauge("braid_readers", "Reads under way", store.readers.get()),
-        Family {
-            name: "braid_refused",
-            help: "Requests and blocks refused, by reason",
-            kind: Kind::Counter,
-            points: refused.collect(),
-        },
-    ];
-    families.extend(of_streams(store));
-    families
+    ]
+}
+
+fn counter(name: &'static str, help: &'static str, value: u64) -> Family {
+    Family::single(name, help, Kind::Counter, value as f64)
+}
+
+fn gauge(name: &'static str, help: &'static str, value: u64) -> Family {
+    Family::single(name, help, Kind::Gauge, value as f64)
 }
 
 fn of_streams(store: &segmentstore::Metrics) -> Vec<Family> {

@@ -121,8 +121,7 @@ fn what_the_lost_cluster_left_goes_once_the_recovered_one_adopts_it() {
 }
 
 fn lose_and_recover(server: &mut Server, url: &str) {
-    server.kill();
-    std::fs::remove_dir_all(server.data()).unwrap();
+    server.lose_machine();
     server.recover(url).run().ok();
     server.restart();
 }

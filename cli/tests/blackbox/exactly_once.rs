@@ -53,29 +53,40 @@ fn a_file_comes_back_identical_and_in_order_per_key() {
     assert_eq!(used.count(), 4, "all segments are used");
 }
 
-#[test]
-fn twenty_kills_of_the_server_lose_and_double_nothing() {
-    const KILLS: usize = 20;
-    let mut server = server_with_stream();
+/// Feeds the flights to one append and kills the server as often behind an even part of them, when
+/// `wait` is over, which is told the number of the kill and the bytes stored before the part.
+pub fn append_under_kills(
+    server: &mut Server,
+    kills: usize,
+    wait: impl Fn(&Server, usize, u64),
+) -> (Running, Vec<String>) {
     let (file, flights) = flights();
     let mut append = server.line("append demo/flights --key-field origin -o json").start();
-    let portion = file.len().div_ceil(KILLS + 1);
+    let portion = file.len().div_ceil(kills + 1);
     for (kill, bytes) in file.chunks(portion).enumerate() {
         let before = server.stored_bytes(STREAM);
         if !append.feed(bytes) {
             panic!("the append ended: {:?}", append.finish());
         }
-        if kill == KILLS {
-            break;
+        if kill < kills {
+            wait(server, kill, before);
+            server.kill();
+            server.restart();
         }
-        // Every other kill hits at once, the others when something of the portion is stored; the
-        // first is one of these, or it would hit before the client has found its server.
-        if kill % 2 == 0 {
-            wait_for_more_than(&server, before);
-        }
-        server.kill();
-        server.restart();
     }
+    (append, flights)
+}
+
+#[test]
+fn twenty_kills_of_the_server_lose_and_double_nothing() {
+    let mut server = server_with_stream();
+    // Every other kill hits at once, the others when something of the portion is stored; the first
+    // is one of these, or it would hit before the client has found its server.
+    let (append, flights) = append_under_kills(&mut server, 20, |server, kill, before| {
+        if kill % 2 == 0 {
+            wait_for_more_than(server, before);
+        }
+    });
     let summary = append.finish().json();
     assert_eq!(summary["stored"], 20_000);
     assert_stored_once(&server, &flights);

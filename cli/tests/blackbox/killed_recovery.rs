@@ -42,8 +42,7 @@ impl Lost {
         let mut server = Server::with(&[&QUICK[..], &[("BRAID__LTS__URL", &*url)]].concat());
         let flights = store_flights(&server);
         wait_until_tiered(&server);
-        server.kill();
-        std::fs::remove_dir_all(server.data()).unwrap();
+        server.lose_machine();
         // A recovery tiers what it does itself as soon as it may.
         server.set("BRAID__TIERING__AGE", "100ms");
         Self { server, flights, url, _bucket: bucket }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::exactly_once::{STREAM, assert_stored_once, flights, wait_for_more_than};
+use crate::exactly_once::{
+    STREAM, append_under_kills, assert_stored_once, flights, wait_for_more_than,
+};
 use crate::harness::{Server, flights_file, wait_until};
 
 /// Tiers what is older than a moment, and saves the state soon, so that the log can be cut.
@@ -112,28 +114,15 @@ fn the_flights_are_read_back_from_objects_with_and_without_the_state() {
 
 #[test]
 fn twenty_kills_while_everything_is_tiered_lose_and_double_nothing() {
-    const KILLS: usize = 20;
     let mut server = Server::with(&QUICK);
     server.line("stream create demo/flights --segments 4 --create-scope").run().ok();
-    let (file, flights) = flights();
-    let mut append = server.line("append demo/flights --key-field origin -o json").start();
-    let portion = file.len().div_ceil(KILLS + 1);
-    for (kill, bytes) in file.chunks(portion).enumerate() {
-        let before = server.stored_bytes(STREAM);
-        if !append.feed(bytes) {
-            panic!("the append ended: {:?}", append.finish());
-        }
-        if kill == KILLS {
-            break;
-        }
-        wait_for_more_than(&server, before);
+    let (append, flights) = append_under_kills(&mut server, 20, |server, kill, before| {
+        wait_for_more_than(server, before);
         // Some hit before a round begins, some in one, some behind it.
         if kill % 3 == 0 {
-            wait_until_tiered(&server);
+            wait_until_tiered(server);
         }
-        server.kill();
-        server.restart();
-    }
+    });
     let summary = append.finish().json();
     assert_eq!(summary["stored"], 20_000);
     wait_until_truncated(&server);

@@ -71,8 +71,7 @@ pub fn comes_back_from_its_bucket(settings: &[(&str, &str)], url: &str) {
     server.line("append demo/cut").input("four\n").run().ok();
     server.line("append demo/late").input("late\n").run().ok();
     assert_ne!(ends(&server), tiered);
-    server.kill();
-    std::fs::remove_dir_all(server.data()).unwrap();
+    server.lose_machine();
 
     let report = server.recover(url).run().json();
     assert_eq!(reported(&report), tiered, "{report}");

@@ -47,8 +47,7 @@ fn recovered_without(
 
 #[test]
 fn a_stream_whose_seal_only_the_containers_know_is_sealed() {
-    let (mut server, folder) = server();
-    let bucket = Bucket(folder);
+    let (mut server, bucket) = server();
     server.line("stream create demo/a --segments 3 --create-scope").run().ok();
     server.line("append demo/a").input("1\n2\n3\n4\n5\n6\n").run().ok();
     let seal = |server: &Server| drop(server.line("stream seal demo/a").run().ok());
@@ -64,8 +63,7 @@ fn a_stream_whose_seal_only_the_containers_know_is_sealed() {
 
 #[test]
 fn a_stream_whose_truncation_only_the_containers_know_begins_where_its_bytes_do() {
-    let (mut server, folder) = server();
-    let bucket = Bucket(folder);
+    let (mut server, bucket) = server();
     server.line("stream create demo/a --segments 1 --create-scope").run().ok();
     server.line("append demo/a --key k").input("old\n").run().ok();
     let end = server.line("stream cut demo/a").run().ok();

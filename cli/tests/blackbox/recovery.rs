@@ -13,10 +13,17 @@ use crate::harness::{Braid, Finished, Server, wait_until};
 const EAGER: (&str, &str) = ("BRAID__TIERING__AGE", "200ms");
 
 /// A server whose bucket is apart from its data.
-pub fn server() -> (Server, PathBuf) {
-    let folder = crate::harness::temp_dir().keep();
-    let url = format!("file://{}", folder.display());
-    (Server::with(&[("BRAID__LTS__URL", &url), EAGER]), folder)
+pub fn server() -> (Server, Bucket) {
+    let bucket = Bucket(crate::harness::temp_dir().keep());
+    (Server::with(&[("BRAID__LTS__URL", &bucket.url()), EAGER]), bucket)
+}
+
+/// One with an event in its bucket.
+pub fn tiered() -> (Server, Bucket) {
+    let (server, bucket) = server();
+    server.line("append demo/a --key k").input("one\n").run().ok();
+    wait_until_tiered(&server);
+    (server, bucket)
 }
 
 /// Removes the bucket's folder when the test is over.
@@ -72,8 +79,7 @@ fn lengths(report: &Value) -> BTreeMap<String, u64> {
 
 #[test]
 fn every_tiered_flight_comes_back_identical_and_in_order_and_once_more_after_the_next_loss() {
-    let (mut server, folder) = server();
-    let bucket = Bucket(folder);
+    let (mut server, bucket) = server();
     let (file, flights) = flights();
     server.line("stream create demo/flights --segments 4 --create-scope").run().ok();
     let append = "append demo/flights --key-field origin --file -";
@@ -102,8 +108,7 @@ fn every_tiered_flight_comes_back_identical_and_in_order_and_once_more_after_the
 
 #[test]
 fn what_was_not_tiered_is_told_by_where_segments_end_and_writers_learn_of_it() {
-    let (mut server, folder) = server();
-    let bucket = Bucket(folder);
+    let (mut server, bucket) = server();
     server.line("stream create demo/a --segments 1 --create-scope").run().ok();
     let mut writer = server.line("append demo/a --writer w --rate 1000").start();
     assert!(writer.feed(b"tiered\n"));
@@ -130,8 +135,7 @@ fn what_was_not_tiered_is_told_by_where_segments_end_and_writers_learn_of_it() {
 
 #[test]
 fn streams_that_the_controller_lost_are_made_again_from_their_segments() {
-    let (mut server, folder) = server();
-    let bucket = Bucket(folder);
+    let (mut server, bucket) = server();
     server.line("stream create demo/a --segments 3 --create-scope").run().ok();
     server.line("append demo/a").input("1\n2\n3\n4\n5\n6\n7\n8\n").run().ok();
     server.line("stream create demo/sealed --segments 1").run().ok();
@@ -162,8 +166,7 @@ fn streams_that_the_controller_lost_are_made_again_from_their_segments() {
 
 #[test]
 fn segments_that_a_container_lost_are_there_again_empty_and_it_is_said() {
-    let (mut server, folder) = server();
-    let bucket = Bucket(folder);
+    let (mut server, bucket) = server();
     server.line("stream create demo/a --segments 4 --create-scope").run().ok();
     server.line("append demo/a").input("1\n2\n3\n4\n5\n6\n7\n8\n").run().ok();
     wait_until_tiered(&server);
@@ -179,10 +182,7 @@ fn segments_that_a_container_lost_are_there_again_empty_and_it_is_said() {
 
 #[test]
 fn a_recovery_says_what_keeps_it_from_its_work_and_changes_nothing() {
-    let (mut server, folder) = server();
-    let bucket = Bucket(folder);
-    server.line("append demo/a --key k").input("one\n").run().ok();
-    wait_until_tiered(&server);
+    let (mut server, bucket) = tiered();
     server.stop(Signal::TERM);
     let data = server.data().display().to_string();
     let recover = |from: &str, into: &str| -> Finished {
@@ -206,10 +206,7 @@ fn a_recovery_says_what_keeps_it_from_its_work_and_changes_nothing() {
 
 #[test]
 fn a_node_that_was_not_lost_stops_when_its_bucket_is_taken_over() {
-    let (mut server, folder) = server();
-    let bucket = Bucket(folder);
-    server.line("append demo/a --key k").input("one\n").run().ok();
-    wait_until_tiered(&server);
+    let (mut server, bucket) = tiered();
     let new = server.dir().join("new").display().to_string();
     Braid::new(["recover", "--from-lts", &bucket.url(), "--data", &new]).run().ok();
     let parts = ["taken over by a recovery", "as incarnation 2", "belongs to incarnation 1"];
@@ -224,12 +221,8 @@ fn a_node_that_was_not_lost_stops_when_its_bucket_is_taken_over() {
 
 #[test]
 fn a_recovery_that_was_interrupted_begins_anew_in_its_folder() {
-    let (mut server, folder) = server();
-    let bucket = Bucket(folder);
-    server.line("append demo/a --key k").input("one\n").run().ok();
-    wait_until_tiered(&server);
-    server.kill();
-    std::fs::remove_dir_all(server.data()).unwrap();
+    let (mut server, bucket) = tiered();
+    server.lose_machine();
     // As a kill leaves it: some files, and the mark that says whose they are.
     std::fs::create_dir_all(server.data().join("wal")).unwrap();
     std::fs::write(server.data().join("RECOVERING"), "").unwrap();

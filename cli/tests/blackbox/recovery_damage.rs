@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::harness::{Braid, Finished, Server};
-use crate::recovery::{Bucket, server, wait_until_tiered};
+use crate::recovery::{Bucket, server, tiered, wait_until_tiered};
 
 /// The names of a group's footers, oldest first.
 fn footers(bucket: &Bucket, group: u64) -> Vec<String> {
@@ -37,16 +37,14 @@ fn tiered_in_rounds(server: &mut Server, bucket: &Bucket) -> (Vec<String>, u64) 
         server.line("append demo/a --key k").input(format!("{event}\n")).run().ok();
         wait_until_tiered(server);
     }
-    server.kill();
-    std::fs::remove_dir_all(server.data()).unwrap();
+    server.lose_machine();
     let group = (2..=5).max_by_key(|group| footers(bucket, *group).len()).unwrap();
     (events, group)
 }
 
 #[test]
 fn a_round_that_is_missing_in_the_middle_is_refused_until_its_loss_is_accepted() {
-    let (mut server, folder) = server();
-    let bucket = Bucket(folder);
+    let (mut server, bucket) = server();
     let (events, group) = tiered_in_rounds(&mut server, &bucket);
     let names = footers(&bucket, group);
     let middle = &names[names.len() / 2];
@@ -87,8 +85,7 @@ fn a_round_that_is_missing_in_the_middle_is_refused_until_its_loss_is_accepted()
 
 #[test]
 fn a_round_that_is_put_back_makes_a_refused_recovery_whole() {
-    let (mut server, folder) = server();
-    let bucket = Bucket(folder);
+    let (mut server, bucket) = server();
     let (events, group) = tiered_in_rounds(&mut server, &bucket);
     let newest = footers(&bucket, group).pop().unwrap();
     let path = bucket.0.join(&newest);
@@ -105,12 +102,8 @@ fn a_round_that_is_put_back_makes_a_refused_recovery_whole() {
 
 #[test]
 fn objects_of_a_group_that_no_cluster_has_are_refused_by_their_number() {
-    let (mut server, folder) = server();
-    let bucket = Bucket(folder);
-    server.line("append demo/a --key k").input("one\n").run().ok();
-    wait_until_tiered(&server);
-    server.kill();
-    std::fs::remove_dir_all(server.data()).unwrap();
+    let (mut server, bucket) = tiered();
+    server.lose_machine();
     let stray = bucket.0.join("0001/ffffffffffffffff/0000000000000001");
     std::fs::create_dir_all(&stray).unwrap();
     std::fs::write(stray.join("0000000000000001"), "stray").unwrap();

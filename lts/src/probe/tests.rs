@@ -1,10 +1,8 @@
 //! Every bucket that must not be used is refused, with the reason and what to do.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use common::clock::ManualClock;
 use common::{Incarnation, WallTime};
 use futures::future::BoxFuture;
@@ -13,9 +11,7 @@ use super::*;
 use crate::cluster::claim;
 use crate::test_s3::{S3Server, credentials};
 use crate::test_support::{path, payload};
-use crate::{
-    Cloud, Fault, Faulty, Leftover, Listed, Memory, Operation, Page, StoreUrl, TokioTimer,
-};
+use crate::{Altered, Cloud, Fault, Faulty, Memory, Operation, Page, StoreUrl, TokioTimer};
 
 fn memory() -> (Arc<ManualClock>, Memory) {
     let clock = Arc::new(ManualClock::new(WallTime(1_000_000)));
@@ -126,9 +122,9 @@ impl Careless {
     }
 }
 
-impl Bucket for Careless {
-    fn url(&self) -> String {
-        self.memory.url()
+impl Altered for Careless {
+    fn inner(&self) -> &dyn Bucket {
+        &self.memory
     }
 
     fn put<'a>(
@@ -142,18 +138,6 @@ impl Bucket for Careless {
             }
             self.memory.put(path, payload).await
         })
-    }
-
-    fn get<'a>(
-        &'a self,
-        path: &'a ObjectPath,
-        range: Range<u64>,
-    ) -> BoxFuture<'a, Result<Bytes, Error>> {
-        self.memory.get(path, range)
-    }
-
-    fn head<'a>(&'a self, path: &'a ObjectPath) -> BoxFuture<'a, Result<Listed, Error>> {
-        self.memory.head(path)
     }
 
     fn list<'a>(
@@ -173,17 +157,6 @@ impl Bucket for Careless {
 
     fn delete<'a>(&'a self, paths: &'a [ObjectPath]) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move { if self.deletes { self.memory.delete(paths).await } else { Ok(()) } })
-    }
-
-    fn leftovers(&self, age: Duration) -> BoxFuture<'_, Result<Vec<Leftover>, Error>> {
-        self.memory.leftovers(age)
-    }
-
-    fn remove_leftovers<'a>(
-        &'a self,
-        leftovers: &'a [Leftover],
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        self.memory.remove_leftovers(leftovers)
     }
 }
 

@@ -2,12 +2,11 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::Bytes;
 use common::{ByteSize, Incarnation, LogIndex, Offset, SystemClock, Term, WallTime};
 use futures::future::BoxFuture;
-use lts::{Bucket, Error, Leftover, Listed, Memory, ObjectName, ObjectPath, Page, Payload};
+use lts::{Altered, Bucket, Error, Memory, ObjectName, ObjectPath, Payload};
 use replica::archive::{
     EntryKind, FeatureLevel, PackedObject, RoundBuilder, RoundEntry, RoundSettings, Taken,
 };
@@ -127,13 +126,9 @@ impl Watched {
     }
 }
 
-impl Bucket for Watched {
-    fn url(&self) -> String {
-        self.inner.url()
-    }
-
-    fn put<'a>(&'a self, path: &'a ObjectPath, all: Payload) -> BoxFuture<'a, Result<(), Error>> {
-        self.inner.put(path, all)
+impl Altered for Watched {
+    fn inner(&self) -> &dyn Bucket {
+        &*self.inner
     }
 
     fn get<'a>(
@@ -146,33 +141,5 @@ impl Bucket for Watched {
             self.held.subscribe().wait_for(|held| !held).await.expect("the sender is here");
             self.inner.get(path, range).await
         })
-    }
-
-    fn head<'a>(&'a self, path: &'a ObjectPath) -> BoxFuture<'a, Result<Listed, Error>> {
-        self.inner.head(path)
-    }
-
-    fn list<'a>(
-        &'a self,
-        prefix: &'a str,
-        after: Option<&'a ObjectPath>,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Page, Error>> {
-        self.inner.list(prefix, after, limit)
-    }
-
-    fn delete<'a>(&'a self, paths: &'a [ObjectPath]) -> BoxFuture<'a, Result<(), Error>> {
-        self.inner.delete(paths)
-    }
-
-    fn leftovers(&self, age: Duration) -> BoxFuture<'_, Result<Vec<Leftover>, Error>> {
-        self.inner.leftovers(age)
-    }
-
-    fn remove_leftovers<'a>(
-        &'a self,
-        leftovers: &'a [Leftover],
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        self.inner.remove_leftovers(leftovers)
     }
 }

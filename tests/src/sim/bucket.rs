@@ -3,18 +3,15 @@
 //! Waiting takes no time of the world's: the bucket has a clock of its own, which its waits move on,
 //! and whoever asked hears of the outcome so much later.
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
-use bytes::Bytes;
 use common::clock::ManualClock;
 use common::{Clock, GroupId, Incarnation, MonotonicTime, Period, Rng, Term, WallTime};
 use futures::future::{BoxFuture, ready};
 use lts::{
-    Bucket, ClusterMarker, Error, ErrorKind, FaultRates, Faults, Faulty, Guarded, Leftover, Listed,
-    ManualTimer, Memory, ObjectName, ObjectPath, Owner, Page, Payload,
+    Altered, Bucket, ClusterMarker, Error, ErrorKind, FaultRates, Faults, Faulty, Guarded, Listed,
+    ManualTimer, Memory, ObjectName, ObjectPath, Owner, Payload,
 };
 use replica::archive::Kind;
 use replica::restore::Listing;
@@ -183,9 +180,9 @@ struct Sender {
     sent: Sent,
 }
 
-impl Bucket for Sender {
-    fn url(&self) -> String {
-        self.memory.url()
+impl Altered for Sender {
+    fn inner(&self) -> &dyn Bucket {
+        &self.memory
     }
 
     fn put<'a>(
@@ -197,38 +194,9 @@ impl Bucket for Sender {
         Box::pin(ready(Ok(())))
     }
 
-    fn get<'a>(
-        &'a self,
-        path: &'a ObjectPath,
-        range: Range<u64>,
-    ) -> BoxFuture<'a, Result<Bytes, Error>> {
-        self.memory.get(path, range)
-    }
-
-    fn head<'a>(&'a self, path: &'a ObjectPath) -> BoxFuture<'a, Result<Listed, Error>> {
-        self.memory.head(path)
-    }
-
-    fn list<'a>(
-        &'a self,
-        prefix: &'a str,
-        after: Option<&'a ObjectPath>,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Page, Error>> {
-        self.memory.list(prefix, after, limit)
-    }
-
     fn delete<'a>(&'a self, paths: &'a [ObjectPath]) -> BoxFuture<'a, Result<(), Error>> {
         self.sent.push(Request::Delete(paths.to_vec()));
         Box::pin(ready(Ok(())))
-    }
-
-    fn leftovers(&self, age: Duration) -> BoxFuture<'_, Result<Vec<Leftover>, Error>> {
-        self.memory.leftovers(age)
-    }
-
-    fn remove_leftovers<'a>(&'a self, of: &'a [Leftover]) -> BoxFuture<'a, Result<(), Error>> {
-        self.memory.remove_leftovers(of)
     }
 }
 

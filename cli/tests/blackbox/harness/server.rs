@@ -115,6 +115,12 @@ impl Server {
         self.process.take().unwrap().kill()
     }
 
+    /// `kill -9`, and everything on its disk is gone.
+    pub fn lose_machine(&mut self) {
+        self.kill();
+        std::fs::remove_dir_all(self.data()).unwrap();
+    }
+
     /// Ends it as a person would.
     pub fn stop(&mut self, signal: Signal) -> Finished {
         let process = self.process.take().unwrap();

@@ -43,7 +43,8 @@ impl Node {
         node
     }
 
-    /// Lets time pass until the state is as wanted.
+    /// Lets time pass until the state is as wanted. It is the paused clock of the test's runtime that
+    /// passes, and at once, as soon as no task has anything to do.
     async fn until(&self, wanted: impl Fn(&ControllerMachine) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(600);
         while !wanted(&self.group.machine()) {

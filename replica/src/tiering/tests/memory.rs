@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::BoxFuture;
-use lts::{Error, Leftover, Listed, Page, Payload};
+use lts::{Altered, Error, Payload};
 
 use super::*;
 
@@ -72,9 +72,9 @@ impl Counting {
     }
 }
 
-impl Bucket for Counting {
-    fn url(&self) -> String {
-        self.inner.url()
+impl Altered for Counting {
+    fn inner(&self) -> &dyn Bucket {
+        &self.inner
     }
 
     fn put<'a>(
@@ -98,34 +98,6 @@ impl Bucket for Counting {
             pause().await;
             Ok(Bytes::from_owner(Answer { bytes, level: self.answers.clone() }))
         })
-    }
-
-    fn head<'a>(&'a self, path: &'a ObjectPath) -> BoxFuture<'a, Result<Listed, Error>> {
-        self.inner.head(path)
-    }
-
-    fn list<'a>(
-        &'a self,
-        prefix: &'a str,
-        after: Option<&'a ObjectPath>,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Page, Error>> {
-        self.inner.list(prefix, after, limit)
-    }
-
-    fn delete<'a>(&'a self, paths: &'a [ObjectPath]) -> BoxFuture<'a, Result<(), Error>> {
-        self.inner.delete(paths)
-    }
-
-    fn leftovers(&self, age: std::time::Duration) -> BoxFuture<'_, Result<Vec<Leftover>, Error>> {
-        self.inner.leftovers(age)
-    }
-
-    fn remove_leftovers<'a>(
-        &'a self,
-        leftovers: &'a [Leftover],
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        self.inner.remove_leftovers(leftovers)
     }
 }
 

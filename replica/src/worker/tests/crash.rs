@@ -5,16 +5,26 @@ use wal::CrashOutcome;
 use super::*;
 use crate::StartError;
 
-/// Stores numbers until the machine goes down; returns those that were acknowledged.
+/// Stores forty numbers, or fewer if the machine goes down; returns those that were acknowledged.
 pub(super) fn run_until_crash(machine: &mut Machine, first: u64) -> Vec<u64> {
+    store_until_crash(machine, first..first + 40, 3_000, Duration::from_secs(10))
+}
+
+/// Stores numbers of that many bytes and lets time pass after each.
+pub(super) fn store_until_crash(
+    machine: &mut Machine,
+    numbers: impl Iterator<Item = u64>,
+    bytes: usize,
+    pause: Duration,
+) -> Vec<u64> {
     let mut acknowledged = Vec::new();
     let Ok(mut node) = machine.open() else { return acknowledged };
     if node.settle().is_err() {
         return acknowledged;
     }
-    for number in first..first + 40 {
-        let Ok(mut answer) = propose(&node.handle, number, 3_000) else { break };
-        node.machine.clock.advance(Duration::from_secs(10));
+    for number in numbers {
+        let Ok(mut answer) = propose(&node.handle, number, bytes) else { break };
+        node.machine.clock.advance(pause);
         let alive = node.settle().is_ok();
         if let Ok(Ok(stored)) = answer.try_recv() {
             acknowledged.push(stored.number);

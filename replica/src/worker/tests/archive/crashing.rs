@@ -4,24 +4,11 @@ use super::*;
 
 /// Works with faults until the machine goes down; returns what was acknowledged.
 fn work_until_crash(machine: &mut Machine, first: u64, forgets: bool) -> Vec<u64> {
-    let mut acknowledged = Vec::new();
-    let Ok(mut node) = machine.open() else { return acknowledged };
-    if node.settle().is_err() {
-        return acknowledged;
-    }
-    for number in first..first + 30 {
-        let number = if forgets && number % 5 == 4 { FORGET | (number - 3) } else { number };
-        let Ok(mut answer) = propose(&node.handle, number, 2_000) else { break };
-        node.machine.clock.advance(Duration::from_secs(7));
-        let alive = node.settle().is_ok();
-        if let Ok(Ok(stored)) = answer.try_recv() {
-            acknowledged.push(stored.number);
-        }
-        if !alive {
-            break;
-        }
-    }
-    acknowledged
+    let numbers = (first..first + 30).map(|number| match number % 5 {
+        4 if forgets => FORGET | (number - 3),
+        _ => number,
+    });
+    crash::store_until_crash(machine, numbers, 2_000, Duration::from_secs(7))
 }
 
 #[test]

@@ -32,6 +32,11 @@ number!(
     /// How many times the cluster has been through a disaster recovery, starting at 1.
     Incarnation(u16)
 );
+impl Incarnation {
+    /// Of a cluster that was never recovered.
+    pub const FIRST: Self = Self(1);
+}
+
 number!(
     /// A Raft term: fences earlier leaders of the same group.
     Term(u64)

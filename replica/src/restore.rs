@@ -116,7 +116,7 @@ fn past_group(path: &ObjectPath) -> Option<ObjectPath> {
 pub fn list(storage: &Storage, group: GroupId) -> Result<Listing, RestoreFailure> {
     let newest = match storage.marker() {
         Some(marker) => marker.incarnation,
-        None => Incarnation(1),
+        None => Incarnation::FIRST,
     };
     let mut listing = Listing::new();
     for incarnation in 1..=newest.0 {

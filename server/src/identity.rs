@@ -260,7 +260,7 @@ impl Identity {
             format: FORMAT,
             cluster: Uuid(rng.u128()),
             store: Uuid(rng.u128()),
-            incarnation: Incarnation(1),
+            incarnation: Incarnation::FIRST,
             created_by: format!("braid {}", env!("CARGO_PKG_VERSION")),
             lts_marker: None,
             lts_claimed: false,

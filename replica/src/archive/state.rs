@@ -105,7 +105,7 @@ pub(crate) struct At {
 impl Default for Archive {
     fn default() -> Self {
         Self {
-            incarnation: Incarnation(1),
+            incarnation: Incarnation::FIRST,
             end: LogIndex(0),
             end_term: Term(0),
             last_operation: LogIndex(0),

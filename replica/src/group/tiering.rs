@@ -297,16 +297,16 @@ impl Tiering {
         Some(self.pauses.get(&kind).map_or(due, |pause| pause.until.max(due)))
     }
 
-    fn round_due(&self) -> Option<MonotonicTime> {
+    fn round_due(&self, archive: &Archive) -> Option<MonotonicTime> {
         let settings = self.settings()?;
         let full = self.pressed || self.behind.bytes() >= settings.round_bytes.bytes();
         let age = if full { Duration::ZERO } else { settings.round_age };
         let lacking = self.behind.since().map(|since| since.plus(age));
         // A copy counts when the rounds have reached it, be it by housekeeping alone.
         let uploaded = self.uploaded.as_ref().map(|copy| copy.since.plus(settings.round_age));
-        let due =
-            [self.in_the_way, self.above_tip, lacking, uploaded].into_iter().flatten().min()?;
-        self.at(JobKind::Round, due)
+        let unnamed = is_unnamed(archive).then(MonotonicTime::default);
+        let reasons = [self.in_the_way, self.above_tip, unnamed, lacking, uploaded];
+        self.at(JobKind::Round, reasons.into_iter().flatten().min()?)
     }
 
     fn checkpoint_due(&self, saved: LogIndex, newest: LogIndex) -> Option<MonotonicTime> {
@@ -359,6 +359,13 @@ impl Tiering {
     }
 }
 
+/// Whether a recovery took the archive over and no round says so yet: the next recovery would end
+/// with the same objects, and be refused for what this one was told to give up.
+fn is_unnamed(archive: &Archive) -> bool {
+    let own = archive.incarnation();
+    own > Incarnation::FIRST && archive.tip().is_none_or(|tip| tip.name.incarnation < own)
+}
+
 impl<M: StateMachine> Group<M> {
     fn leads_storage(&self) -> bool {
         let leads = self.role.serving && !self.stopping && !self.is_blocked();
@@ -370,7 +377,7 @@ impl<M: StateMachine> Group<M> {
             return None;
         }
         let newest = self.applier.archive.newest_checkpoint();
-        let round = self.tiering.round_due();
+        let round = self.tiering.round_due(&self.applier.archive);
         let checkpoint = self.tiering.checkpoint_due(self.saved.flushed, newest);
         let looks = self.tiering.next_look;
         let collection = (!self.applier.archive.dropped().is_empty())

@@ -11,9 +11,6 @@ use lts::bucket::PAGE_OBJECTS_MAX;
 
 use super::{NameRange, Storage, StorageFailure};
 
-/// There is nothing before it.
-const FIRST: Incarnation = Incarnation(1);
-
 /// A step of a sweep: deletes what was found before, then looks at the next page.
 pub(crate) struct Sweep {
     pub(crate) group: GroupId,
@@ -49,7 +46,7 @@ impl Sweep {
     pub(super) fn perform(self, storage: &Storage) -> Result<Swept, StorageFailure> {
         let Self { group, own, mut garbage, page } = self;
         let early = common::planted::active("sweeps-earlier-incarnations-before-their-adoption");
-        let adopted = own > FIRST && (early || storage.adopted(own)?);
+        let adopted = own > Incarnation::FIRST && (early || storage.adopted(own)?);
         garbage.retain(|name| name.incarnation == own || adopted);
         let deleted = garbage.len();
         storage.delete_newest_first(garbage)?;

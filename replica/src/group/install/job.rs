@@ -79,7 +79,8 @@ impl<M: StateMachine> InstallJob<M> {
                 Err(other) => return Err(other),
             }
         }
-        let chain = Chain::find(&workshop.storage, self.group, None)?;
+        let wanted = self.truncated.index;
+        let chain = Chain::leading_to(&workshop.storage, self.group, None, wanted)?;
         if let Some(applier) = self.follow(&chain, workshop)? {
             return Ok(Installed::Restored(Box::new(applier)));
         }

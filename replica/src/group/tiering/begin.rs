@@ -10,7 +10,7 @@ use crate::tiering::{CheckpointUpload, Collection, Compaction, JobKind, RoundUpl
 
 impl<M: StateMachine> Group<M> {
     pub(super) fn begin_round(&mut self, now: MonotonicTime) -> Option<Work> {
-        if self.tiering.round_due().is_none_or(|due| due > now) {
+        if self.tiering.round_due(&self.applier.archive).is_none_or(|due| due > now) {
             return None;
         }
         let archive = &self.applier.archive;

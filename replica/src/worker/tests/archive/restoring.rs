@@ -1,7 +1,7 @@
 //! A group brought back from its bucket: its state alone, or all of it.
 
 use super::*;
-use crate::restore::Chain;
+use crate::restore::{Chain, Loss};
 use crate::{GroupSpec, StartError, recover};
 
 /// Works for some minutes, with everything that an archive has: rounds, checkpoints, garbage.
@@ -97,6 +97,11 @@ fn prepared(
     node.wait(Duration::from_secs(10));
     drop(node);
     Ok((machine, found))
+}
+
+/// What the next recovery would be told.
+fn losses(machine: &Machine) -> Vec<Loss> {
+    Chain::salvage(machine.storage.as_ref().unwrap(), GROUP).unwrap().losses
 }
 
 /// A machine on which the group was prepared, and what was found of it; `then` comes before anything
@@ -295,7 +300,8 @@ fn a_group_is_salvaged_up_to_its_broken_link_and_what_is_given_up_is_told() {
     assert!(refused.contains(&name.to_string()), "{refused}");
     let (mut machine, found) = prepared(&machine, &bucket.memory, true).unwrap();
     assert_eq!((found.end, found.losses.len()), (before.last_index(), 1));
-    // It works on, loses its state before anything of it is archived, and is recovered once more.
+    assert_eq!(losses(&machine), [], "what was given up is not met again");
+    // It works on, loses its state, and is recovered once more.
     let mut node = serving(&mut machine);
     let stored = node.stored();
     assert!(!stored.is_empty() && stored.len() < 20);
@@ -309,8 +315,7 @@ fn a_group_is_salvaged_up_to_its_broken_link_and_what_is_given_up_is_told() {
         node.wait(Duration::from_secs(60));
     }
     drop(node);
-    let salvaged = Chain::salvage(machine.storage.as_ref().unwrap(), GROUP).unwrap();
-    assert_eq!(salvaged.losses, [], "what was given up is not met again");
+    assert_eq!(losses(&machine), []);
     let mut machine = recovered(&machine, &bucket.memory);
     assert!(serving(&mut machine).stored().contains_key(&1_000_000));
 }
@@ -342,6 +347,7 @@ fn a_group_of_which_nothing_is_left_begins_anew_where_that_is_accepted() {
     assert!(prepared(&machine, &bucket.memory, false).is_err());
     let (mut machine, found) = prepared(&machine, &bucket.memory, true).unwrap();
     assert_eq!((found.end, found.losses.len()), (LogIndex(0), chain.footers.len()));
+    assert_eq!(losses(&machine), [], "what was given up is not met again");
     let mut node = serving(&mut machine);
     assert!(node.stored().is_empty());
     node.store(7);

@@ -1,13 +1,17 @@
 //! A bucket that is taken over while the node before still has requests on their way: what arrives
 //! late takes nothing from the recovered cluster, and adds nothing to it.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
+use raft::eraftpb::ConfState;
 use rstest::rstest;
+use wal::{Batch, ConfRef};
 
 use super::restoring::recovered_from;
 use super::*;
-use crate::restore::RestoreFailure;
+use crate::recover::Found;
+use crate::restore::{Chain, RestoreFailure};
 use crate::worker::Step;
 use crate::{GroupSpec, JobKind, check};
 
@@ -192,33 +196,41 @@ impl OnTheirWay {
     }
 }
 
-#[rstest]
-#[case::that_reaches_further(24)]
-#[case::that_reaches_less_far(1)]
-fn a_round_that_arrives_when_a_recovery_has_chosen_its_last_one_changes_nothing(
-    #[case] round_kib: u64,
-) {
-    let (mut machine, bucket, node, untold) = with_an_untold_round(2);
+/// The lost node was archiving the entries of an untold round anew, and others with them or not all
+/// of them, when the recovery chose that one.
+fn recovered_before_a_late_round(bytes: ByteSize) -> (Machine, Attached, Found) {
+    let (mut machine, bucket, node, untold) = with_an_untold_round(6);
     drop(node);
-    // The next leader archives the same entries anew, and others with them or not all of them.
-    machine.storage.as_mut().unwrap().settings.round_bytes_max = ByteSize(round_kib << 10);
+    machine.storage.as_mut().unwrap().settings.round_bytes_max = bytes;
     let mut node = machine.open().unwrap();
     settle_without_jobs(&mut node);
-    for number in 3..12 {
+    for number in 7..16 {
         drop(propose(&node.handle, number, 500).unwrap());
         settle_without_jobs(&mut node);
     }
     let late = upload_untold(&mut node, &bucket);
     assert!(untold.iter().all(|name| objects(&bucket.memory).contains_key(name)));
     drop(node);
-    let on_their_way = OnTheirWay::take(&bucket, &late);
-    let (mut machine, found) =
-        recovered_from(&machine, &bucket.memory, || on_their_way.arrive(&bucket.memory));
+    let late = OnTheirWay::take(&bucket, &late);
+    let (machine, found) = recovered_from(&machine, &bucket.memory, || late.arrive(&bucket.memory));
+    (machine, bucket, found)
+}
+
+#[rstest]
+#[case::that_reaches_further(ByteSize::kib(24), Ordering::Greater)]
+#[case::that_reaches_less_far(ByteSize(300), Ordering::Less)]
+fn a_round_that_arrives_when_a_recovery_has_chosen_its_last_one_changes_nothing(
+    #[case] bytes: ByteSize,
+    #[case] reaches: Ordering,
+) {
+    let (mut machine, bucket, found) = recovered_before_a_late_round(bytes);
+    let newest = Chain::find(machine.storage.as_ref().unwrap(), GROUP, None).unwrap();
+    assert_eq!(newest.end().0.cmp(&found.end), reaches);
     let spec = GroupSpec { recover: Some(Incarnation(2)), ..GroupSpec::alone(GROUP) };
     let mut node = machine.open_as(spec.clone()).unwrap();
     node.settle().unwrap();
-    assert_eq!(node.stored().len(), 3);
-    assert_eq!(node.check_payloads(&bucket.memory), 3);
+    assert_eq!(node.stored().len(), 7);
+    assert_eq!(node.check_payloads(&bucket.memory), 7);
     drop(node);
     // The state is lost before the first round of the new incarnation, and once more behind it.
     for number in [100, 200] {
@@ -233,7 +245,43 @@ fn a_round_that_arrives_when_a_recovery_has_chosen_its_last_one_changes_nothing(
     }
     machine.kv.wipe();
     let mut node = serving(&mut machine);
-    assert_eq!(node.stored().len(), 5);
+    assert_eq!(node.stored().len(), 9);
+}
+
+/// The group's log says that it has another member.
+fn add_learner(machine: &mut Machine, end: LogIndex) {
+    let (disk, settings) = (Arc::new(machine.disk.clone()), machine.settings.log.clone());
+    let opened = Log::open(disk, settings, machine.clock.clone(), machine.rng.fork("learner"));
+    let (log, _) = opened.unwrap();
+    let bytes = crate::conf::encode(&ConfState::from((vec![1], vec![2])));
+    let conf = Some(ConfRef { index: end, bytes: &bytes });
+    log.append(&Batch { group: GROUP, conf, ..Batch::default() }).unwrap();
+    while let Some(mut write) = log.begin_write() {
+        let result = write.perform();
+        log.finish_write(write, result).unwrap();
+    }
+}
+
+#[rstest]
+#[case::that_reaches_further(ByteSize::kib(24), Ordering::Greater)]
+#[case::that_reaches_less_far(ByteSize(300), Ordering::Less)]
+fn a_member_of_a_recovered_group_is_not_installed_from_a_round_that_arrived_late(
+    #[case] bytes: ByteSize,
+    #[case] reaches: Ordering,
+) {
+    let (mut machine, bucket, found) = recovered_before_a_late_round(bytes);
+    let newest = Chain::find(machine.storage.as_ref().unwrap(), GROUP, None).unwrap();
+    assert_eq!(newest.end().0.cmp(&found.end), reaches);
+    // With a peer, its state is not brought back at its start, but installed.
+    add_learner(&mut machine, found.end);
+    machine.kv.wipe();
+    let mut node = machine.open().unwrap();
+    assert_eq!(node.handle.status().installing, Some(found.end));
+    node.settle().unwrap();
+    let status = node.handle.status();
+    let first = LogIndex(found.end.0 + 1);
+    assert_eq!((status.installing, status.first), (None, first), "{status:?}");
+    assert_eq!(node.stored().len(), 7);
 }
 
 #[test]

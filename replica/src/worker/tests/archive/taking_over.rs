@@ -269,7 +269,7 @@ fn a_member_of_a_recovered_group_is_not_installed_from_a_round_that_arrived_late
     #[case] bytes: ByteSize,
     #[case] reaches: Ordering,
 ) {
-    let (mut machine, bucket, found) = recovered_before_a_late_round(bytes);
+    let (mut machine, _, found) = recovered_before_a_late_round(bytes);
     let newest = Chain::find(machine.storage.as_ref().unwrap(), GROUP, None).unwrap();
     assert_eq!(newest.end().0.cmp(&found.end), reaches);
     // With a peer, its state is not brought back at its start, but installed.

@@ -5,6 +5,7 @@
 //! Each noun has a file of its own. Results go to standard output, remarks and progress to
 //! standard error; nothing panics on a closed pipe.
 
+mod allocator;
 mod append;
 mod args;
 mod bench;
@@ -36,10 +37,6 @@ use server::TracingFormat;
 
 use crate::args::{Cli, Command};
 use crate::failure::Result;
-
-// Of Rust and of RocksDB; see docs/adr/0036 for why this one.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -163,6 +163,8 @@ impl Log {
             disk_full: state.disk_full,
             ..LogUsage::default()
         };
+        let share = self.shared.settings.group_share();
+        let shared = state.has_several();
         for (group, known) in &state.groups {
             let held = known.places().next().map(|place| u64::from(place.file));
             if held == Some(oldest) && newest > oldest && usage.oldest_held_by.is_none() {
@@ -171,6 +173,7 @@ impl Log {
             usage.groups.push(GroupUsage {
                 group: *group,
                 bytes: known.bytes,
+                share_permille: if shared { known.bytes.saturating_mul(1_000) / share } else { 0 },
                 first: known.first(),
                 last: known.last,
                 files_held: held.map_or(0, |file| (newest - file + 1) as usize),
@@ -186,6 +189,11 @@ impl Log {
 }
 
 impl State {
+    /// Whether more than one group holds bytes: then each has a share.
+    fn has_several(&self) -> bool {
+        self.groups.values().filter(|group| group.bytes > 0).count() > 1
+    }
+
     fn stop(&mut self, reason: &str) {
         if self.stopped.is_none() {
             tracing::error!(reason, "the log stops; the process must restart to recover");

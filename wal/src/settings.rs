@@ -78,6 +78,11 @@ const FILE_BYTES_MAX: u64 = 1 << 30;
 pub(crate) const RESERVED_FILES: usize = 2;
 
 impl LogSettings {
+    /// Bytes that one group may hold while others hold some, too; at least 1.
+    pub(crate) fn group_share(&self) -> u64 {
+        (self.budget.bytes() / 100 * u64::from(self.group_share_percent)).max(1)
+    }
+
     /// Files the budget pays for.
     pub fn files_max(&self) -> usize {
         (self.budget.bytes() / self.file_size.bytes().max(1)) as usize

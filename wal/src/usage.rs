@@ -25,6 +25,9 @@ pub struct GroupUsage {
     pub group: GroupId,
     /// Bytes of the group's entries.
     pub bytes: u64,
+    /// Thousandths of the group's share of the budget that these are: from 1 000 on it is refused
+    /// more. 0 while no other group holds anything: then it may have all.
+    pub share_permille: u64,
     pub first: LogIndex,
     pub last: LogIndex,
     /// Files from the one with the group's first entry to the newest; 0 when it has no entries.

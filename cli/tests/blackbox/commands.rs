@@ -227,6 +227,13 @@ fn every_command_explains_itself() {
 }
 
 #[test]
+fn the_allocator_is_set_to_huge_pages() {
+    // Asked by the environment, it says what is set, also by the program.
+    let said = Braid::new(["--version"]).env("MALLOC_CONF", "confirm_conf:true").run();
+    assert!(said.stderr.contains("global variable malloc_conf): \"thp:always\""), "{said:?}");
+}
+
+#[test]
 fn the_log_of_a_stopped_server_is_inspected() {
     let mut server = Server::start();
     server.line("append demo/a").input("one\n").run().ok();

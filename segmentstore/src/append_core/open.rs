@@ -66,11 +66,12 @@ impl AppendConnection {
         container: ContainerId,
     ) -> Result<(), Status> {
         let (writer, session) = (who.writer, who.session);
-        let session = self.containers.get(container).ok().map(|container| Session {
+        let session = self.containers.get(container).ok().map(|handle| Session {
             segment,
             writer,
             session,
-            container: container.clone(),
+            id: container,
+            container: handle.clone(),
         });
         state.slots.add(slot, session)
     }

@@ -22,9 +22,7 @@ impl Log {
         let settings = &self.shared.settings;
         if let Some(known) = state.groups.get(&group) {
             refuse_quarantined(group, known)?;
-            let share = settings.budget.bytes() / 100 * u64::from(settings.group_share_percent);
-            let shared = state.groups.values().filter(|other| other.bytes > 0).count() > 1;
-            if shared && known.bytes + bytes as u64 > share {
+            if known.bytes + bytes as u64 > settings.group_share() && state.has_several() {
                 return Err(AppendError::Full(FullReason::GroupShare));
             }
         }

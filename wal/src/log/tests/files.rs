@@ -236,6 +236,7 @@ fn one_group_beyond_its_share_is_refused_while_others_go_on() {
         world.run(&[append(1, 1, 5_000), Step::Write, Step::Prepare]).unwrap();
     }
     world.log().admit(GroupId(1), 5_000).unwrap();
+    assert_eq!(world.log().usage().groups[0].share_permille, 0);
     world.run(&[append(2, 1, 100), Step::Write]).unwrap();
     let refused = world.log().admit(GroupId(1), 5_000);
     assert_eq!(refused, Err(AppendError::Full(FullReason::GroupShare)));
@@ -243,6 +244,9 @@ fn one_group_beyond_its_share_is_refused_while_others_go_on() {
     let usage = world.log().usage();
     assert_eq!(usage.oldest_held_by, Some(GroupId(1)));
     assert!(usage.groups[0].bytes > 5_000 * 16 && usage.groups[0].files_held > 2);
+    let share = tiny().budget.bytes() / 4;
+    assert_eq!(usage.groups[0].share_permille, usage.groups[0].bytes * 1_000 / share);
+    assert_eq!(usage.groups[1].share_permille, usage.groups[1].bytes * 1_000 / share);
 }
 
 #[test]

@@ -33,6 +33,7 @@ use crate::tiering::{Storage, StorageDone, Workshop};
 use crate::worker::{Step, Worker, stop_stalled};
 
 mod jobs;
+mod opening;
 #[cfg(test)]
 mod tests;
 
@@ -163,6 +164,17 @@ impl Host {
     ) -> Result<GroupHandle<M>, StartError> {
         let worker = self.worker.as_mut().expect("groups are added before the threads run");
         worker.add_group(GroupSpec::alone(group), machine)
+    }
+
+    /// The same of several, side by side; their handles in the order of the groups given.
+    pub fn add_groups<M: StateMachine>(
+        &mut self,
+        groups: impl IntoIterator<Item = (GroupId, M)>,
+    ) -> Result<Vec<GroupHandle<M>>, StartError> {
+        let worker = self.worker.as_mut().expect("groups are added before the threads run");
+        let opening = |(group, machine)| worker.opening(GroupSpec::alone(group), machine);
+        let opened = opening::open_all(groups.into_iter().map(opening).collect())?;
+        Ok(opened.into_iter().map(|opened| worker.insert(opened)).collect())
     }
 
     /// Restores a group that [`prepare`](crate::recover::prepare) laid the foundation of, and has it

@@ -66,6 +66,31 @@ struct Slot {
     member: Option<Box<dyn Member>>,
 }
 
+/// A group that is to be restored and replayed.
+pub(crate) struct Opening<M: StateMachine> {
+    starting: Starting,
+    machine: M,
+    shared: Arc<Shared<M>>,
+}
+
+/// One that was.
+pub(crate) struct OpenedGroup<M: StateMachine> {
+    slot: Slot,
+    shared: Arc<Shared<M>>,
+}
+
+impl<M: StateMachine> Opening<M> {
+    pub(crate) fn open(self) -> Result<OpenedGroup<M>, StartError> {
+        let Self { starting, machine, shared } = self;
+        let id = starting.spec.group;
+        let member: Option<Box<dyn Member>> = match starting.open(machine, shared.clone())? {
+            Opened::Running(member) => Some(member),
+            Opened::Quarantined => None,
+        };
+        Ok(OpenedGroup { slot: Slot { id, member }, shared })
+    }
+}
+
 /// The last look at the log's use.
 #[derive(Debug, Default)]
 struct Look {
@@ -137,6 +162,12 @@ impl Worker {
         spec: GroupSpec,
         machine: M,
     ) -> Result<GroupHandle<M>, StartError> {
+        let opened = self.opening(spec, machine).open()?;
+        Ok(self.insert(opened))
+    }
+
+    /// The same in three steps, of which the middle one, [`Opening::open`], is done anywhere.
+    pub(crate) fn opening<M: StateMachine>(&mut self, spec: GroupSpec, machine: M) -> Opening<M> {
         let id = spec.group;
         let limits = Limits {
             queue_bytes_max: self.settings.queue_bytes_max.as_usize(),
@@ -152,12 +183,12 @@ impl Worker {
             clock: self.clock.clone(),
             rng: self.rng.fork(&format!("group {id}")),
         };
-        let member: Option<Box<dyn Member>> = match starting.open(machine, shared.clone())? {
-            Opened::Running(member) => Some(member),
-            Opened::Quarantined => None,
-        };
-        self.members.push(Slot { id, member });
-        Ok(GroupHandle::new(shared))
+        Opening { starting, machine, shared }
+    }
+
+    pub(crate) fn insert<M: StateMachine>(&mut self, opened: OpenedGroup<M>) -> GroupHandle<M> {
+        self.members.push(opened.slot);
+        GroupHandle::new(opened.shared)
     }
 
     pub(crate) fn bell(&self) -> Arc<Bell> {

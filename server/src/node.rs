@@ -362,12 +362,10 @@ fn add_groups(
         });
     }
     let controller = host.add_group(GroupId::CONTROLLER, controller).map_err(start_error(dir))?;
-    let containers = (GroupId::CONTROLLER.0 + 1..=last).map(ContainerId).map(|id| {
-        let machine = ContainerMachine::new(id, memory.clone());
-        host.add_group(id.group(), machine).map(|handle| (id, handle)).map_err(start_error(dir))
-    });
-    let containers = containers.collect::<Result<_, _>>()?;
-    Ok(Groups { controller, containers })
+    let ids = (GroupId::CONTROLLER.0 + 1..=last).map(ContainerId);
+    let machine = |id: ContainerId| (id.group(), ContainerMachine::new(id, memory.clone()));
+    let handles = host.add_groups(ids.clone().map(machine)).map_err(start_error(dir))?;
+    Ok(Groups { controller, containers: ids.zip(handles).collect() })
 }
 
 fn start_controller(

@@ -87,8 +87,8 @@ fn start_at(dir: &Path, clock: Arc<dyn Clock>, settings: HostSettings) -> Runnin
     let rng = Rng::from_seed(1);
     let mut host = Host::start(settings, Arc::new(disk), kv, clock, rng).unwrap();
     let journal = Arc::<Journal>::default();
-    let first = host.add_group(GROUP, Numbers::new(&journal)).unwrap();
-    let other = host.add_group(OTHER, Numbers::new(&Arc::default())).unwrap();
+    let groups = [(GROUP, Numbers::new(&journal)), (OTHER, Numbers::new(&Arc::default()))];
+    let [first, other] = <[_; 2]>::try_from(host.add_groups(groups).unwrap()).unwrap();
     host.run().unwrap();
     Running { host, first, other, faults }
 }
@@ -131,6 +131,23 @@ async fn what_was_acknowledged_is_there_after_a_stop_and_a_start() {
     assert!(places.iter().all(|(number, place)| number == place) && places.len() == 100);
     assert_eq!(running.first.status().digest, before.digest);
     assert_eq!(running.other.query(|numbers| numbers.stored.len()).await, Ok(100));
+}
+
+#[test]
+fn of_many_groups_the_first_that_cannot_be_restored_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(RealDisk::open(&dir.path().join("wal"), true).unwrap());
+    let kv = Arc::new(MemKv::new());
+    // Of these the log has lost what the state tells of.
+    for group in [7, 9, 15].map(GroupId) {
+        let applied = Applied { index: LogIndex(100), ..Applied::default() };
+        kv.write(group, applied, Changes { machine: &[], archive: &[] }).unwrap();
+    }
+    let (clock, rng) = (SystemClock::shared(), Rng::from_seed(1));
+    let mut host = Host::start(settings(), disk, kv, clock, rng).unwrap();
+    let machine = |group| (GroupId(group), Numbers::new(&Arc::default()));
+    let failed = host.add_groups((2..20).map(machine)).unwrap_err().to_string();
+    assert!(failed.contains("group 7"), "{failed}");
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ mod start;
 mod tiering;
 
 pub use checkpoint::CheckpointJob;
-pub(crate) use checkpoint::Frozen;
+pub(crate) use checkpoint::{Frozen, HELD_PERMILLE, PRESSED_PERMILLE};
 pub use fetch::{FetchJob, Fetched};
 pub(crate) use start::{Opened, Starting};
 
@@ -126,8 +126,8 @@ pub(crate) trait Member: Send {
     /// What the log says of its archive; `None` while the state is being installed.
     fn archive(&self) -> Option<&Archive>;
     /// Drops what nobody needs of the log. `full_permille` says how much of the budget is used,
-    /// `held_permille` how much of it the files from the group's first entry on are.
-    fn truncate(&mut self, full_permille: u64, held_permille: u64) -> Result<(), Failure>;
+    /// `holds` whether this group holds so much of it that it had better hurry.
+    fn truncate(&mut self, full_permille: u64, holds: bool) -> Result<(), Failure>;
     fn checkpoint_due(&self) -> Option<MonotonicTime>;
     fn needs_ticks(&self) -> bool;
     /// Whether time alone lets the group go on, soon.
@@ -393,9 +393,8 @@ impl<M: StateMachine> Member for Group<M> {
         Some(&self.applier.archive)
     }
 
-    fn truncate(&mut self, full_permille: u64, held_permille: u64) -> Result<(), Failure> {
-        self.tiering.press(full_permille >= checkpoint::PRESSED_PERMILLE);
-        let holds = held_permille >= checkpoint::HELD_PERMILLE;
+    fn truncate(&mut self, full_permille: u64, holds: bool) -> Result<(), Failure> {
+        self.tiering.press(full_permille >= PRESSED_PERMILLE);
         let end = self.applier.archive.end();
         let archived = self.node.store().truncated().index < end;
         let stands = holds && !archived && self.applier.applied.index > end;

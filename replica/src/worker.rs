@@ -8,7 +8,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Clock, GroupId, MonotonicTime, Rng};
@@ -18,7 +18,10 @@ use wal::{BlockSeq, BlockWrite, Log, Stall, Stopped};
 use crate::archive::Archive;
 use crate::bell::Bell;
 use crate::error::{Failure, HostFailure, StartError};
-use crate::group::{CheckpointJob, FetchJob, Fetched, GroupSpec, Member, Opened, Starting};
+use crate::group::{
+    CheckpointJob, FetchJob, Fetched, GroupSpec, HELD_PERMILLE, Member, Opened, PRESSED_PERMILLE,
+    Starting,
+};
 use crate::handle::{Gate, GroupHandle, Limits, Shared};
 use crate::kv::Kv;
 use crate::machine::StateMachine;
@@ -49,6 +52,7 @@ pub struct Worker {
     log: Log,
     kv: Arc<dyn Kv>,
     storage: Option<Storage>,
+    bringing: Arc<Mutex<()>>,
     clock: Arc<dyn Clock>,
     rng: Rng,
     gate: Arc<Gate>,
@@ -138,6 +142,7 @@ impl Worker {
             log,
             kv,
             storage: None,
+            bringing: Arc::default(),
             clock,
             rng,
             gate: Arc::default(),
@@ -180,6 +185,7 @@ impl Worker {
             log: self.log.clone(),
             kv: self.kv.clone(),
             storage: self.storage.clone(),
+            bringing: self.bringing.clone(),
             clock: self.clock.clone(),
             rng: self.rng.fork(&format!("group {id}")),
         };
@@ -349,7 +355,9 @@ impl Worker {
         let permille = usage.used.saturating_mul(1_000) / usage.budget.max(1);
         let kept = FILES_KEPT * self.settings.log.file_size.bytes();
         let full = permille >= self.settings.log_full_permille || usage.used + kept > usage.budget;
-        let close = durable != self.looked.durable && permille >= CLOSE_LOOK_PERMILLE;
+        let shares = usage.groups.iter().map(|group| group.share_permille);
+        let fullest = shares.chain([permille]).max().unwrap_or_default();
+        let close = durable != self.looked.durable && fullest >= CLOSE_LOOK_PERMILLE;
         let next = now.plus(if close { CLOSE_LOOK_INTERVAL } else { LOOK_INTERVAL });
         self.looked = Look { next, durable, full: full || usage.disk_full };
         self.gate.set_log_full(full);
@@ -358,9 +366,11 @@ impl Worker {
         let file_bytes = self.settings.log.file_size.bytes();
         for slot in &mut self.members {
             let group = usage.groups.iter().find(|group| group.group == slot.id);
-            let held = group.map_or(0, |group| group.files_held as u64).saturating_mul(file_bytes);
+            let group = group.copied().unwrap_or_default();
+            let held = (group.files_held as u64).saturating_mul(file_bytes);
             let held = held.saturating_mul(1_000) / usage.budget.max(1);
-            slot.guard(|member| member.truncate(pressure, held))?;
+            let holds = held >= HELD_PERMILLE || group.share_permille >= PRESSED_PERMILLE;
+            slot.guard(|member| member.truncate(pressure, holds))?;
         }
         Ok(())
     }

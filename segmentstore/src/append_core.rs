@@ -35,7 +35,6 @@ use crate::handle::Containers;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::permits::BytePermit;
-use crate::pressure::Pressure;
 
 /// A client's connection for appends.
 #[derive(Debug)]
@@ -68,14 +67,6 @@ impl AppendConnection {
             Some(Message::Blocks(blocks)) => blocks.blocks.iter().map(|b| b.data.len()).sum(),
             _ => 0,
         }
-    }
-
-    /// The pressure on what the message appends to.
-    pub fn pressure_on(&self, request: &AppendRequest, pressure: &Pressure) -> f64 {
-        let Some(Message::Blocks(blocks)) = &request.message else { return pressure.level() };
-        let state = self.lock();
-        let container = |slot| Some(state.slots.get(slot)?.session.as_ref()?.id);
-        pressure.level_of(blocks.blocks.iter().filter_map(|block| container(block.slot)))
     }
 
     /// Takes one message of the client; `permit` covers its bytes. One message at a time: whoever

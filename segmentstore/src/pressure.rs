@@ -1,20 +1,18 @@
 //! Back-pressure on appends that grows smoothly, long before anything is refused.
 //!
-//! Whoever runs out of something says how badly, from 0 to 1; the largest counts. What a container
-//! runs out of presses on those who append to it. Under pressure a
+//! Whoever runs out of something says how badly, from 0 to 1; the largest counts. Under pressure a
 //! message of a client waits before it is let in, for a time that grows with the square of the
 //! pressure and with its bytes: meanwhile nothing is read from that client, whose credit goes, and
 //! what is let in is what can be carried off. Refusals come behind that, by those who have nothing
 //! left. Tiering, truncation and checkpoints do not come this way and are never slowed down.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use common::limits::MIB;
-use common::{Clock, ContainerId, MonotonicTime};
+use common::{Clock, MonotonicTime};
 
 /// What one connection may still append a second under full pressure: enough that nobody is taken
 /// for dead.
@@ -32,9 +30,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// How scarce something is, from 0 (none of its users needs to care) to 1 (used up). Asked at most
 /// a hundred times a second, by whoever appends; it must be quick.
 pub type Signal = Box<dyn Fn() -> f64 + Send + Sync>;
-
-/// The same of containers, each for itself; those that are not named have enough.
-pub type ContainerSignal = Box<dyn Fn() -> Vec<(ContainerId, f64)> + Send + Sync>;
 
 /// How long a connection must wait for `bytes` under `pressure`.
 pub(crate) fn wait_for(pressure: f64, bytes: usize) -> Duration {
@@ -67,12 +62,9 @@ pub struct Pressure(Arc<Shared>);
 struct Shared {
     clock: Arc<dyn Clock>,
     signals: RwLock<Vec<(&'static str, Signal)>>,
-    container_signals: RwLock<Vec<(&'static str, ContainerSignal)>>,
     /// The level found last, as bits, and until when it is good, in microseconds.
     level: AtomicU32,
     good_until: AtomicU64,
-    /// Levels of containers that were found with the other one.
-    containers: RwLock<BTreeMap<ContainerId, f64>>,
 }
 
 impl fmt::Debug for Pressure {
@@ -86,8 +78,6 @@ impl Pressure {
         Self(Arc::new(Shared {
             clock,
             signals: RwLock::default(),
-            container_signals: RwLock::default(),
-            containers: RwLock::default(),
             level: AtomicU32::new(0),
             good_until: AtomicU64::new(0),
         }))
@@ -101,37 +91,10 @@ impl Pressure {
         self.0.good_until.store(0, Ordering::Relaxed);
     }
 
-    /// Adds a signal of containers for as long as the process lives.
-    pub fn register_containers(&self, name: &'static str, signal: ContainerSignal) {
-        let mut signals = self.0.container_signals.write().unwrap_or_else(PoisonError::into_inner);
-        signals.push((name, signal));
-        self.0.good_until.store(0, Ordering::Relaxed);
-    }
-
-    /// Every signal as it is now; of those of containers the largest.
+    /// Every signal as it is now.
     pub fn signals(&self) -> Vec<(&'static str, f64)> {
-        let mut all = self.of_process();
-        let signals = self.0.container_signals.read().unwrap_or_else(PoisonError::into_inner);
-        let largest = |levels: Vec<(ContainerId, f64)>| {
-            levels.into_iter().map(|(_, level)| level.clamp(0.0, 1.0)).fold(0.0, f64::max)
-        };
-        all.extend(signals.iter().map(|(name, signal)| (*name, largest(signal()))));
-        all
-    }
-
-    fn of_process(&self) -> Vec<(&'static str, f64)> {
         let signals = self.0.signals.read().unwrap_or_else(PoisonError::into_inner);
         signals.iter().map(|(name, signal)| (*name, signal().clamp(0.0, 1.0))).collect()
-    }
-
-    /// What presses on appends to these containers: the largest signal, or one of theirs.
-    pub fn level_of(&self, containers: impl Iterator<Item = ContainerId>) -> f64 {
-        let level = self.level();
-        let of = self.0.containers.read().unwrap_or_else(PoisonError::into_inner);
-        if of.is_empty() {
-            return level;
-        }
-        containers.filter_map(|container| of.get(&container).copied()).fold(level, f64::max)
     }
 
     /// The largest signal, as of the last hundredth of a second.
@@ -145,21 +108,9 @@ impl Pressure {
 
     /// Several may look at the same time, and find about the same.
     fn look(&self, now: MonotonicTime) {
-        let largest = self.of_process().into_iter().map(|(_, level)| level).fold(0.0, f64::max);
-        self.look_at_containers();
+        let largest = self.signals().into_iter().map(|(_, level)| level).fold(0.0, f64::max);
         self.0.level.store((largest as f32).to_bits(), Ordering::Relaxed);
         self.0.good_until.store(now.plus(LOOK_AGAIN).0, Ordering::Relaxed);
-    }
-
-    fn look_at_containers(&self) {
-        let signals = self.0.container_signals.read().unwrap_or_else(PoisonError::into_inner);
-        let mut found: BTreeMap<ContainerId, f64> = BTreeMap::new();
-        for (container, level) in signals.iter().flat_map(|(_, signal)| signal()) {
-            let largest = found.entry(container).or_default();
-            *largest = largest.max(level.clamp(0.0, 1.0));
-        }
-        found.retain(|_, level| *level > 0.0);
-        *self.0.containers.write().unwrap_or_else(PoisonError::into_inner) = found;
     }
 }
 

@@ -13,7 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use replica::GroupStatus;
 use rustix::time::ClockId;
-use wal::LogUsage;
+use wal::{GroupUsage, LogUsage};
 
 use crate::memory::ClassUse;
 use crate::storage::{OperationCounts, StorageStatus};
@@ -127,10 +127,10 @@ fn resident_bytes(status: &str) -> Option<u64> {
 
 fn of_log(usage: &LogUsage) -> Vec<Family> {
     let gauge = |name, help, value: u64| Family::single(name, help, Kind::Gauge, value as f64);
-    let held = usage
-        .groups
-        .iter()
-        .map(|group| (vec![("group", group.group.to_string())], group.bytes as f64));
+    let of_groups = |name, help, value: fn(&GroupUsage) -> f64| {
+        let point = |of: &GroupUsage| (vec![("group", of.group.to_string())], value(of));
+        Family { name, help, kind: Kind::Gauge, points: usage.groups.iter().map(point).collect() }
+    };
     vec![
         gauge("braid_log_budget_bytes", "Bytes the log may take", usage.budget),
         gauge("braid_log_used_bytes", "Bytes of log files that hold entries", usage.used),
@@ -140,12 +140,14 @@ fn of_log(usage: &LogUsage) -> Vec<Family> {
             "1: the last log file could not be made for lack of space",
             usage.disk_full.into(),
         ),
-        Family {
-            name: "braid_log_group_bytes",
-            help: "Bytes of entries in the log by group",
-            kind: Kind::Gauge,
-            points: held.collect(),
-        },
+        of_groups("braid_log_group_bytes", "Bytes of entries in the log by group", |group| {
+            group.bytes as f64
+        }),
+        of_groups(
+            "braid_log_group_share",
+            "Part of its share of the log that the group has used; 0 where it has none",
+            |group| group.share_permille as f64 / 1_000.0,
+        ),
     ]
 }
 
@@ -347,7 +349,7 @@ mod tests {
 
     impl Sources for Fixed {
         fn log(&self) -> LogUsage {
-            let group = wal::GroupUsage { group: GroupId(2), bytes: 77, ..Default::default() };
+            let group = GroupUsage { group: GroupId(2), bytes: 77, ..Default::default() };
             LogUsage { budget: 1_000, used: 64, groups: vec![group], ..LogUsage::default() }
         }
 

@@ -26,7 +26,7 @@ use replica::{GroupHandle, GroupStatus, Host, HostFailure, HostSettings, RocksKv
 use segmentstore::pressure::ramp;
 use segmentstore::{ContainerMachine, Memory, SegmentStore, SegmentStoreService};
 use tokio::sync::{oneshot, watch};
-use wal::{Disk, GroupUsage, Log, LogSettings};
+use wal::{Disk, Log, LogSettings};
 
 use crate::error::ServerError;
 use crate::http::Readiness;
@@ -49,8 +49,6 @@ const GROUP_SHARE_PERCENT: u8 = 25;
 /// they are refused.
 const LOG_PRESSES_FROM: f64 = 0.7;
 const LOG_REFUSES_FROM: f64 = 0.9;
-/// The same of one container's share of it, which refuses when it is used up.
-const SHARE_PRESSES_FROM: f64 = 0.75;
 
 /// Opens the log's folder; the flag allows a volatile file system.
 pub(crate) type OpenDisk = Box<dyn Fn(&Path, bool) -> std::io::Result<Arc<dyn Disk>> + Send>;
@@ -433,22 +431,12 @@ pub(crate) fn store_settings(plan: &MemoryPlan) -> segmentstore::Settings {
     }
 }
 
-/// Slows appends down while the log, or what one container may have of it, fills faster than
-/// long-term storage takes it over. Without
+/// Slows appends down while the log fills faster than long-term storage takes it over. Without
 /// that nothing would ever be taken over, and slowness would help nobody.
 fn slow_appends_with_the_log(store: &SegmentStore, log: Log) {
-    let of_all = log.clone();
     let signal = move || {
-        let usage = of_all.usage();
+        let usage = log.usage();
         ramp(usage.used as f64 / usage.budget.max(1) as f64, LOG_PRESSES_FROM, LOG_REFUSES_FROM)
     };
     store.pressure().register("log", Box::new(signal));
-    let shares = move || {
-        let level = |group: GroupUsage| {
-            let share = group.share_permille as f64 / 1_000.0;
-            (ContainerId(group.group.0), ramp(share, SHARE_PRESSES_FROM, 1.0))
-        };
-        log.usage().groups.into_iter().map(level).collect()
-    };
-    store.pressure().register_containers("share of the log", Box::new(shares));
 }

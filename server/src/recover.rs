@@ -246,7 +246,10 @@ impl Bringing<'_> {
         let rng = self.rng.fork("host");
         let host = Host::start(host_settings, disk, kv, self.clock.clone(), rng);
         let mut host = host.map_err(start_error(&dir))?;
-        host.use_storage(self.source.storage.clone());
+        // Nothing is put before all is in its place: a recovery that does not end is as if it had
+        // never been, and the next one is told the same.
+        let ready = watch::channel(false).1;
+        host.use_storage(replica::Storage { ready, ..self.source.storage.clone() });
         let found: Vec<GroupId> = reports.iter().map(|report| GroupId(report.group)).collect();
         Ok((self.add_groups(host, &found, &dir)?, reports))
     }

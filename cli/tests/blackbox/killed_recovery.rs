@@ -43,8 +43,6 @@ impl Lost {
         let flights = store_flights(&server);
         wait_until_tiered(&server);
         server.lose_machine();
-        // A recovery tiers what it does itself as soon as it may.
-        server.set("BRAID__TIERING__AGE", "100ms");
         Self { server, flights, url, _bucket: bucket }
     }
 

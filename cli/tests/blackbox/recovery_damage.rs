@@ -1,5 +1,6 @@
 //! A recovery from a bucket of which something is missing or damaged.
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::harness::{Braid, Finished, Server};
@@ -81,6 +82,33 @@ fn a_round_that_is_missing_in_the_middle_is_refused_until_its_loss_is_accepted()
     wait_until_tiered(&server);
     let checked = Braid::new(["lts", "check", "--lts", &bucket.url()]).run();
     assert!(checked.ok().contains("clean"));
+}
+
+#[test]
+fn a_loss_that_a_killed_recovery_had_accepted_is_told_again() {
+    let (mut server, bucket) = server();
+    let (events, group) = tiered_in_rounds(&mut server, &bucket);
+    // What is due at once is put at once.
+    server.set("BRAID__TIERING__AGE", "100ms");
+    let newest = footers(&bucket, group).pop().unwrap();
+    let (path, aside) = (bucket.0.join(&newest), server.dir().join("aside"));
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&aside, &whole).unwrap();
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let recovery = server.recover(&bucket.url()).args(["--accept-loss"]).start_on_terminal();
+    let id: i32 = recovery.line().unwrap().parse().unwrap();
+    let said = std::iter::from_fn(|| recovery.line()).find(|line| line.contains("saving"));
+    assert!(said.is_some(), "{:?}", recovery.finish());
+    // It may have ended meanwhile.
+    let _ = kill_process(Pid::from_raw(id).unwrap(), Signal::KILL);
+    recovery.finish();
+    // Be it that it ended: then the machine is lost once more.
+    let _ = std::fs::remove_dir_all(server.data());
+    recover(&server, &bucket, &[]).fails(1, &[&newest, "--accept-loss"]);
+    std::fs::rename(&aside, &path).unwrap();
+    recover(&server, &bucket, &[]).ok();
+    server.restart();
+    assert_eq!(server.read_all("demo/a"), events);
 }
 
 #[test]

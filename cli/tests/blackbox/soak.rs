@@ -6,8 +6,8 @@
 //! and the bucket holds everything it must and nothing that it should not.
 //!
 //! Every choice is drawn from one seed, so that a run is like another one, though the machine's
-//! timing is not the same. The sleeps of load and faults are their pace, drawn from the seed too:
-//! they say how much happens in a run, and nothing is asserted of what is there after one. `docs/testing.md` says how to run it longer, and again.
+//! timing is not the same. Load and faults sleep for as long as the seed says: that sets their
+//! pace, and no check waits by sleeping. `docs/testing.md` says how to run it longer, and again.
 
 mod bucket;
 mod ending;

@@ -10,10 +10,11 @@ use crate::error::{Failure, HostFailure};
 use crate::kv::{Applied, Changes, Kv, KvError};
 use crate::machine::{Change, Slice, StateMachine};
 
-/// A group that holds back a log this full is saved before its time.
-pub(super) const PRESSED_PERMILLE: u64 = 500;
-/// A group whose first entry holds back so much of the budget archives all that it has.
-pub(super) const HELD_PERMILLE: u64 = 250;
+/// A group that holds back a log this full, or has used so much of its share, is saved before its
+/// time.
+pub(crate) const PRESSED_PERMILLE: u64 = 500;
+/// So is one whose first entry holds back so much of the budget; both archive all that they have.
+pub(crate) const HELD_PERMILLE: u64 = 250;
 /// The shortest time between two checkpoints of a group under such pressure.
 const PRESSED_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -314,7 +314,7 @@ impl<M: StateMachine> Member for Installing<M> {
         self.may_begin().then_some(self.not_before)
     }
 
-    fn truncate(&mut self, _full_permille: u64, _held_permille: u64) -> Result<(), Failure> {
+    fn truncate(&mut self, _full_permille: u64, _holds: bool) -> Result<(), Failure> {
         Ok(())
     }
 

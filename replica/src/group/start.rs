@@ -12,7 +12,7 @@
 //! ([`super::install`]) as if its leader had asked for it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use common::{Clock, Incarnation, LogIndex, Rng};
 use raft::eraftpb::{ConfState, HardState};
@@ -59,6 +59,8 @@ pub(crate) struct Starting {
     pub(crate) log: Log,
     pub(crate) kv: Arc<dyn Kv>,
     pub(crate) storage: Option<Storage>,
+    /// Held while a state is brought back from there: one at a time is in memory.
+    pub(crate) bringing: Arc<Mutex<()>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) rng: Rng,
 }

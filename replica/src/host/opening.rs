@@ -6,7 +6,8 @@ use crate::error::StartError;
 use crate::machine::StateMachine;
 use crate::worker::{OpenedGroup, Opening};
 
-/// Groups at a time. Each has a slice of the log in memory.
+/// Groups at a time. Each has a slice of the log in memory; states come back from long-term storage
+/// one by one.
 const OPENING_MAX: usize = 4;
 
 /// What is still to be opened, and what was.
@@ -23,15 +24,16 @@ pub(super) fn open_all<M: StateMachine>(
     let threads = openings.len().clamp(1, OPENING_MAX);
     let left = openings.into_iter().enumerate();
     let work = Mutex::new(Work { left, opened: Vec::new(), failed: false });
-    let spawned = std::thread::scope(|scope| {
-        let spawned = (1..threads).try_for_each(|number| {
+    std::thread::scope(|scope| {
+        for number in 1..threads {
             let thread = std::thread::Builder::new().name(format!("braid-open-{number}"));
-            thread.spawn_scoped(scope, || open_some(&work)).map(|_| ())
-        });
+            if let Err(error) = thread.spawn_scoped(scope, || open_some(&work)) {
+                tracing::warn!(%error, "groups are restored with fewer threads: raise their limit");
+                break;
+            }
+        }
         open_some(&work);
-        spawned
     });
-    spawned.map_err(|source| StartError::Thread { thread: "braid-open", source })?;
     let mut opened = work.into_inner().unwrap_or_else(PoisonError::into_inner).opened;
     opened.sort_by_key(|(place, _)| *place);
     opened.into_iter().map(|(_, result)| result).collect()

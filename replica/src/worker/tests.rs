@@ -193,6 +193,33 @@ fn state_is_saved_after_bytes_or_time_and_the_log_before_it_is_dropped() {
 }
 
 #[test]
+fn a_group_that_has_used_half_of_its_share_is_saved_before_its_time() {
+    let mut machine = Machine::new(1);
+    machine.settings.checkpoint_log_bytes = ByteSize::mib(100);
+    machine.settings.log.group_share_percent = 10;
+    let mut node = serving(&mut machine);
+    // Only beside others it has a share.
+    let other = GroupSpec::alone(GroupId(3));
+    node.worker.add_group(other, Numbers::new(&Arc::default())).unwrap();
+    node.settle().unwrap();
+    let share = |node: &Node| node.log.usage().groups[0].share_permille;
+    let mut number = 0;
+    while share(&node) < 400 {
+        number += 1;
+        drop(propose(&node.handle, number, 20_000).unwrap());
+        node.wait(Duration::from_secs(1));
+    }
+    assert_eq!(node.handle.status().checkpointed, LogIndex(0));
+    for _ in 0..10 {
+        number += 1;
+        drop(propose(&node.handle, number, 20_000).unwrap());
+        node.wait(Duration::from_secs(1));
+    }
+    assert!(node.handle.status().checkpointed > LogIndex(0));
+    assert!(share(&node) < 600, "{}", share(&node));
+}
+
+#[test]
 fn the_log_is_kept_for_what_the_machine_still_reads() {
     let mut machine = Machine::new(1);
     let mut node = serving(&mut machine);

@@ -66,12 +66,11 @@ impl AppendConnection {
         container: ContainerId,
     ) -> Result<(), Status> {
         let (writer, session) = (who.writer, who.session);
-        let session = self.containers.get(container).ok().map(|handle| Session {
+        let session = self.containers.get(container).ok().map(|container| Session {
             segment,
             writer,
             session,
-            id: container,
-            container: handle.clone(),
+            container: container.clone(),
         });
         state.slots.add(slot, session)
     }

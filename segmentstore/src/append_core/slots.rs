@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use common::{ContainerId, EventNumber, SegmentId, WriterId, WriterSession};
+use common::{EventNumber, SegmentId, WriterId, WriterSession};
 use proto::error::{Reason, status};
 use tonic::Status;
 
@@ -48,7 +48,6 @@ pub(super) struct Session {
     pub(super) segment: SegmentId,
     pub(super) writer: WriterId,
     pub(super) session: WriterSession,
-    pub(super) id: ContainerId,
     pub(super) container: Arc<dyn ContainerHandle>,
 }
 
@@ -87,10 +86,6 @@ pub(super) struct Slots {
 impl Slots {
     pub(super) fn unanswered(&self) -> usize {
         self.unanswered
-    }
-
-    pub(super) fn get(&self, slot: u32) -> Option<&Slot> {
-        self.slots.get(&slot)
     }
 
     pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Slot> {

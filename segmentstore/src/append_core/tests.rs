@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::WriterSession;
-use common::clock::ManualClock;
 use proto::error::reason_of;
 use proto::v1::{
     AppendBlock, AppendBlocks, AppendRequest, AppendResponse, BlockAck, Hello, OpenSegment,
@@ -17,7 +16,6 @@ use super::AppendConnection;
 use crate::limits::ZERO_COPY_BYTES_MIN;
 use crate::operation::Command;
 use crate::permits::BytePermits;
-use crate::pressure::Pressure;
 use crate::settings::Settings;
 use crate::testing::{
     CONTAINER, FakeContainer, command, identity, segment, session, successor, writer,
@@ -116,20 +114,6 @@ impl Fixture {
         let status = self.try_send(message).unwrap_err();
         (status.code(), reason_of(&status), status.message().to_owned())
     }
-}
-
-#[test]
-fn a_message_is_pressed_on_by_the_containers_it_appends_to() {
-    let fixture = Fixture::opened();
-    let pressure = Pressure::new(Arc::new(ManualClock::default()));
-    pressure.register("all", Box::new(|| 0.25));
-    pressure.register_containers("one", Box::new(|| vec![(CONTAINER, 0.5)]));
-    let on = |message| {
-        fixture.connection.pressure_on(&AppendRequest { message: Some(message) }, &pressure)
-    };
-    assert_eq!(on(blocks(vec![block(1, 0, 1, "a"), block(2, 0, 1, "b")])), 0.5);
-    assert_eq!(on(blocks(vec![block(7, 0, 1, "a")])), 0.25);
-    assert_eq!(on(open(1, session(1, 1), &[(3, 1)])), 0.25);
 }
 
 #[test]

@@ -52,22 +52,6 @@ fn the_largest_signal_counts_and_is_looked_at_now_and_then() {
     assert_eq!(pressure.signals(), [("small", 0.25), ("large", 1.0)]);
 }
 
-#[test]
-fn a_container_presses_on_those_who_append_to_it_and_on_nobody_else() {
-    let pressure = Pressure::new(Arc::new(ManualClock::default()));
-    let [crowded, other, free] = [2, 3, 4].map(ContainerId);
-    pressure.register("all", Box::new(|| 0.25));
-    pressure.register_containers("one", Box::new(move || vec![(crowded, 7.0), (other, 0.1)]));
-    pressure.register_containers("two", Box::new(move || vec![(crowded, 0.5), (free, 0.0)]));
-    let level_of = |containers: &[ContainerId]| pressure.level_of(containers.iter().copied());
-    assert_eq!(level_of(&[crowded]), 1.0);
-    assert_eq!(level_of(&[other, free]), 0.25);
-    assert_eq!(level_of(&[free, crowded]), 1.0);
-    assert_eq!(level_of(&[]), 0.25);
-    assert_eq!(pressure.level(), 0.25);
-    assert_eq!(pressure.signals(), [("all", 0.25), ("one", 1.0), ("two", 0.5)]);
-}
-
 proptest! {
     #[test]
     fn more_pressure_and_more_bytes_never_wait_less(

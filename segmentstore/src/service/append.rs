@@ -51,10 +51,10 @@ struct Admission {
 }
 
 impl Admission {
-    /// Waits for as long as `pressure` says, then for the bytes' permit. Pressure comes first: a
+    /// Waits for as long as the pressure says, then for the bytes' permit. Pressure comes first: a
     /// message that waits holds nothing.
-    async fn admit(&self, pressure: f64, bytes: usize, debt: &mut Debt) -> BytePermit {
-        if let Some(wait) = debt.add(pressure, bytes) {
+    async fn admit(&self, bytes: usize, debt: &mut Debt) -> BytePermit {
+        if let Some(wait) = debt.add(self.pressure.level(), bytes) {
             tokio::time::sleep(wait).await;
         }
         self.permits.acquire(bytes).await
@@ -75,8 +75,7 @@ async fn take_in(
             Err(error) => return connection.fail(error),
         };
         let bytes = AppendConnection::bytes_of(&request);
-        let pressure = connection.pressure_on(&request, &admission.pressure);
-        let permit = admission.admit(pressure, bytes, &mut debt).await;
+        let permit = admission.admit(bytes, &mut debt).await;
         if let Err(error) = connection.on_request(request, permit) {
             return connection.fail(error);
         }
@@ -104,10 +103,10 @@ mod tests {
         let pressure = Pressure::new(Arc::new(ManualClock::default()));
         let admission = Admission { permits: BytePermits::new(MIB), pressure: pressure.clone() };
         let (mut debt, start) = (Debt::default(), Instant::now());
-        drop(admission.admit(pressure.level(), MIB / 2, &mut debt).await);
+        drop(admission.admit(MIB / 2, &mut debt).await);
         assert_eq!(start.elapsed(), Duration::ZERO);
         pressure.register("test", Box::new(|| 0.5));
-        let admitted = admission.admit(pressure.level(), MIB / 2, &mut debt);
+        let admitted = admission.admit(MIB / 2, &mut debt);
         tokio::pin!(admitted);
         let early = tokio::time::timeout(Duration::from_millis(124), &mut admitted).await;
         assert!(early.is_err());

@@ -1,5 +1,7 @@
 //! Whether the saved state and the log belong together, and what is fetched where they do not.
 
+use std::sync::PoisonError;
+
 use common::LogIndex;
 use wal::Truncated;
 
@@ -32,6 +34,7 @@ impl Starting {
         let truncated = self.log.group(group).map_or(LogIndex(0), |found| found.truncated.index);
         let behind = saved.unwrap_or_default().index < truncated || self.spec.recover.is_some();
         let (Some(storage), true) = (&self.storage, behind) else { return Ok((saved, None)) };
+        let _alone = self.bringing.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = |source| StartError::Archive { group, source };
         // A recovery needs every round that the state does not know, also below its own index.
         let from = saved.map(|saved| saved.index).filter(|_| self.spec.recover.is_none());

@@ -6,8 +6,7 @@
 //! and the bucket holds everything it must and nothing that it should not.
 //!
 //! Every choice is drawn from one seed, so that a run is like another one, though the machine's
-//! timing is not the same. Load and faults sleep for as long as the seed says: that sets their
-//! pace, and no check waits by sleeping. `docs/testing.md` says how to run it longer, and again.
+//! timing is not the same. `docs/testing.md` says how to run it longer, and again.
 
 mod bucket;
 mod ending;
@@ -97,8 +96,22 @@ where
                 _ => panic!("{what}: {error}"),
             },
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        pass(ASK_AGAIN).await;
     }
+}
+
+/// Between two attempts at what failed for the moment.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Lets time pass in a run of real processes, which has no clock to advance: the pace of load and
+/// faults. Nothing waits here for something to have happened.
+async fn pass(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
+/// The same for a time that chance picks, in milliseconds.
+async fn pass_some(rng: &mut Rng, low: u64, high: u64) {
+    pass(Duration::from_millis(rng.between(low, high))).await;
 }
 
 fn from_environment(name: &str) -> Option<u64> {

@@ -174,7 +174,7 @@ impl Inner {
         done: oneshot::Sender<Response<Body>>,
     ) {
         if let Mood::Slow(delay) = mood {
-            tokio::time::sleep(delay).await;
+            super::pass(delay).await;
         }
         let count = match *request.method() {
             Method::PUT => Some(&self.puts),

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use tokio::runtime::Handle;
 
 use super::bucket::{Bucket, Mood};
-use super::{Load, say};
+use super::{Load, pass_some, say};
 use crate::harness::{Finished, Server};
 
 /// How often what happened.
@@ -51,8 +51,7 @@ impl Faults<'_> {
     }
 
     fn pause(&mut self, low: u64, high: u64) {
-        let pause = Duration::from_millis(self.rng.between(low, high));
-        self.runtime.block_on(async { tokio::time::sleep(pause).await });
+        self.runtime.block_on(pass_some(&mut self.rng, low, high));
     }
 
     /// `kill -9`, and a start; now and then without the state, which comes back from a bucket that

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use client::{Client, ErrorKind, Rng, ScopedStream, SegmentSet, StreamConfig, StreamCut};
 use common::Tasks;
@@ -11,7 +10,7 @@ use tests::history::{Operation, What};
 use tokio_util::sync::CancellationToken;
 
 use super::journal::Stream;
-use super::{Load, patiently, reading, writing};
+use super::{Load, pass_some, patiently, reading, writing};
 
 /// One life after the other, until told to stop; the last one's stream stays.
 pub async fn live(
@@ -30,8 +29,8 @@ pub async fn live(
         tasks.spawn("reader", reading::follow(load.clone(), client.clone(), of, own, around));
         let (around, of, own) = (tasks.token(), stream.clone(), rng.fork("cutter"));
         tasks.spawn("cutter", truncate(load.clone(), client.clone(), of, own, around));
-        let life = Duration::from_millis(rng.between(8_000, 40_000));
-        if stop.run_until_cancelled(tokio::time::sleep(life)).await.is_some() {
+        let life = pass_some(&mut rng, 8_000, 40_000);
+        if stop.run_until_cancelled(life).await.is_some() {
             end(&load, &client, &stream, &mut rng).await;
         }
         tasks.stop().await;
@@ -61,7 +60,7 @@ async fn end(load: &Load, client: &Client, stream: &Stream, rng: &mut Rng) {
         patiently("seal", || streams.seal(name)).await;
         load.journal.done(op);
         load.journal.seals.fetch_add(1, Ordering::Relaxed);
-        tokio::time::sleep(Duration::from_millis(rng.between(0, 3_000))).await;
+        pass_some(rng, 0, 3_000).await;
     }
     load.journal.dies(stream);
     let op = load.journal.invoke(Operation::Delete { stream: stream.number });
@@ -84,8 +83,7 @@ async fn truncate(
 ) {
     let mut cuts: VecDeque<StreamCut> = VecDeque::new();
     while !stop.is_cancelled() {
-        let pause = Duration::from_millis(rng.between(500, 2_500));
-        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+        if stop.run_until_cancelled(pass_some(&mut rng, 500, 2_500)).await.is_none() {
             return;
         }
         let streams = client.streams();

@@ -1,15 +1,13 @@
 //! Readers: everything from a place to the tail of that moment, again and again.
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 use client::{Client, ClientError, ErrorKind, Offset, Rng};
 use tests::history::{Answer, Operation, What};
 use tests::payload;
 use tokio_util::sync::CancellationToken;
 
-use super::Load;
 use super::journal::Stream;
+use super::{ASK_AGAIN, Load, pass, pass_some};
 
 /// Goes on where it was, and now and then from the head, until told to stop.
 pub async fn follow(
@@ -28,8 +26,7 @@ pub async fn follow(
             Some(Some(end)) => next[segment] = end,
             Some(None) | None => return,
         }
-        let pause = Duration::from_millis(rng.between(10, 300));
-        stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+        stop.run_until_cancelled(pass_some(&mut rng, 10, 300)).await;
     }
 }
 
@@ -52,7 +49,7 @@ pub async fn read(
             }
             Err(ClientError::Truncated { .. }) => {}
             Err(error) if error.is_transient() => {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                pass(ASK_AGAIN).await;
             }
             Err(error) if error.kind() == ErrorKind::NotFound && !last => {
                 load.journal.end(op, What::Fail { reason: error.to_string() });

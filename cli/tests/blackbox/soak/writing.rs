@@ -1,7 +1,6 @@
 //! Writers: bursts of events and atomic batches, each event a line in the history.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use bytes::Bytes;
 use client::{ByteSize, Client, Event, EventWriter, Rng};
@@ -11,7 +10,7 @@ use tests::payload::{key_in, key_text, payload};
 use tokio_util::sync::CancellationToken;
 
 use super::journal::Stream;
-use super::{Load, patiently};
+use super::{Load, pass_some, patiently};
 
 /// Operations that may be on their way.
 const WINDOW: usize = 64;
@@ -41,8 +40,7 @@ pub async fn write(load: Load, client: Client, stream: Stream, rng: Rng, stop: C
         if writing.burst().await.is_err() || writing.catch_up(WINDOW).await.is_err() {
             return writing.give_up();
         }
-        let pause = Duration::from_millis(writing.rng.between(20, 180));
-        stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+        stop.run_until_cancelled(pass_some(&mut writing.rng, 20, 180)).await;
     }
     if writing.catch_up(0).await.is_err() {
         writing.give_up();

@@ -43,13 +43,12 @@ impl Node {
         node
     }
 
-    /// Lets time pass until the state is as wanted. It is the paused clock of the test's runtime that
-    /// passes, and at once, as soon as no task has anything to do.
+    /// Advances the clock until the state is as wanted.
     async fn until(&self, wanted: impl Fn(&ControllerMachine) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(600);
         while !wanted(&self.group.machine()) {
             assert!(Instant::now() < deadline, "the state did not become what was wanted");
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::advance(Duration::from_millis(1)).await;
         }
     }
 

@@ -70,6 +70,7 @@ pub(crate) fn recover_with(
     surroundings: Surroundings,
     on_step: &mut dyn FnMut(RecoveryStep),
 ) -> Result<RecoveryReport, ServerError> {
+    check_there(from)?;
     let folder = Unfinished::begin(&settings.data.dir, settings.data.allow_volatile)?;
     let plan = MemoryPlan::new(settings, default_limit(Path::new("/")))?;
     let Surroundings { clock, mut rng, open_disk, open_bucket } = surroundings;
@@ -99,6 +100,18 @@ pub(crate) fn recover_with(
     let store = Uuid(bringing.rng.u128());
     let (node, groups) = bringing.lay_out(store, on_step)?;
     bringing.finish(node, groups, store, on_step)
+}
+
+/// A folder that is not there is a mistyped one: nothing is made, neither there nor for data.
+fn check_there(from: &StoreUrl) -> Result<(), ServerError> {
+    let StoreUrl::Folder(path) = from else { return Ok(()) };
+    match path.try_exists() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(failed(from)(
+            "there is no such folder, so it has no cluster's marker; check the URL".to_owned(),
+        )),
+        Err(error) => Err(failed(from)(format!("look for the folder: {error}"))),
+    }
 }
 
 fn failed(url: &StoreUrl) -> impl Fn(String) -> ServerError {

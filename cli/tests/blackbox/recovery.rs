@@ -191,7 +191,9 @@ fn a_recovery_says_what_keeps_it_from_its_work_and_changes_nothing() {
     recover(&bucket.url(), &data).fails(4, &["holds data", "--data"]);
     let new = server.dir().join("new").display().to_string();
     let empty = format!("file://{}/empty", server.dir().display());
-    recover(&empty, &new).fails(1, &["no cluster's marker"]);
+    recover(&empty, &new).fails(1, &["no such folder", "no cluster's marker", "check the URL"]);
+    let made = ["empty", "new"].map(|name| server.dir().join(name).try_exists().unwrap());
+    assert_eq!(made, [false, false], "nothing is made for a mistyped folder");
     recover("nonsense", &new).fails(2, &["nonsense"]);
     // The first folder is whole, and its bucket is still its own.
     server.restart();

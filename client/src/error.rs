@@ -298,7 +298,10 @@ fn innermost(status: &Status) -> String {
 
 const fn kind_of(reason: Reason) -> ErrorKind {
     match reason {
-        Reason::ResourceExhausted | Reason::NotLeader | Reason::SessionBroken => ErrorKind::Retry,
+        Reason::ResourceExhausted
+        | Reason::TooManyWriters
+        | Reason::NotLeader
+        | Reason::SessionBroken => ErrorKind::Retry,
         Reason::Unavailable => ErrorKind::Unavailable,
         Reason::ScopeNotFound
         | Reason::StreamNotFound
@@ -311,9 +314,10 @@ const fn kind_of(reason: Reason) -> ErrorKind {
         | Reason::StreamSealed
         | Reason::OffsetMismatch
         | Reason::Truncated
+        | Reason::WriterMode
         | Reason::StaleFence => ErrorKind::Conflict,
         Reason::WriterFenced => ErrorKind::Fenced,
-        Reason::WriterExpired => ErrorKind::OutcomeUnknown,
+        Reason::WriterExpired | Reason::WriterAbsent => ErrorKind::OutcomeUnknown,
         Reason::DataLost => ErrorKind::DataDamaged,
         Reason::InvalidArgument
         | Reason::TooLarge

@@ -27,11 +27,13 @@ pub const fn code_of(reason: Reason) -> Code {
         | Reason::OffsetMismatch
         | Reason::StaleFence
         | Reason::WriterExpired
+        | Reason::WriterAbsent
+        | Reason::WriterMode
         | Reason::ProtocolUnsupported => Code::FailedPrecondition,
         Reason::WriterFenced | Reason::SessionBroken => Code::Aborted,
         Reason::DataLost => Code::DataLoss,
         Reason::Truncated | Reason::OutOfRange => Code::OutOfRange,
-        Reason::ResourceExhausted => Code::ResourceExhausted,
+        Reason::ResourceExhausted | Reason::TooManyWriters => Code::ResourceExhausted,
         Reason::InvalidArgument | Reason::TooLarge => Code::InvalidArgument,
         Reason::NotLeader | Reason::Unavailable => Code::Unavailable,
     }

@@ -32,6 +32,7 @@ use tonic::Status;
 use crate::append_core::answers::Answers;
 use crate::append_core::slots::Slots;
 use crate::handle::Containers;
+use crate::limits::ANONYMOUS_WRITER_TTL;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::permits::BytePermit;
@@ -89,6 +90,8 @@ impl AppendConnection {
                 self.append(blocks, permit)?;
                 state = self.lock();
             }
+            // Nothing is forgotten early: entries expire.
+            Some(Message::Close(close)) => state.answers.closed(close.slots),
             None => {
                 let message = "a message of an append stream is empty or of a kind that this \
                                version does not know; use a client of this version or older";
@@ -188,6 +191,7 @@ impl State {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol_min: PROTOCOL_MIN,
             protocol_max: PROTOCOL_MAX,
+            writer_kept_micros: ANONYMOUS_WRITER_TTL.as_micros() as u64,
         });
         wake(self.publish());
         Ok(())

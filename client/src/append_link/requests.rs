@@ -56,6 +56,7 @@ pub(crate) fn hello() -> v1::Hello {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         protocol_min: proto::PROTOCOL_MIN,
         protocol_max: proto::PROTOCOL_MAX,
+        writer_kept_micros: 0,
     }
 }
 

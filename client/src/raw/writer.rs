@@ -145,6 +145,8 @@ impl SegmentWriter {
             events: 1,
             expected_offset: expected.map(|offset| offset.0),
             data: data.clone(),
+            sum: 0,
+            sum_after: 0,
         };
         self.in_doubt = true;
         self.send(Message::Blocks(v1::AppendBlocks { blocks: vec![block] })).await?;

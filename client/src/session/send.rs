@@ -132,6 +132,8 @@ impl WriterCore {
             events: block.events,
             expected_offset: None,
             data: block.data.clone(),
+            sum: 0,
+            sum_after: 0,
         })
     }
 

@@ -436,6 +436,7 @@ impl Controller for Fake {
             stream_id: 7,
             created,
             source_fingerprint: entry.1,
+            may_be_stored: !created,
         }))
     }
 

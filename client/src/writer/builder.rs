@@ -124,6 +124,7 @@ impl EventWriterBuilder {
             writer: name.to_string(),
             create: self.create_name,
             source_fingerprint: self.source_fingerprint,
+            mode: v1::WriterMode::WriterReplay.into(),
         };
         let answer = self.client.inner.controller(|mut c| {
             let request = request.clone();

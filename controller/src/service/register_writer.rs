@@ -24,6 +24,7 @@ impl ControllerService {
                     stream_id: stream.0,
                     created,
                     source_fingerprint,
+                    may_be_stored: !created,
                 })
             }
             other => Err(ServiceError::bug(&other)),

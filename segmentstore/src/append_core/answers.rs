@@ -40,8 +40,12 @@ impl Answers {
     /// Takes what was collected; `None` where that is nothing.
     pub(super) fn take(&mut self) -> Option<AppendResponse> {
         self.ready = false;
-        let AppendResponse { hello, opened, acks, failures } = &self.collected;
-        let empty = hello.is_none() && opened.is_empty() && acks.is_empty() && failures.is_empty();
+        let AppendResponse { hello, opened, acks, failures, closed } = &self.collected;
+        let empty = hello.is_none()
+            && opened.is_empty()
+            && acks.is_empty()
+            && failures.is_empty()
+            && closed.is_empty();
         (!empty).then(|| std::mem::take(&mut self.collected))
     }
 
@@ -54,7 +58,13 @@ impl Answers {
             sealed: opened.successors.is_some(),
             successors,
             has_more_successors,
+            sum: 0,
+            sum_after: 0,
         });
+    }
+
+    pub(super) fn closed(&mut self, slots: Vec<u32>) {
+        self.collected.closed.extend(slots);
     }
 
     /// Notes an acknowledgement; one of the same slot that is not sent yet is raised instead.

@@ -29,7 +29,8 @@ struct Fixture {
 
 fn hello(min: u32, max: u32) -> Message {
     let (library, version) = ("test".to_owned(), "1".to_owned());
-    Message::Hello(Hello { library, version, protocol_min: min, protocol_max: max })
+    let (protocol_min, protocol_max) = (min, max);
+    Message::Hello(Hello { library, version, protocol_min, protocol_max, ..Hello::default() })
 }
 
 fn open(who: u128, as_of: WriterSession, slots: &[(u32, u32)]) -> Message {
@@ -53,8 +54,8 @@ fn block(slot: u32, previous: u64, last: u64, data: impl Into<Bytes>) -> AppendB
         previous_number: previous,
         last_number: last,
         events: (last - previous) as u32,
-        expected_offset: None,
         data: data.into(),
+        ..AppendBlock::default()
     }
 }
 

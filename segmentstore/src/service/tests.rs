@@ -151,8 +151,14 @@ impl Appender {
     async fn send(&self, slot: u32, numbers: (u64, u64), data: Bytes) {
         let (previous_number, last_number) = numbers;
         let events = (last_number - previous_number) as u32;
-        let block =
-            AppendBlock { slot, previous_number, last_number, events, expected_offset: None, data };
+        let block = AppendBlock {
+            slot,
+            previous_number,
+            last_number,
+            events,
+            data,
+            ..AppendBlock::default()
+        };
         let blocks = AppendBlocks { blocks: vec![block] };
         self.requests.send(request(Message::Blocks(blocks))).await.unwrap();
     }

@@ -33,6 +33,7 @@ impl World {
             version: "0".to_owned(),
             protocol_min: proto::PROTOCOL_MIN,
             protocol_max: proto::PROTOCOL_MAX,
+            writer_kept_micros: 0,
         };
         self.send(id, AppendRequest { message: Some(Message::Hello(hello)) });
         Some(id)

@@ -171,6 +171,8 @@ impl RawWriter {
                 events: chosen.iter().map(|item| item.events.len() as u32).sum(),
                 expected_offset: last.expected_offset,
                 data: data.freeze(),
+                sum: 0,
+                sum_after: 0,
             };
             sent_to = block.last_number;
             blocks.push(block);

@@ -195,6 +195,7 @@ impl ModelStore {
                     self.append(writer, session, id, block, &mut response);
                 }
             }
+            Message::Close(close) => response.closed = close.slots,
         }
         response
     }
@@ -284,6 +285,8 @@ impl ModelSegment {
             sealed: self.successors.is_some(),
             successors: successors.take(SUCCESSORS_TOLD).collect(),
             has_more_successors: total > SUCCESSORS_TOLD,
+            sum: 0,
+            sum_after: 0,
         }
     }
 }

@@ -50,6 +50,7 @@ async fn with_stream(served: &Served, name: Option<v1::StreamName>) -> Vec<Statu
         writer: "w".into(),
         create: true,
         source_fingerprint: 0,
+        mode: v1::WriterMode::WriterReplay.into(),
     };
     vec![
         Controller::create_stream(service, Request::new(create)).await.unwrap_err(),
@@ -84,6 +85,7 @@ async fn a_bad_name_is_refused_by_every_verb_and_changes_nothing() {
             writer: name,
             create: true,
             source_fingerprint: 0,
+            mode: v1::WriterMode::WriterReplay.into(),
         };
         let status = Controller::create_scope(service, Request::new(create)).await.unwrap_err();
         check(status, "scope", problem);

@@ -123,6 +123,7 @@ async fn what_does_not_exist_is_not_found_by_any_verb() {
                     writer: "w".into(),
                     create: true,
                     source_fingerprint: 0,
+                    mode: v1::WriterMode::WriterReplay.into(),
                 }
             )
             .map(drop),
@@ -321,6 +322,7 @@ async fn a_named_writer_is_registered_and_its_older_process_finds_no_segments_an
         writer: "loader".into(),
         create,
         source_fingerprint: 9,
+        mode: v1::WriterMode::WriterReplay.into(),
     };
     let unknown = call!(served, register_writer, register(false)).unwrap_err();
     assert_eq!((unknown.code(), reason_of(&unknown)), (Code::NotFound, Reason::WriterNotFound));

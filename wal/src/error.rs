@@ -50,6 +50,11 @@ pub enum OpenError {
     )]
     Version { file: String, found: u32, supported: u32 },
     #[error(
+        "log file `{file}` has {what} at offset {offset} that is whole and that this program does not \
+         know; start the version that wrote it, or a newer one"
+    )]
+    Unknown { file: String, offset: u64, what: &'static str },
+    #[error(
         "log file `{file}` belongs to store `{found:032x}`, not to `{expected:032x}`; put the \
          right disk back, or start with an empty directory as a new store"
     )]

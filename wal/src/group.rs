@@ -46,6 +46,8 @@ pub(crate) struct Group {
     /// The last one that changed which entries there are.
     pub(crate) entry_sequence: u64,
     pub(crate) hard_state: HardState,
+    /// The block that has it; 0 before one was appended.
+    pub(crate) promised_in: BlockSeq,
     pub(crate) truncated: Truncated,
     pub(crate) conf: Option<Conf>,
     pub(crate) mark: Option<Bytes>,

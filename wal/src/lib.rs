@@ -41,6 +41,6 @@ pub use entry::{
 pub use error::{AppendError, Damage, FullReason, OpenError, ReadError, Stopped};
 pub use files::Pin;
 pub use inspect::{Behind, FileReport, Inspection, LostRange, SavedStates, inspect, repair};
-pub use log::{Log, PREPARE_PAUSE, Prepared};
+pub use log::{Log, PREPARE_PAUSE, Prepared, Walk};
 pub use settings::{DamagePolicy, LogSettings};
 pub use usage::{GroupUsage, LogUsage, Stall};

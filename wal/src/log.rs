@@ -10,6 +10,7 @@ mod plan;
 mod read;
 #[cfg(test)]
 mod tests;
+mod walk;
 mod write;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -22,12 +23,13 @@ use crate::files::{LogFile, Spare};
 use crate::format::PreviousFile;
 use crate::group::Group;
 use crate::{
-    AlignedBuf, BlockSeq, Disk, DiskLock, GroupState, GroupUsage, LogSettings, LogUsage, ReadError,
-    Stopped,
+    AlignedBuf, BlockSeq, Disk, DiskLock, GroupState, GroupUsage, HardState, LogSettings, LogUsage,
+    ReadError, Stopped,
 };
 
 use files::{Demand, Making};
 pub use files::{PREPARE_PAUSE, Prepared};
+pub use walk::Walk;
 
 /// The shared log of one directory. Cloning shares it. Every method is short but [`Log::open`],
 /// [`Log::read`] and [`Log::prepare_files`], which do I/O without holding the others up.
@@ -149,6 +151,19 @@ impl Log {
     /// What the log knows of a group.
     pub fn group(&self, group: GroupId) -> Option<GroupState> {
         self.state().groups.get(&group).map(|known| known.state(group))
+    }
+
+    /// A group's newest promise and the block that has it: it may be told once that is durable.
+    /// Block 0 is one that was found at the opening.
+    pub fn promise(&self, group: GroupId) -> Option<(HardState, BlockSeq)> {
+        self.state().groups.get(&group).map(|known| (known.hard_state, known.promised_in))
+    }
+
+    /// Whether an entry that was appended is on the disk.
+    pub fn has_durable(&self, group: GroupId, index: LogIndex) -> bool {
+        let state = self.state();
+        let place = state.groups.get(&group).and_then(|known| known.place(index));
+        place.is_some_and(|place| !place.is_lost() && !state.is_in_memory(&place))
     }
 
     pub fn usage(&self) -> LogUsage {

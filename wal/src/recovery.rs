@@ -238,6 +238,9 @@ fn read_blocks(scan: &mut Scan, candidates: Vec<Candidate>) -> Result<(), OpenEr
         }
         reading.check_follows(&candidate, scan.files.last());
         let scanned = reading.read_file(candidate, end).map_err(io_error("read a log file"))?;
+        if let Some(unknown) = reading.unknown.take() {
+            return Err(unknown);
+        }
         if scanned.blocks == 0 && end.is_none() {
             scan.empty.push(scanned.name);
         } else {
@@ -262,6 +265,8 @@ struct Reading {
     torn_bytes: u64,
     /// Nothing behind counts.
     ended: bool,
+    /// What a newer program wrote.
+    unknown: Option<OpenError>,
     /// Of the file read before.
     memory: Option<FileBytes>,
 }
@@ -369,7 +374,11 @@ impl Reading {
             file.records += 1;
             file.changes_entries |=
                 record.kind.changes_entries() || tells_a_repair(&record, payload);
-            self.replay.record(&record, payload, file.header.sequence, offset);
+            let taken = self.replay.record(&record, payload, file.header.sequence, offset);
+            if let Err(what) = taken {
+                let file = file.name.clone();
+                self.unknown.get_or_insert(OpenError::Unknown { file, offset, what });
+            }
         }
     }
 }

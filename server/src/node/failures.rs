@@ -22,6 +22,7 @@ fn not_started(error: &StartError) -> ServerError {
                 | OpenError::Missing { .. }
                 | OpenError::ForeignStore { .. }
                 | OpenError::Version { .. }
+                | OpenError::Unknown { .. }
         ),
         // What is in the bucket is as it was; it may answer later.
         StartError::Archive { .. } => false,

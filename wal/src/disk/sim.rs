@@ -71,6 +71,7 @@ struct Machine {
     pending: VecDeque<NameChange>,
     capacity: u64,
     operations: u64,
+    bytes_read: u64,
     crash_at: Option<u64>,
     outcome: CrashOutcome,
     crashed: bool,
@@ -90,6 +91,7 @@ impl SimDisk {
             pending: VecDeque::new(),
             capacity: u64::MAX,
             operations: 0,
+            bytes_read: 0,
             crash_at: None,
             outcome: CrashOutcome::default(),
             crashed: false,
@@ -113,6 +115,11 @@ impl SimDisk {
     /// Operations so far that change something: the crash points.
     pub fn operations(&self) -> u64 {
         self.machine().operations
+    }
+
+    /// Bytes that were read so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.machine().bytes_read
     }
 
     /// Crashes in the middle of operation number `operation`, counted from 1 over the disk's life.
@@ -411,8 +418,9 @@ impl DiskFile for SimFile {
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         check_aligned(offset, into);
-        let machine = self.disk.machine();
+        let mut machine = self.disk.machine();
         machine.alive(self.boot)?;
+        machine.bytes_read += into.len() as u64;
         let inode = &machine.inodes[self.inode];
         if offset + into.len() as u64 > inode.length {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));

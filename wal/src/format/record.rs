@@ -31,11 +31,13 @@ pub(crate) enum RecordKind {
     Table = 9,
     /// Each group's last record sequence: `(group u64 | sequence u64)*`. Of no group.
     Seal = 10,
+    /// Of a newer program: never written, and a log that has one is not opened.
+    Unknown = 255,
 }
 
 impl RecordKind {
-    fn decode(code: u8) -> Option<RecordKind> {
-        Some(match code {
+    fn decode(code: u8) -> RecordKind {
+        match code {
             1 => Self::Entry,
             2 => Self::HardState,
             3 => Self::Truncate,
@@ -46,8 +48,8 @@ impl RecordKind {
             8 => Self::Commits,
             9 => Self::Table,
             10 => Self::Seal,
-            _ => return None,
-        })
+            _ => Self::Unknown,
+        }
     }
 
     /// Whether the record changes which entries the group has.
@@ -113,7 +115,7 @@ impl RecordHeader {
             payload_crc: fields.u32()?,
             length: fields.u32()?,
             context_length: fields.u32()?,
-            kind: RecordKind::decode(bytes[16])?,
+            kind: RecordKind::decode(bytes[16]),
             entry_kind: bytes[17],
             group: {
                 fields.bytes(8)?;

@@ -15,6 +15,8 @@ const HAS_MARK: u32 = 8;
 const HAS_TOMBSTONE: u32 = 16;
 const BRIDGED: u32 = 32;
 const HAS_LOST: u32 = 64;
+const KNOWN_FLAGS: u32 =
+    CUT | QUARANTINED | HAS_CONF | HAS_MARK | HAS_TOMBSTONE | BRIDGED | HAS_LOST;
 
 /// Bytes of one range of lost entries.
 const LOST_BYTES: usize = 24;
@@ -115,6 +117,9 @@ impl GroupRow {
 
     fn decode(fields: &mut Reader<'_>) -> Option<GroupRow> {
         let (group, flags) = (GroupId(fields.u64()?), fields.u32()?);
+        if flags & !KNOWN_FLAGS != 0 {
+            return None;
+        }
         let mut row = GroupRow {
             group,
             cut: flags & CUT != 0,
@@ -178,6 +183,7 @@ impl Table {
         out
     }
 
+    /// `None` for a table of another version, or of rows that say more than is known here.
     pub(crate) fn decode(payload: &[u8]) -> Option<Table> {
         let mut fields = Reader(payload);
         if fields.u32()? != TABLE_VERSION {

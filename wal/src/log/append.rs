@@ -176,7 +176,9 @@ impl State {
             payload[..8].copy_from_slice(&hard_state.vote.to_le_bytes());
             payload[8..].copy_from_slice(&hard_state.commit.0.to_le_bytes());
             self.push(header, [&[], &payload]);
-            self.known(group).hard_state = hard_state;
+            let block = self.last_seq;
+            let known = self.known(group);
+            (known.hard_state, known.promised_in) = (hard_state, block);
         }
         if let Some(conf) = batch.conf {
             let mut header = self.next_header(RecordKind::Conf, group);

@@ -23,13 +23,13 @@ const READ_BYTES: u64 = 1024 * 1024;
 const DENSE_EIGHTHS: u64 = 7;
 
 /// An entry to be read.
-struct Wanted {
-    index: LogIndex,
-    place: Place,
-    source: Source,
+pub(super) struct Wanted {
+    pub(super) index: LogIndex,
+    pub(super) place: Place,
+    pub(super) source: Source,
 }
 
-enum Source {
+pub(super) enum Source {
     Disk(Pin),
     /// Not yet on the disk: the record as it is in its block, and the seed of its file.
     Memory(Bytes, u32),
@@ -157,7 +157,7 @@ impl Log {
 }
 
 impl State {
-    fn source(&self, place: &Place) -> Source {
+    pub(super) fn source(&self, place: &Place) -> Source {
         match self.in_memory(place) {
             Some((record, seed)) => Source::Memory(Bytes::copy_from_slice(record), seed),
             None => {
@@ -165,6 +165,10 @@ impl State {
                 Source::Disk(Pin::new(file))
             }
         }
+    }
+
+    pub(super) fn is_in_memory(&self, place: &Place) -> bool {
+        self.in_memory(place).is_some()
     }
 
     /// The record of an entry in a block that is not durable.
@@ -184,39 +188,47 @@ impl State {
 
 /// How many of the first wanted entries one disk read covers.
 fn run_length(wanted: &[Wanted]) -> usize {
-    let (Source::Disk(_), first) = (&wanted[0].source, &wanted[0].place) else { return 1 };
-    let mut end = u64::from(first.offset) + first.bytes();
-    let mut length = 1;
-    for next in &wanted[1..] {
-        let at = u64::from(next.place.offset);
-        let near = matches!(next.source, Source::Disk(_))
-            && next.place.file == first.file
-            && (end..=end + GAP_BYTES).contains(&at)
-            && at + next.place.bytes() - u64::from(first.offset) <= READ_BYTES;
-        if !near {
-            break;
+    let follows = |pair: &&[Wanted]| near(&wanted[0], &pair[0], &pair[1], READ_BYTES);
+    1 + wanted.windows(2).take_while(follows).count()
+}
+
+/// Whether a read from `first` to `last` goes on with `next`: on the disk, in the same file, behind
+/// them, with little in between and no more than `bytes_max` in all.
+pub(super) fn near(first: &Wanted, last: &Wanted, next: &Wanted, bytes_max: u64) -> bool {
+    let (begin, at) = (u64::from(first.place.offset), u64::from(next.place.offset));
+    let end = u64::from(last.place.offset) + last.place.bytes();
+    first.pin().is_some()
+        && next.pin().is_some()
+        && next.place.file == first.place.file
+        && (end..=end + GAP_BYTES).contains(&at)
+        && at + next.place.bytes() - begin <= bytes_max
+}
+
+impl Wanted {
+    /// The file to read; `None` where the entry is not on the disk yet.
+    pub(super) fn pin(&self) -> Option<&Pin> {
+        match &self.source {
+            Source::Disk(pin) => Some(pin),
+            Source::Memory(..) => None,
         }
-        end = at + next.place.bytes();
-        length += 1;
     }
-    length
 }
 
 /// The whole sectors from the first record to the last.
-fn sectors(first: &Place, last: &Place) -> (u64, u64) {
+pub(super) fn sectors(first: &Place, last: &Place) -> (u64, u64) {
     let sector = SECTOR_BYTES as u64;
     let end = u64::from(last.offset) + last.bytes();
     (u64::from(first.offset) / sector * sector, end.next_multiple_of(sector))
 }
 
-fn read_range(pin: &Pin, start: u64, end: u64) -> io::Result<Bytes> {
+pub(super) fn read_range(pin: &Pin, start: u64, end: u64) -> io::Result<Bytes> {
     let mut buffer = AlignedBuf::zeroed((end - start) as usize);
     pin.file().handle.read_at(start, &mut buffer)?;
     Ok(Bytes::from_owner(buffer))
 }
 
 /// The entry of a record, if every byte of it is what was appended there.
-fn check(
+pub(super) fn check(
     group: GroupId,
     index: LogIndex,
     place: &Place,

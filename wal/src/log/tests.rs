@@ -8,3 +8,5 @@ mod files;
 mod harness;
 mod model;
 mod real;
+mod unknown;
+mod walk;

@@ -183,17 +183,23 @@ impl Replay {
         self.regions.len().checked_sub(1)
     }
 
-    pub(crate) fn record(&mut self, record: &RecordHeader, payload: &[u8], file: u64, offset: u64) {
+    /// Takes a record whose checksums are right. What it says and this program does not know is never
+    /// skipped: the error says what it is.
+    pub(crate) fn record(
+        &mut self,
+        record: &RecordHeader,
+        payload: &[u8],
+        file: u64,
+        offset: u64,
+    ) -> Result<(), &'static str> {
         match record.kind {
-            RecordKind::Table => {
-                if let Some(table) = Table::decode(payload) {
-                    self.table(&table);
-                }
-            }
+            RecordKind::Table => self.table(&Table::decode(payload).ok_or("a group table")?),
             RecordKind::Seal => self.seal(payload),
             RecordKind::Commits => self.commits(payload),
-            _ => self.group_record(record, payload, file, offset),
+            RecordKind::Unknown => return Err("a kind of record"),
+            _ => self.group_record(record, payload, file, offset)?,
         }
+        Ok(())
     }
 
     fn table(&mut self, table: &Table) {
@@ -234,7 +240,13 @@ impl Replay {
         }
     }
 
-    fn group_record(&mut self, record: &RecordHeader, payload: &[u8], file: u64, offset: u64) {
+    fn group_record(
+        &mut self,
+        record: &RecordHeader,
+        payload: &[u8],
+        file: u64,
+        offset: u64,
+    ) -> Result<(), &'static str> {
         let region = self.last_region();
         let replayed = self.groups.entry(record.group).or_default();
         let expected = replayed.group.sequence + 1;
@@ -247,7 +259,7 @@ impl Replay {
             replayed.hole = None;
         }
         replayed.proven();
-        apply(&mut replayed.group, record, payload, file, offset);
+        apply(&mut replayed.group, record, payload, file, offset)
     }
 
     pub(crate) fn finish(self) -> Verdict {
@@ -351,7 +363,13 @@ impl Group {
     }
 }
 
-fn apply(group: &mut Group, record: &RecordHeader, payload: &[u8], file: u64, offset: u64) {
+fn apply(
+    group: &mut Group,
+    record: &RecordHeader,
+    payload: &[u8],
+    file: u64,
+    offset: u64,
+) -> Result<(), &'static str> {
     group.sequence = record.sequence;
     if record.kind.changes_entries() {
         group.entry_sequence = record.sequence;
@@ -370,16 +388,18 @@ fn apply(group: &mut Group, record: &RecordHeader, payload: &[u8], file: u64, of
         }
         RecordKind::HardState => {
             let mut fields = Reader(payload);
-            if let (Some(vote), Some(commit)) = (fields.u64(), fields.u64()) {
-                let commit = LogIndex(commit);
-                group.hard_state = HardState { term: record.term, vote, commit };
-            }
+            let numbers = (fields.u64(), fields.u64(), fields.0.is_empty());
+            let (Some(vote), Some(commit), true) = numbers else { return Err("a hard state") };
+            let commit = LogIndex(commit);
+            group.hard_state = HardState { term: record.term, vote, commit };
         }
         RecordKind::Truncate => group.truncate(to, &mut ignore),
         RecordKind::Conf => group.conf = Some(Conf { index: record.index, bytes: bytes() }),
         RecordKind::Mark => group.mark = (!payload.is_empty()).then(bytes),
         RecordKind::Reset => group.reset(to, &mut ignore),
         RecordKind::Tombstone => group.bury(bytes(), &mut ignore),
-        RecordKind::Commits | RecordKind::Table | RecordKind::Seal => {}
+        // Of no group.
+        RecordKind::Commits | RecordKind::Table | RecordKind::Seal | RecordKind::Unknown => {}
     }
+    Ok(())
 }

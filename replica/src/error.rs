@@ -6,7 +6,7 @@ use crate::kv::KvError;
 use crate::machine::RestoreError;
 use crate::restore::RestoreFailure;
 
-/// Why a group cannot start. Nothing was changed.
+/// Why a group, or with it the whole node, cannot start. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
@@ -75,6 +75,46 @@ pub enum StartError {
     Membership(GroupId),
     #[error("group {group} cannot run on Raft: {detail}")]
     Raft { group: GroupId, detail: String },
+}
+
+impl StartError {
+    /// Whether the group alone can be wrong, so that it is quarantined and the others start.
+    ///
+    /// It is so where its own bytes do not read, or do not add up, in a log and a state store that
+    /// are whole: an entry that rots, a state that its machine does not take, rounds that replay to
+    /// something else.
+    ///
+    /// It is not where log and state store do not fit together ([`StartError::LogBehind`],
+    /// [`StartError::Mismatch`], [`StartError::StateBehind`], [`StartError::StateMissing`]).
+    /// There is one of each for all groups, and one group is only who noticed:
+    ///
+    /// - A log that ends before what one group has saved lacks the end of *every* group. Those that
+    ///   had not saved so far would start, give the lost indexes to new entries, and nobody would
+    ///   ever know that acknowledged events are gone.
+    /// - Of a state of another life of the node another group may fit by chance: terms are small
+    ///   numbers.
+    /// - The remedy is to put a folder back. Groups that ran meanwhile drop what that folder does
+    ///   not have from the log, so that it would fit no more.
+    ///
+    /// Nor where a later start may well succeed: the bucket does not answer, the disk is full.
+    pub(crate) fn is_of_one_group(&self) -> bool {
+        match self {
+            Self::CommitMissing { .. }
+            | Self::Restore { .. }
+            | Self::Read { .. }
+            | Self::Membership(_)
+            | Self::Raft { .. } => true,
+            Self::Archive { source, .. } => matches!(source, RestoreFailure::Replay(_)),
+            Self::Log(_)
+            | Self::Kv(_)
+            | Self::Thread { .. }
+            | Self::StateMissing { .. }
+            | Self::StateBehind { .. }
+            | Self::LogBehind { .. }
+            | Self::Mismatch { .. }
+            | Self::Append { .. } => false,
+        }
+    }
 }
 
 /// The node cannot go on; only a restart of the process recovers.

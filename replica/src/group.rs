@@ -33,10 +33,10 @@ mod snapshot;
 mod start;
 mod tiering;
 
-pub use checkpoint::CheckpointJob;
+pub use checkpoint::{CheckpointJob, SaveError};
 pub(crate) use checkpoint::{Frozen, HELD_PERMILLE, PRESSED_PERMILLE};
 pub use fetch::{FetchJob, Fetched};
-pub(crate) use start::{Opened, Starting};
+pub(crate) use start::{Opened, Replaying, Restored, Starting};
 
 use apply::Applier;
 use checkpoint::Saved;
@@ -327,6 +327,8 @@ impl<M: StateMachine> Member for Group<M> {
             MessageType::MsgSnapshot => !self.can_install(&message),
             _ => false,
         };
+        // Peer ids are never used again: this one is for another replica, which was here before.
+        let refused = refused || message.to != self.peer;
         if refused || self.is_blocked() || !self.has_room_for(&message)? {
             return Ok(());
         }
@@ -342,8 +344,7 @@ impl<M: StateMachine> Member for Group<M> {
     }
 
     fn fetched(&mut self, fetched: Fetched) -> Result<(), Failure> {
-        self.take_fetched(fetched);
-        Ok(())
+        self.take_fetched(fetched)
     }
 
     fn take_messages(&mut self) -> Vec<Message> {
@@ -381,8 +382,7 @@ impl<M: StateMachine> Member for Group<M> {
     }
 
     fn storage_done(&mut self, done: StorageDone, now: MonotonicTime) -> Result<(), Failure> {
-        Self::storage_done(self, done, now);
-        Ok(())
+        Self::storage_done(self, done, now)
     }
 
     fn storage_due(&self) -> Option<MonotonicTime> {

@@ -8,8 +8,8 @@
 //! - *tiering*, two of them: jobs between groups and their bucket, where there is one.
 //! - *watch*: notices a write that does not come back, whoever of the others hangs in it.
 //!
-//! A failed write, a failed store or a panic outside a group ends them all: [`Host::failed`] says
-//! why, and the process has to be restarted. A thread that hangs in its I/O cannot be ended: a stop
+//! A failed write, a failed store or a panic outside a group and its jobs ends them all:
+//! [`Host::failed`] says why, and the process has to be restarted. A thread that hangs in its I/O cannot be ended: a stop
 //! leaves it behind, for the end of the process to take along.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,9 +24,9 @@ use wal::{BlockWrite, Disk, Log, Prepared, Recovered, Stall};
 
 use crate::bell::Bell;
 use crate::error::{HostFailure, StartError};
-use crate::group::{CheckpointJob, FetchJob, Fetched, GroupSpec};
+use crate::group::{CheckpointJob, FetchJob, Fetched, GroupSpec, SaveError};
 use crate::handle::{Gate, GroupHandle};
-use crate::kv::{Kv, KvError};
+use crate::kv::Kv;
 use crate::machine::StateMachine;
 use crate::settings::HostSettings;
 use crate::tiering::{Storage, StorageDone, Workshop};
@@ -105,7 +105,7 @@ struct Center {
 /// What others have done for the worker.
 #[derive(Default)]
 struct Mailbox {
-    checkpointed: Option<(CheckpointJob, Result<(), KvError>)>,
+    checkpointed: Option<(CheckpointJob, Result<(), SaveError>)>,
     fetched: Vec<Fetched>,
     stored: Vec<StorageDone>,
     stop: bool,
@@ -173,7 +173,7 @@ impl Host {
     ) -> Result<Vec<GroupHandle<M>>, StartError> {
         let worker = self.worker.as_mut().expect("groups are added before the threads run");
         let opening = |(group, machine)| worker.opening(GroupSpec::alone(group), machine);
-        let opened = opening::open_all(groups.into_iter().map(opening).collect())?;
+        let opened = opening::open_all(&self.log, groups.into_iter().map(opening).collect())?;
         Ok(opened.into_iter().map(|opened| worker.insert(opened)).collect())
     }
 
@@ -385,8 +385,8 @@ fn make_files(center: &Center) {
             Ok(Prepared::Idle) => {
                 center.files.wait(center.log.usage().disk_full.then_some(FULL_LOOK));
             }
-            // Whoever wrote last reports it.
-            Err(_) => return,
+            // Nothing more will be written, and whoever waits need not find out by trying.
+            Err(stopped) => return center.fail(HostFailure::Log(stopped)),
         }
     }
 }

@@ -38,7 +38,7 @@ mod worker;
 
 pub use entry::{Entry, Operation, Stamp};
 pub use error::{HostFailure, StartError};
-pub use group::{CheckpointJob, FetchJob, Fetched, GroupSpec};
+pub use group::{CheckpointJob, FetchJob, Fetched, GroupSpec, SaveError};
 pub use handle::{GroupHandle, GroupStatus, Leadership};
 pub use host::{Host, Patience};
 pub use kv::{Applied, Changes, Kv, KvError, MemKv, RocksKv, Space};

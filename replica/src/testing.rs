@@ -38,6 +38,8 @@ pub(crate) struct Journal {
     pub(crate) begun: AtomicU64,
     /// A number whose payload machines do not own up to; 0 is none.
     pub(crate) disowned: AtomicU64,
+    /// What machines panic in.
+    broken: Mutex<Option<&'static str>>,
 }
 
 impl Journal {
@@ -45,6 +47,16 @@ impl Journal {
         let mut entries = self.entries.lock().unwrap();
         let known = entries.entry(index.0).or_insert_with(|| (term, numbers.clone()));
         assert_eq!(*known, (term, numbers), "replicas differ at entry {index}");
+    }
+
+    /// From now on machines panic while they do this.
+    pub(crate) fn break_down(&self, doing: Option<&'static str>) {
+        *self.broken.lock().unwrap() = doing;
+    }
+
+    fn doing(&self, what: &'static str) {
+        let broken = *self.broken.lock().unwrap();
+        assert!(broken != Some(what), "broken while {what}");
     }
 
     pub(crate) fn hold(&self, live: Option<LogIndex>) {
@@ -125,6 +137,7 @@ impl StateMachine for Numbers {
         entry: &Entry<'_>,
         outcomes: &mut Vec<Stored>,
     ) -> Result<(), UnknownOperation> {
+        self.journal.doing("applying");
         let mut numbers = Vec::new();
         for operation in entry.operations() {
             let number = u64::from_le_bytes(operation.header.try_into().unwrap());
@@ -162,6 +175,7 @@ impl StateMachine for Numbers {
     }
 
     fn freeze(&mut self) {
+        self.journal.doing("freezing");
         assert!(self.frozen.is_empty(), "the set before was not copied whole");
         self.frozen = std::mem::take(&mut self.unsaved);
     }
@@ -180,6 +194,7 @@ impl StateMachine for Numbers {
     }
 
     fn begin(&mut self, last: LogIndex) {
+        self.journal.doing("beginning");
         self.journal.begun.store(last.0, Ordering::SeqCst);
     }
 
@@ -187,6 +202,7 @@ impl StateMachine for Numbers {
         &mut self,
         pairs: &mut dyn Iterator<Item = (Bytes, Bytes)>,
     ) -> Result<(), RestoreError> {
+        self.journal.doing("restoring");
         for (key, value) in pairs {
             let number = u64::from_be_bytes(key[..].try_into().unwrap());
             self.stored.insert(number, u64::from_le_bytes(value[..8].try_into().unwrap()));
@@ -201,7 +217,7 @@ impl StateMachine for Numbers {
         let disowned = self.journal.disowned.load(Ordering::SeqCst);
         let mut runs = self.in_log();
         runs.retain(|run| disowned == 0 || run.owner != u128::from(disowned));
-        Box::new(Payloads(runs))
+        Box::new(Payloads { runs, journal: self.journal.clone() })
     }
 
     fn tiered(&mut self, round: &Tiered) -> Result<(), NotArchived> {
@@ -242,11 +258,15 @@ impl StateMachine for Numbers {
     }
 }
 
-struct Payloads(Vec<OwnedRun>);
+struct Payloads {
+    runs: Vec<OwnedRun>,
+    journal: Arc<Journal>,
+}
 
 impl Owners for Payloads {
     fn owned(self: Box<Self>, range: std::ops::RangeInclusive<LogIndex>) -> Vec<OwnedRun> {
-        self.0.into_iter().filter(|run| range.contains(&run.index)).collect()
+        self.journal.doing("making a round");
+        self.runs.into_iter().filter(|run| range.contains(&run.index)).collect()
     }
 }
 

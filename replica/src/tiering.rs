@@ -14,7 +14,9 @@
 
 use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{GroupId, Incarnation, Term};
 use futures::future::BoxFuture;
@@ -24,6 +26,7 @@ use wal::Log;
 
 use crate::archive::{ObjectError, RoundError};
 use crate::kv::{Kv, KvError};
+use crate::worker::panic_text;
 
 mod checkpoint;
 mod collect;
@@ -155,6 +158,9 @@ pub enum StorageFailure {
     Damaged(String),
     #[error(transparent)]
     NotOurs(Refused),
+    /// The group is quarantined: another attempt would come to the same.
+    #[error("it panicked, which is a bug: {0}")]
+    Panicked(String),
     #[error("the bucket was not looked at yet")]
     NotReady,
     #[error("the server is stopping")]
@@ -203,12 +209,28 @@ pub(crate) struct Ticket {
     pub(crate) number: u64,
 }
 
+/// Whether what a group's jobs do is of no use any more. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct GivenUp(Arc<AtomicBool>);
+
+impl GivenUp {
+    pub(crate) fn give_up(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// A piece of work.
 #[derive(Debug)]
 pub struct StorageJob {
     pub group: GroupId,
     pub(crate) ticket: Ticket,
     pub(crate) work: Work,
+    /// The group is quarantined: nothing of it changes any more.
+    pub(crate) given_up: GivenUp,
 }
 
 pub(crate) enum Work {
@@ -269,6 +291,20 @@ impl Work {
     }
 }
 
+impl Work {
+    fn perform(self, workshop: &Workshop) -> Result<Done, StorageFailure> {
+        workshop.storage.check_ready()?;
+        match self {
+            Self::Round(job) => job.perform(workshop),
+            Self::Checkpoint(job) => job.perform(workshop).map(Done::Checkpoint),
+            Self::Compaction(job) => job.perform(&workshop.storage).map(Done::Compaction),
+            Self::Collection(job) => job.perform(&workshop.storage).map(Done::Collection),
+            Self::Sweep(job) => job.perform(&workshop.storage).map(Done::Sweep),
+            Self::Install(job) => job.bring(workshop).map(Done::Install),
+        }
+    }
+}
+
 /// What came of a job.
 #[derive(Debug)]
 pub struct StorageDone {
@@ -300,21 +336,22 @@ pub(crate) enum Done {
 }
 
 impl StorageJob {
+    pub(crate) fn new(group: GroupId, ticket: Ticket, work: Work) -> Self {
+        Self { group, ticket, work, given_up: GivenUp::default() }
+    }
+
     pub fn kind(&self) -> JobKind {
         self.work.kind()
     }
 
-    /// Does the work; blocks on log, state and bucket.
+    /// Does the work; blocks on log, state and bucket. A panic in it is what came of it.
     pub fn perform(self, workshop: &Workshop) -> StorageDone {
         let (group, ticket, kind) = (self.group, self.ticket, self.work.kind());
-        let result = workshop.storage.check_ready().and_then(|()| match self.work {
-            Work::Round(job) => job.perform(workshop),
-            Work::Checkpoint(job) => job.perform(workshop).map(Done::Checkpoint),
-            Work::Compaction(job) => job.perform(&workshop.storage).map(Done::Compaction),
-            Work::Collection(job) => job.perform(&workshop.storage).map(Done::Collection),
-            Work::Sweep(job) => job.perform(&workshop.storage).map(Done::Sweep),
-            Work::Install(job) => job.bring(workshop).map(Done::Install),
-        });
+        let result = match self.given_up.is_given_up() {
+            true => Err(StorageFailure::Stopping),
+            false => catch_unwind(AssertUnwindSafe(|| self.work.perform(workshop)))
+                .unwrap_or_else(|panic| Err(StorageFailure::Panicked(panic_text(&*panic)))),
+        };
         StorageDone { group, ticket, kind, result }
     }
 }

@@ -6,8 +6,6 @@
 //! way of a small append. Threads around it are in [`crate::host`]; simulations call it directly
 //! and perform the returned values as events of their own.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,8 +17,7 @@ use crate::archive::Archive;
 use crate::bell::Bell;
 use crate::error::{Failure, HostFailure, StartError};
 use crate::group::{
-    CheckpointJob, FetchJob, Fetched, GroupSpec, HELD_PERMILLE, Member, Opened, PRESSED_PERMILLE,
-    Starting,
+    CheckpointJob, FetchJob, Fetched, GroupSpec, HELD_PERMILLE, Member, PRESSED_PERMILLE, Starting,
 };
 use crate::handle::{Gate, GroupHandle, Limits, Shared};
 use crate::kv::Kv;
@@ -28,11 +25,16 @@ use crate::machine::StateMachine;
 use crate::settings::HostSettings;
 use crate::tiering::{Storage, StorageDone, StorageJob};
 
+mod opening;
 mod saving;
+mod slot;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use opening::{OpenedGroup, Opening, RestoredGroup};
 use saving::Saving;
+use slot::Slot;
+pub(crate) use slot::panic_text;
 
 /// The longest time between two looks at the log's use while it is written to.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -62,37 +64,6 @@ pub struct Worker {
     looked: Look,
     saving: Saving,
     stopping: bool,
-}
-
-/// A group, or the place of one that is quarantined.
-struct Slot {
-    id: GroupId,
-    member: Option<Box<dyn Member>>,
-}
-
-/// A group that is to be restored and replayed.
-pub(crate) struct Opening<M: StateMachine> {
-    starting: Starting,
-    machine: M,
-    shared: Arc<Shared<M>>,
-}
-
-/// One that was.
-pub(crate) struct OpenedGroup<M: StateMachine> {
-    slot: Slot,
-    shared: Arc<Shared<M>>,
-}
-
-impl<M: StateMachine> Opening<M> {
-    pub(crate) fn open(self) -> Result<OpenedGroup<M>, StartError> {
-        let Self { starting, machine, shared } = self;
-        let id = starting.spec.group;
-        let member: Option<Box<dyn Member>> = match starting.open(machine, shared.clone())? {
-            Opened::Running(member) => Some(member),
-            Opened::Quarantined => None,
-        };
-        Ok(OpenedGroup { slot: Slot { id, member }, shared })
-    }
 }
 
 /// The last look at the log's use.
@@ -189,12 +160,13 @@ impl Worker {
             clock: self.clock.clone(),
             rng: self.rng.fork(&format!("group {id}")),
         };
-        Opening { starting, machine, shared }
+        Opening::new(starting, machine, shared)
     }
 
     pub(crate) fn insert<M: StateMachine>(&mut self, opened: OpenedGroup<M>) -> GroupHandle<M> {
-        self.members.push(opened.slot);
-        GroupHandle::new(opened.shared)
+        let (slot, shared) = opened.into_parts();
+        self.members.push(slot);
+        GroupHandle::new(shared)
     }
 
     pub(crate) fn bell(&self) -> Arc<Bell> {
@@ -214,23 +186,22 @@ impl Worker {
         self.collect(&mut step);
         self.write(&mut step)?;
         self.look(now)?;
-        self.save(now, &mut step)?;
-        self.begin_storage_jobs(now, &mut step)?;
+        self.save(now, &mut step);
+        self.begin_storage_jobs(now, &mut step);
         step.wake_at = self.wake_at(now);
         // Until freed files are taken they count as used, and a full log stays full.
-        step.wants_files =
-            self.log.has_freed_files() || self.running().any(|member| member.wants_retry());
+        step.wants_files = self.log.has_freed_files() || self.any(|member| member.wants_retry());
         step.stopped = self.stopping && self.is_settled() && !self.saving.is_pending();
         Ok(step)
     }
 
     /// A message from another member.
     pub fn receive(&mut self, group: GroupId, message: Message) -> Result<(), HostFailure> {
-        self.with(group, |member| member.receive(message))
+        self.with(group, "a message", |member| member.receive(message))
     }
 
     pub fn fetched(&mut self, fetched: Fetched) -> Result<(), HostFailure> {
-        self.with(fetched.group, |member| member.fetched(fetched))
+        self.with(fetched.group, "what was read for a follower", |member| member.fetched(fetched))
     }
 
     /// From now on refuses new work; steps finish what was taken and save the state, until one
@@ -238,81 +209,88 @@ impl Worker {
     pub fn stop(&mut self) {
         self.stopping = true;
         self.saving.hurry();
-        self.running_mut().for_each(|member| member.stop());
+        self.each("a stop", |member| member.stop()).for_each(drop);
     }
 
     /// Answers everything that is still waiting, at the very end.
     pub fn end(&mut self) {
-        self.running_mut().for_each(|member| member.end());
-        self.members.clear();
+        self.each("an end", |member| member.end()).for_each(drop);
+        self.members.drain(..).for_each(Slot::clear);
     }
 
     /// Takes what came of a job with the bucket.
     pub fn storage_done(&mut self, done: StorageDone) -> Result<(), HostFailure> {
         let now = self.clock.monotonic();
-        self.with(done.group, |member| member.storage_done(done, now))
+        self.with(done.group, done.kind.as_str(), |member| member.storage_done(done, now))
     }
 
     /// What a group's log says of its archive, as far as it is applied here: for whoever compares it
     /// with the bucket.
     pub fn archive(&self, group: GroupId) -> Option<&Archive> {
         let slot = self.members.iter().find(|slot| slot.id == group)?;
-        slot.member.as_deref()?.archive()
+        slot.member()?.archive()
     }
 
-    fn begin_storage_jobs(
-        &mut self,
-        now: MonotonicTime,
-        step: &mut Step,
-    ) -> Result<(), HostFailure> {
+    fn begin_storage_jobs(&mut self, now: MonotonicTime, step: &mut Step) {
         for slot in &mut self.members {
-            if let Some(jobs) = slot.guard(|member| Ok(member.storage_jobs(now)))? {
-                step.storage.extend(jobs);
-            }
+            let jobs = slot.ask("jobs with long-term storage", |member| member.storage_jobs(now));
+            step.storage.extend(slot.jobs(jobs.unwrap_or_default()));
         }
-        Ok(())
     }
 
-    fn running(&self) -> impl Iterator<Item = &dyn Member> {
-        self.members.iter().filter_map(|slot| slot.member.as_deref())
+    /// Asks or tells every group that runs.
+    fn each<T>(
+        &mut self,
+        what: &'static str,
+        call: impl Fn(&mut dyn Member) -> T,
+    ) -> impl Iterator<Item = T> {
+        self.members.iter_mut().filter_map(move |slot| slot.ask(what, |member| call(member)))
     }
 
-    fn running_mut(&mut self) -> impl Iterator<Item = &mut Box<dyn Member>> {
-        self.members.iter_mut().filter_map(|slot| slot.member.as_mut())
+    fn any(&mut self, question: impl Fn(&dyn Member) -> bool) -> bool {
+        self.each("a look", |member| question(member)).any(|answer| answer)
     }
 
-    fn is_settled(&self) -> bool {
-        self.running().all(Member::is_settled)
+    fn is_settled(&mut self) -> bool {
+        !self.any(|member| !member.is_settled())
     }
 
     fn with(
         &mut self,
         group: GroupId,
+        what: &'static str,
         call: impl FnOnce(&mut dyn Member) -> Result<(), Failure>,
     ) -> Result<(), HostFailure> {
         let slot = self.members.iter_mut().find(|slot| slot.id == group);
         // A message for a group that is not here is a late one.
-        slot.map_or(Ok(()), |slot| slot.guard(call).map(|_| ()))
+        slot.map_or(Ok(()), |slot| slot.guard(what, call).map(|_| ()))
+    }
+
+    fn quarantine(&mut self, group: GroupId, reason: &str) {
+        if let Some(slot) = self.members.iter_mut().find(|slot| slot.id == group) {
+            slot.quarantine(reason);
+        }
     }
 
     fn tick(&mut self, now: MonotonicTime) {
-        if !self.running().any(Member::needs_ticks) {
+        if !self.any(|member| member.needs_ticks()) {
             return;
         }
         let due = *self.next_tick.get_or_insert_with(|| now.plus(self.settings.tick));
         if due <= now {
             self.next_tick = Some(now.plus(self.settings.tick));
-            self.running_mut().for_each(|member| member.tick());
+            self.each("a tick", |member| member.tick()).for_each(drop);
         }
     }
 
     fn advance(&mut self) -> Result<(), HostFailure> {
+        const STEP: &str = "a step";
         for slot in &mut self.members {
             let log = &self.log;
-            slot.guard(|member| member.advance(log.durable()))?;
-            while let Some(next) = slot.guard(|member| Ok(member.take_successor()))?.flatten() {
-                slot.member = Some(next);
-                slot.guard(|member| member.advance(log.durable()))?;
+            slot.guard(STEP, |member| member.advance(log.durable()))?;
+            while let Some(next) = slot.ask(STEP, |member| member.take_successor()).flatten() {
+                slot.give_way(next);
+                slot.guard(STEP, |member| member.advance(log.durable()))?;
             }
         }
         Ok(())
@@ -321,10 +299,10 @@ impl Worker {
     fn collect(&mut self, step: &mut Step) {
         for slot in &mut self.members {
             let id = slot.id;
-            if let Some(member) = &mut slot.member {
-                step.messages.extend(member.take_messages().into_iter().map(|m| (id, m)));
-                step.fetches.extend(member.take_fetches());
-            }
+            let take = |member: &mut dyn Member| (member.take_messages(), member.take_fetches());
+            let (messages, fetches) = slot.ask("a step", take).unwrap_or_default();
+            step.messages.extend(messages.into_iter().map(|message| (id, message)));
+            step.fetches.extend(fetches);
         }
     }
 
@@ -370,7 +348,7 @@ impl Worker {
             let held = (group.files_held as u64).saturating_mul(file_bytes);
             let held = held.saturating_mul(1_000) / usage.budget.max(1);
             let holds = held >= HELD_PERMILLE || group.share_permille >= PRESSED_PERMILLE;
-            slot.guard(|member| member.truncate(pressure, holds))?;
+            slot.guard("a truncation", |member| member.truncate(pressure, holds))?;
         }
         Ok(())
     }
@@ -380,14 +358,14 @@ impl Worker {
         self.looked.full || durable != self.looked.durable
     }
 
-    fn wake_at(&self, now: MonotonicTime) -> Option<MonotonicTime> {
+    fn wake_at(&mut self, now: MonotonicTime) -> Option<MonotonicTime> {
         let seal = self.log.seal_due();
         let look = self.wants_look(self.log.durable()).then_some(self.looked.next);
         let save = self.save_at();
-        let retry = self.running().any(Member::wants_retry).then(|| now.plus(RETRY_INTERVAL));
+        let retry = self.any(|member| member.wants_retry()).then(|| now.plus(RETRY_INTERVAL));
         let stall = (!self.is_settled()).then(|| now.plus(STALL_INTERVAL));
         let tick = self.next_tick;
-        let storage = self.running().filter_map(Member::storage_due).min();
+        let storage = self.each("a look", |member| member.storage_due()).flatten().min();
         [seal, look, save, retry, stall, tick, storage].into_iter().flatten().min()
     }
 
@@ -406,38 +384,4 @@ pub(crate) fn stop_stalled(log: &Log) -> Stopped {
     let reason = "a write has been under way for 60 s";
     log.stop(reason);
     Stopped { reason: reason.to_owned() }
-}
-
-impl Slot {
-    /// Runs `call` on the member. A panic or a broken law in it takes this group out, and only
-    /// this one.
-    fn guard<T>(
-        &mut self,
-        call: impl FnOnce(&mut dyn Member) -> Result<T, Failure>,
-    ) -> Result<Option<T>, HostFailure> {
-        let Some(member) = &mut self.member else { return Ok(None) };
-        let reason = match catch_unwind(AssertUnwindSafe(|| call(&mut **member))) {
-            Ok(Ok(value)) => return Ok(Some(value)),
-            Ok(Err(Failure::Host(failure))) => return Err(failure),
-            Ok(Err(Failure::Quarantine(reason))) => reason,
-            Err(panic) => format!("it panicked, which is a bug: {}", panic_text(&*panic)),
-        };
-        if let Some(mut member) = self.member.take() {
-            // A broken member may break again; its handle is shut by then.
-            let quarantined = catch_unwind(AssertUnwindSafe(|| member.quarantine(&reason)));
-            if quarantined.is_err() {
-                tracing::error!(group = %self.id, "quarantined group panicked again");
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// The message of a panic.
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<String>()
-        .cloned()
-        .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-        .unwrap_or_else(|| "without a message".to_owned())
 }

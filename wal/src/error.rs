@@ -142,3 +142,23 @@ pub enum ReadError {
         source: io::Error,
     },
 }
+
+impl ReadError {
+    /// Whether the medium does not give back what was acknowledged: trying again helps nobody. What a
+    /// repair gave up is none, for somebody knows of it.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Io { source, .. } => is_unreadable(source),
+            Self::Truncated { .. }
+            | Self::BeyondEnd { .. }
+            | Self::Lost { .. }
+            | Self::UnknownGroup(_) => false,
+        }
+    }
+}
+
+/// Whether the medium, not the machine, is at fault.
+pub(crate) fn is_unreadable(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EIO) || error.kind() == io::ErrorKind::InvalidData
+}

@@ -1,5 +1,6 @@
 //! Saving the state locally, and dropping the log that it makes unnecessary.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use common::{GroupId, LogIndex, MonotonicTime, planted};
@@ -9,6 +10,7 @@ use super::Group;
 use crate::error::{Failure, HostFailure};
 use crate::kv::{Applied, Changes, Kv, KvError};
 use crate::machine::{Change, Slice, StateMachine};
+use crate::worker::panic_text;
 
 /// A group that holds back a log this full, or has used so much of its share, is saved before its
 /// time.
@@ -30,15 +32,29 @@ pub struct CheckpointJob {
 impl CheckpointJob {
     /// Writes and flushes; blocks on the disk. After a success the changes are gone, so that it is
     /// not the worker who frees them; what failed can be run again.
-    pub fn run(&mut self, kv: &dyn Kv) -> Result<(), KvError> {
+    pub fn run(&mut self, kv: &dyn Kv) -> Result<(), SaveError> {
         let changes: Vec<Change> = std::mem::take(&mut self.slices).into_iter().flatten().collect();
         let both = Changes { machine: &changes, archive: &self.archive };
-        let result = kv.write(self.group, self.applied, both).and_then(|()| kv.flush());
+        let save = || kv.write(self.group, self.applied, both).and_then(|()| kv.flush());
+        let result = match catch_unwind(AssertUnwindSafe(save)) {
+            Ok(saved) => saved.map_err(SaveError::Kv),
+            Err(panic) => Err(SaveError::Panicked(panic_text(&*panic))),
+        };
         if result.is_err() {
             self.slices.push(changes);
         }
         result
     }
+}
+
+/// Why a state was not saved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SaveError {
+    #[error(transparent)]
+    Kv(#[from] KvError),
+    /// The group is quarantined: another attempt would come to the same.
+    #[error("saving its state panicked, which is a bug: {0}")]
+    Panicked(String),
 }
 
 /// How far a checkpoint has come that may be due.

@@ -191,7 +191,7 @@ impl<M: StateMachine> Installing<M> {
         let mut origin = self.origin.clone();
         origin.rng = self.origin.rng.fork("installed");
         self.shared.publish(|status| status.installing = None);
-        let resumed = origin.resume(*applier, self.shared.clone(), &found, flushed);
+        let resumed = origin.resume(*applier, self.shared.clone(), found, flushed);
         let broken = |error: crate::StartError| Failure::Quarantine(error.to_string());
         let mut group = resumed.map_err(broken)?.map_err(Failure::Quarantine)?;
         tracing::info!(group = %self.id, at = %flushed, "the state is installed");
@@ -284,7 +284,7 @@ impl<M: StateMachine> Member for Installing<M> {
         }
         let work = Work::Install(Box::new(self.job(now)));
         self.stage = Stage::Running;
-        vec![StorageJob { group: self.id, ticket: Ticket::default(), work }]
+        vec![StorageJob::new(self.id, Ticket::default(), work)]
     }
 
     fn storage_done(&mut self, done: StorageDone, now: MonotonicTime) -> Result<(), Failure> {

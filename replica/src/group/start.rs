@@ -11,7 +11,6 @@
 //! it begins; one with peers can do without this member meanwhile, and it is installed
 //! ([`super::install`]) as if its leader had asked for it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use common::{Clock, Incarnation, LogIndex, Rng};
@@ -40,10 +39,13 @@ use crate::settings::HostSettings;
 use crate::storage::{LogStorage, raft_entry};
 use crate::tiering::Storage;
 
+mod replay;
 mod saved;
 
-/// Bytes of log read at once during replay.
-const REPLAY_BYTES: usize = 4 << 20;
+pub(crate) use replay::{Replaying, Restored};
+
+/// Bytes of log read at once of what is not known to be committed.
+const READ_BYTES: usize = 4 << 20;
 /// Bytes of one append message between members.
 const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 /// Append messages on their way to one member: with their size, the bytes in flight to it.
@@ -72,7 +74,7 @@ pub(crate) enum Opened {
 }
 
 impl Opened {
-    fn quarantined<M: StateMachine>(shared: &Shared<M>, reason: String) -> Self {
+    pub(crate) fn quarantined<M: StateMachine>(shared: &Shared<M>, reason: String) -> Self {
         tracing::error!(group = %shared.group, reason, "group is quarantined until a restart");
         shared.refuse(Some(ProposeError::Quarantined(reason.clone())));
         shared.publish(|status| status.quarantined = Some(reason));
@@ -81,25 +83,26 @@ impl Opened {
 }
 
 impl Starting {
-    pub(crate) fn open<M: StateMachine>(
+    /// Brings the state to where its log can be replayed.
+    pub(crate) fn restore<M: StateMachine>(
         self,
         machine: M,
         shared: Arc<Shared<M>>,
-    ) -> Result<Opened, StartError> {
+    ) -> Result<Restored<M>, StartError> {
         if self.waits_for_state()? {
-            return match self.known_group()?.quarantined {
-                Some(reason) => Ok(Opened::quarantined(&shared, reason)),
-                None => Ok(Opened::Running(Box::new(Installing::found(self, shared, machine)))),
-            };
+            return Ok(Restored::Opened(match self.known_group()?.quarantined {
+                Some(reason) => Opened::quarantined(&shared, reason),
+                None => Opened::Running(Box::new(Installing::found(self, shared, machine))),
+            }));
         }
         let (saved, chain) = self.saved()?;
         self.check_saved(saved, chain.is_some())?;
         let found = self.known_group()?;
         if let Some(reason) = found.quarantined.clone() {
-            return Ok(Opened::quarantined(&shared, reason));
+            return Ok(Restored::Opened(Opened::quarantined(&shared, reason)));
         }
         self.forget_mark(&found)?;
-        let mut applier = self.restore(machine, saved)?;
+        let mut applier = self.load(machine, saved)?;
         applier.archives = self.storage.is_some();
         let mut rounds = Vec::new();
         if let Some(chain) = chain {
@@ -113,42 +116,25 @@ impl Starting {
         }
         let recover = self.spec.recover.or_else(|| self.is_new_behind_a_recovery(&applier, &found));
         let flushed = saved.map_or(LogIndex(0), |saved| saved.index);
-        let mut group = match self.resume(applier, shared.clone(), &found, flushed)? {
-            Ok(group) => group,
-            Err(reason) => return Ok(Opened::quarantined(&shared, reason)),
-        };
-        if let Some(incarnation) = recover {
-            group.tiering.recovered(incarnation, rounds, &group.applier.archive);
-        }
-        Ok(Opened::Running(group))
+        let replaying = self.replaying(applier, shared, found, flushed)?;
+        Ok(Restored::Replaying(Box::new(match recover {
+            Some(incarnation) => replaying.says_first(incarnation, rounds),
+            None => replaying,
+        })))
     }
 
     /// From a state that includes at least what the log has dropped to a group that runs; or the
     /// reason why it must not.
     pub(super) fn resume<M: StateMachine>(
         self,
-        mut applier: Applier<M>,
+        applier: Applier<M>,
         shared: Arc<Shared<M>>,
-        found: &GroupState,
+        found: GroupState,
         flushed: LogIndex,
     ) -> Result<Result<Box<Group<M>>, String>, StartError> {
-        applier.machine.begin(found.last);
-        let commit = found.hard_state.commit.max(applier.applied.index);
-        if commit > found.last {
-            let (group, last) = (self.spec.group, found.last);
-            return Err(StartError::CommitMissing { group, commit, last });
-        }
-        let replayed = catch_unwind(AssertUnwindSafe(|| self.replay(&mut applier, commit)));
-        match replayed {
-            Ok(Ok(None)) => {}
-            Ok(Ok(Some(reason))) => return Ok(Err(reason)),
-            Ok(Err(error)) => return Err(error),
-            Err(panic) => {
-                let text = crate::worker::panic_text(&*panic);
-                return Ok(Err(format!("replay panicked: {text}")));
-            }
-        }
-        Ok(Ok(Box::new(self.group(applier, shared, found, commit, flushed)?)))
+        let mut replaying = self.replaying(applier, shared, found, flushed)?;
+        replaying.replay_alone();
+        replaying.run()
     }
 
     /// The state that was being installed is there.
@@ -190,7 +176,7 @@ impl Starting {
         self.log.group(group).ok_or(StartError::Membership(group))
     }
 
-    fn restore<M: StateMachine>(
+    fn load<M: StateMachine>(
         &self,
         machine: M,
         saved: Option<Applied>,
@@ -200,31 +186,6 @@ impl Starting {
             LoadError::Kv(error) => StartError::Kv(error),
             LoadError::Restore(source) => StartError::Restore { group, source },
         })
-    }
-
-    /// Applies the log up to `commit`; a reason means that the group must not run.
-    fn replay<M: StateMachine>(
-        &self,
-        applier: &mut Applier<M>,
-        commit: LogIndex,
-    ) -> Result<Option<String>, StartError> {
-        let group = self.spec.group;
-        let now = self.clock.monotonic();
-        while applier.applied.index < commit {
-            let low = LogIndex(applier.applied.index.0 + 1);
-            let entries = self
-                .log
-                .read(group, low, LogIndex(commit.0 + 1), REPLAY_BYTES)
-                .map_err(|source| StartError::Read { group, source })?;
-            for entry in entries {
-                if let Err(reason) = applier.apply(&raft_entry(entry), now) {
-                    return Ok(Some(reason));
-                }
-            }
-            applier.machine.round_done();
-        }
-        applier.outcomes.clear();
-        Ok(None)
     }
 
     fn group<M: StateMachine>(
@@ -329,7 +290,7 @@ impl Starting {
         while low <= last {
             let entries = self
                 .log
-                .read(group, low, LogIndex(last.0 + 1), REPLAY_BYTES)
+                .read(group, low, LogIndex(last.0 + 1), READ_BYTES)
                 .map_err(|source| StartError::Read { group, source })?;
             low = LogIndex(low.0 + entries.len() as u64);
             storage.append(entries.into_iter().map(raft_entry).collect());

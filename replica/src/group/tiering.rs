@@ -17,6 +17,7 @@ use raft::eraftpb::Entry as RaftEntry;
 use super::Group;
 use super::apply::Applier;
 use crate::archive::{Archive, CommittedCheckpoint, CommittedRound, Housekeeping, Refused};
+use crate::error::Failure;
 use crate::machine::StateMachine;
 use crate::tiering::{
     Collected, Done, Holding, JobKind, NameRange, Storage, StorageDone, StorageFailure, StorageJob,
@@ -366,6 +367,24 @@ fn is_unnamed(archive: &Archive) -> bool {
     own > Incarnation::FIRST && archive.tip().is_none_or(|tip| tip.name.incarnation < own)
 }
 
+/// What no other attempt would change stops the group: a person should look, before the log fills
+/// behind what cannot be archived.
+fn check_bearable(kind: JobKind, failure: &StorageFailure) -> Result<(), Failure> {
+    let what = kind.as_str();
+    Err(Failure::Quarantine(match failure {
+        StorageFailure::Panicked(text) => {
+            format!("a {what} of its log panicked, which is a bug: {text}")
+        }
+        StorageFailure::Log(error) if error.is_damage() => {
+            format!(
+                "the log cannot be archived: {error}; stop the node, see `braid wal inspect`, and \
+                 restore the file or give up what is lost with `braid wal repair`"
+            )
+        }
+        _ => return Ok(()),
+    }))
+}
+
 impl<M: StateMachine> Group<M> {
     fn leads_storage(&self) -> bool {
         let leads = self.role.serving && !self.stopping && !self.is_blocked();
@@ -404,7 +423,7 @@ impl<M: StateMachine> Group<M> {
         let job = |work: Work| {
             let number = self.tiering.under_way.get(&work.kind()).map_or(0, |job| job.names);
             let ticket = Ticket { term: self.role.term, number };
-            StorageJob { group: self.id, ticket, work }
+            StorageJob::new(self.id, ticket, work)
         };
         works.into_iter().flatten().map(job).collect()
     }
@@ -415,7 +434,17 @@ impl<M: StateMachine> Group<M> {
     }
 
     /// Takes what came of a job.
-    pub(super) fn storage_done(&mut self, done: StorageDone, now: MonotonicTime) {
+    pub(super) fn storage_done(
+        &mut self,
+        done: StorageDone,
+        now: MonotonicTime,
+    ) -> Result<(), Failure> {
+        done.result.as_ref().err().map_or(Ok(()), |failure| check_bearable(done.kind, failure))?;
+        self.take_done(done, now);
+        Ok(())
+    }
+
+    fn take_done(&mut self, done: StorageDone, now: MonotonicTime) {
         let StorageDone { kind, ticket, result, .. } = done;
         if self.stopping {
             return;

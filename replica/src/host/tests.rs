@@ -5,9 +5,10 @@ use common::{ByteSize, LogIndex, SystemClock, WallTime};
 use wal::{DiskOperation, Fault, Faults, FaultyDisk, LogSettings, RealDisk};
 
 use super::*;
+use crate::kv::KvError;
 use crate::kv::{Changes, Pairs, Space, Whole};
 use crate::testing::*;
-use crate::{Applied, GroupHandle, MemKv, ProposeError, RocksKv};
+use crate::{Applied, GroupHandle, GroupStatus, MemKv, ProposeError, RocksKv};
 
 const OTHER: GroupId = GroupId(3);
 
@@ -150,6 +151,54 @@ fn of_many_groups_the_first_that_cannot_be_restored_is_told() {
     assert!(failed.contains("group 7"), "{failed}");
 }
 
+#[test]
+fn groups_that_share_a_log_are_replayed_in_one_pass_over_it() {
+    let mut machine = Machine::new(1);
+    machine.settings.checkpoint_log_bytes = ByteSize::mib(100);
+    let groups = || (0..6).map(|at| GroupId(GROUP.0 + at));
+    let journals: Vec<Arc<Journal>> = groups().map(|_| Arc::default()).collect();
+    let machines =
+        || groups().zip(&journals).map(|(group, journal)| (group, Numbers::new(journal)));
+    let mut node = machine.open().unwrap();
+    let mut handles = vec![node.handle.clone()];
+    for (group, numbers) in machines().skip(1) {
+        handles.push(node.worker.add_group(GroupSpec::alone(group), numbers).unwrap());
+    }
+    node.settle().unwrap();
+    for n in 0..200 {
+        for handle in &handles {
+            drop(propose(handle, n, 500).unwrap());
+        }
+        node.settle().unwrap();
+    }
+    let before: Vec<GroupStatus> = handles.iter().map(GroupHandle::status).collect();
+    let bytes: u64 = node.log.usage().groups.iter().map(|group| group.bytes).sum();
+    drop((node, handles));
+
+    let disk = Arc::new(machine.disk.clone());
+    let (kv, clock) = (Arc::new(machine.kv.clone()), machine.clock.clone());
+    let rng = Rng::from_seed(2);
+    let mut host = Host::start(machine.settings.clone(), disk, kv, clock, rng).unwrap();
+    let scanned = machine.disk.bytes_read();
+    let again = host.add_groups(machines()).unwrap();
+    let read = machine.disk.bytes_read() - scanned;
+    // Blocks are padded to whole sectors.
+    assert!((bytes..bytes * 3 / 2).contains(&read), "{read} bytes were read for {bytes}");
+    host.run().unwrap();
+    for (handle, before) in again.iter().zip(before) {
+        assert!(before.applied.0 > 200);
+        while !handle.status().serving {
+            std::thread::yield_now();
+        }
+        assert!(handle.status().applied > before.applied);
+    }
+    host.stop();
+    for (journal, numbers) in journals.iter().map(|journal| (journal, (0..200).collect::<Vec<_>>()))
+    {
+        assert_eq!(journal.numbers(), numbers);
+    }
+}
+
 #[tokio::test]
 async fn many_proposers_at_once_are_all_answered_in_order() {
     let dir = tempfile::tempdir().unwrap();
@@ -287,4 +336,29 @@ async fn a_group_that_breaks_tells_those_who_wait_for_it() {
     running.other.submit(number(1), payload(1, 1)).await.unwrap();
     let idle = running.host.failed();
     assert!(idle.borrow().is_none(), "one group is not the node");
+}
+
+#[tokio::test]
+async fn a_log_that_the_files_thread_stops_ends_the_node_without_waiting_for_an_append() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new(WallTime(1))));
+    let settings = HostSettings { checkpoint_log_bytes: ByteSize::mib(100), ..settings() };
+    let running = start_at(dir.path(), clock.clone(), settings.clone());
+    running.first.serving().await.unwrap();
+    for n in 0..10 {
+        running.first.submit(number(n), payload(n, 30_000)).await.unwrap();
+        running.other.submit(number(n), payload(n, 10)).await.unwrap();
+    }
+    while running.host.log().prepare_files().unwrap() != Prepared::Idle {}
+    let error = Fault::Error(std::io::ErrorKind::Other);
+    running.faults.plan_fault(DiskOperation::Rename, "0", 0, error);
+    // The state is saved, the log dropped, and its files are to become spares.
+    clock.advance(settings.checkpoint_interval);
+    let failed = running.host.failed();
+    until("a node that has failed", || {
+        running.host.center.bell.ring();
+        failed.borrow().is_some()
+    })
+    .await;
+    let why = failed.borrow().clone().unwrap().to_string();
+    assert!(why.contains("recycle a log file"), "{why}");
 }

@@ -50,6 +50,16 @@ impl RocksKv {
     }
 }
 
+#[cfg(test)]
+impl RocksKv {
+    /// The store as a crash would leave it now, in a new folder: without what was not flushed.
+    pub(super) fn copy_as_crashed(&self, to: &Path) -> Result<(), rocksdb::Error> {
+        // A flush is asked for where there is more of RocksDB's own log than this; there is none.
+        rocksdb::checkpoint::Checkpoint::new(&self.db)?
+            .create_checkpoint_with_log_size(to, u64::MAX)
+    }
+}
+
 impl RocksKv {
     fn write_batch(&self, batch: WriteBatch) -> Result<(), KvError> {
         let mut without_log = WriteOptions::default();

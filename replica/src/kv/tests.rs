@@ -34,6 +34,7 @@ impl Reopen for Memory {
 struct Rocks {
     dir: tempfile::TempDir,
     incarnation: u32,
+    open: Option<Arc<RocksKv>>,
 }
 
 impl Rocks {
@@ -44,21 +45,18 @@ impl Rocks {
 
 impl Reopen for Rocks {
     fn open(&mut self) -> Arc<dyn Kv> {
-        Arc::new(RocksKv::open(&self.path(), ByteSize::mib(4)).unwrap())
+        let kv = Arc::new(RocksKv::open(&self.path(), ByteSize::mib(4)).unwrap());
+        self.open = Some(kv.clone());
+        kv
     }
 
-    /// Copies the files of the running store: a clean close would flush.
+    /// Goes on in a copy that the running store makes of itself: a clean close would flush, and files
+    /// that are copied while it runs may be gone before it is their turn.
     fn crash(&mut self, kv: Arc<dyn Kv>) {
-        let from = self.path();
         self.incarnation += 1;
-        std::fs::create_dir(self.path()).unwrap();
-        for file in std::fs::read_dir(from).unwrap() {
-            let file = file.unwrap();
-            if file.file_name() != "LOCK" && file.file_type().unwrap().is_file() {
-                std::fs::copy(file.path(), self.path().join(file.file_name())).unwrap();
-            }
-        }
-        drop(kv);
+        let open = self.open.take().expect("only an open store crashes");
+        open.copy_as_crashed(&self.path()).unwrap();
+        drop((kv, open));
     }
 
     fn set_full(&mut self, full: bool) {
@@ -86,7 +84,7 @@ fn memory() -> Box<dyn Reopen> {
 }
 
 fn rocks() -> Box<dyn Reopen> {
-    Box::new(Rocks { dir: tempfile::tempdir().unwrap(), incarnation: 0 })
+    Box::new(Rocks { dir: tempfile::tempdir().unwrap(), incarnation: 0, open: None })
 }
 
 fn applied(index: u64) -> Applied {
@@ -196,6 +194,19 @@ fn a_batch_that_met_a_full_disk_goes_in_once_there_is_space(#[case] mut store: B
     let kv = store.open();
     assert_eq!(kv.applied(GroupId(1)), Ok(Some(applied(7))));
     assert_eq!(pairs(&*kv, 1), owned(&[("a", "3")]));
+}
+
+#[test]
+fn what_rocksdb_did_not_flush_is_lost_in_a_crash() {
+    let mut store = rocks();
+    let kv = store.open();
+    kv.write(GroupId(1), applied(5), of(&[put("a", "1")])).unwrap();
+    kv.flush().unwrap();
+    kv.write(GroupId(1), applied(6), of(&[put("a", "2")])).unwrap();
+    store.crash(kv);
+    let kv = store.open();
+    assert_eq!(kv.applied(GroupId(1)), Ok(Some(applied(5))));
+    assert_eq!(pairs(&*kv, 1), owned(&[("a", "1")]));
 }
 
 #[rstest]

@@ -10,7 +10,7 @@ use common::MonotonicTime;
 
 use super::{Slot, Step, Worker};
 use crate::error::HostFailure;
-use crate::group::{CheckpointJob, Frozen, Member};
+use crate::group::{CheckpointJob, Frozen, SaveError};
 use crate::kv::KvError;
 
 /// How long to wait for space at first; each time twice as long.
@@ -59,19 +59,20 @@ impl Saving {
 
 impl Worker {
     /// Hands out the checkpoint that is due, if none is on its way, once all of it is copied.
-    pub(super) fn save(&mut self, now: MonotonicTime, step: &mut Step) -> Result<(), HostFailure> {
+    pub(super) fn save(&mut self, now: MonotonicTime, step: &mut Step) {
         if let Some(job) = self.saving.take_due(now) {
             step.checkpoint = Some(job);
-            return Ok(());
+            return;
         }
         if !matches!(self.saving, Saving::Idle) {
-            return Ok(());
+            return;
         }
         let force = self.stopping && self.is_settled();
-        let is_freezing = |slot: &Slot| slot.member.as_deref().is_some_and(Member::is_freezing);
-        let first = self.members.iter().position(is_freezing).unwrap_or(0);
+        let is_freezing =
+            |slot: &mut Slot| slot.ask("a look", |member| member.is_freezing()) == Some(true);
+        let first = self.members.iter_mut().position(is_freezing).unwrap_or(0);
         for slot in &mut self.members[first..] {
-            match slot.guard(|member| Ok(member.checkpoint(now, force)))? {
+            match slot.ask("freezing its state", |member| member.checkpoint(now, force)) {
                 None | Some(Frozen::NotDue) => {}
                 Some(Frozen::More) => {
                     step.more = true;
@@ -84,23 +85,23 @@ impl Worker {
                 }
             }
         }
-        Ok(())
     }
 
-    pub(super) fn save_at(&self) -> Option<MonotonicTime> {
+    pub(super) fn save_at(&mut self) -> Option<MonotonicTime> {
         match &self.saving {
-            Saving::Idle => self.running().filter_map(|member| member.checkpoint_due()).min(),
+            Saving::Idle => self.each("a look", |member| member.checkpoint_due()).flatten().min(),
             Saving::Waiting { again_at, .. } => Some(*again_at),
             Saving::Running(_) | Saving::GivenUp => None,
         }
     }
 
     /// Takes the result of a checkpoint. A store that failed, other than for lack of space, ends
-    /// the node: it could only grow its log from then on.
+    /// the node: it could only grow its log from then on. A panic is of the group whose state it was:
+    /// the store takes a batch whole or not at all.
     pub fn checkpointed(
         &mut self,
         job: CheckpointJob,
-        result: Result<(), KvError>,
+        result: Result<(), SaveError>,
     ) -> Result<(), HostFailure> {
         let waited = match std::mem::take(&mut self.saving) {
             Saving::Running(waited) => waited,
@@ -111,10 +112,14 @@ impl Worker {
                 if waited.is_some() {
                     tracing::info!(group = %job.group, "the disk has space for checkpoints again");
                 }
-                self.with(job.group, |member| member.checkpointed(&job))
+                self.with(job.group, "a checkpoint", |member| member.checkpointed(&job))
             }
-            Err(error) if error.no_space => self.postpone(job, &error, waited),
-            Err(error) => Err(error.into()),
+            Err(SaveError::Kv(error)) if error.no_space => self.postpone(job, &error, waited),
+            Err(SaveError::Kv(error)) => Err(error.into()),
+            Err(panicked @ SaveError::Panicked(_)) => {
+                self.quarantine(job.group, &panicked.to_string());
+                Ok(())
+            }
         }
     }
 
@@ -135,7 +140,7 @@ impl Worker {
             let again_at = self.clock.monotonic().plus(pause);
             self.saving = Saving::Waiting { job, pause, again_at };
         }
-        self.with(group, |member| {
+        self.with(group, "a checkpoint", |member| {
             member.checkpoint_waits();
             Ok(())
         })

@@ -10,6 +10,7 @@ mod crash;
 mod freezing;
 mod full;
 mod planted;
+mod quarantine;
 mod raft_behaviour;
 
 fn serving(machine: &mut Machine) -> Node {

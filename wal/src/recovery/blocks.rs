@@ -4,6 +4,7 @@ use std::io;
 
 use common::planted;
 
+use crate::error::is_unreadable;
 use crate::files::FIRST_BLOCK;
 use crate::format::{
     BLOCK_HEADER_BYTES, BlockHeader, FileHeader, RECORD_HEADER_BYTES, RecordHeader, record_bytes,
@@ -124,13 +125,13 @@ impl FileBytes {
 /// Reads a range; where the device reports a medium error, sector by sector, leaving zeros.
 pub(crate) fn read_or_zero(handle: &dyn DiskFile, offset: u64, into: &mut [u8]) -> io::Result<()> {
     match handle.read_at(offset, into) {
-        Err(error) if unreadable(&error) => {}
+        Err(error) if is_unreadable(&error) => {}
         result => return result,
     }
     for (at, sector) in into.chunks_mut(SECTOR_BYTES).enumerate() {
         let offset = offset + (at * SECTOR_BYTES) as u64;
         match handle.read_at(offset, sector) {
-            Err(error) if unreadable(&error) => {
+            Err(error) if is_unreadable(&error) => {
                 tracing::warn!(offset, %error, "a sector of a log file cannot be read");
                 sector.fill(0);
             }
@@ -138,11 +139,6 @@ pub(crate) fn read_or_zero(handle: &dyn DiskFile, offset: u64, into: &mut [u8]) 
         }
     }
     Ok(())
-}
-
-/// Whether the medium, not the machine, is at fault.
-fn unreadable(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::EIO) || error.kind() == io::ErrorKind::InvalidData
 }
 
 /// The bytes of a file's first block, if its header is valid.

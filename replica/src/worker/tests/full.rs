@@ -149,7 +149,8 @@ fn a_store_that_fails_otherwise_stops_the_node() {
         }
         node.perform(step).unwrap();
     };
-    let failed = node.worker.checkpointed(job, Err(KvError::new("flush", "the disk is broken")));
+    let failed =
+        node.worker.checkpointed(job, Err(KvError::new("flush", "the disk is broken").into()));
     assert!(matches!(failed, Err(HostFailure::Kv(_))), "{failed:?}");
 }
 

@@ -3,14 +3,14 @@
 use common::GroupId;
 
 use super::harness::{Step, World, small};
-use crate::format::{PreviousFile, RecordHeader, RecordKind, Table};
+use crate::format::{GroupRow, PreviousFile, RecordHeader, RecordKind, Table};
 use crate::*;
 
 /// A log with a record that is whole, as a newer program would write it, between two of today.
 fn with_record(kind: RecordKind, group: GroupId, payload: &[u8]) -> Result<(), OpenError> {
     let append = Step::Append { group: 1, back: 0, count: 1, bytes: 100 };
     let mut world = World::opened(small());
-    world.run(&[append.clone(), Step::Write]).unwrap();
+    world.run(&[append, Step::Write]).unwrap();
     {
         let mut state = world.log().state();
         state.open_block(&world.settings);
@@ -40,7 +40,7 @@ fn a_group_table_of_an_unknown_version_is_refused() {
 
 #[test]
 fn a_row_of_a_group_table_that_says_more_than_is_known_is_refused() {
-    let row = crate::format::GroupRow { group: GroupId(9), ..Default::default() };
+    let row = GroupRow { group: GroupId(9), ..Default::default() };
     let known = Table { previous: PreviousFile::default(), rows: vec![row] }.encode();
     with_record(RecordKind::Table, GroupId(0), &known).unwrap();
     let mut newer = known;

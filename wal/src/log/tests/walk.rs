@@ -93,7 +93,7 @@ fn a_walk_gives_what_reads_give_whatever_happened_before() {
 fn an_entry_that_cannot_be_read_ends_its_group_and_only_that() {
     let world = interleaved();
     let hit = world.log().state().groups[&GroupId(3)].place(LogIndex(20)).unwrap();
-    let file = crate::files::file_name(u64::from(hit.file));
+    let file = files::file_name(u64::from(hit.file));
     world.disk.flip_bit(&file, u64::from(hit.offset) + 100, 1);
     let whole = wanted(&world);
     let mut found = BTreeMap::<_, Vec<LogIndex>>::new();

@@ -4,6 +4,7 @@
 //! something in front of it. The end of the command says what is stored.
 
 mod fields;
+mod header;
 mod input;
 mod json_array;
 mod pace;
@@ -16,13 +17,14 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
-use client::{Client, Event, EventWriter, StreamConfig};
+use client::{Client, Event, EventWriter, Header, StreamConfig};
 use common::{ScopedStream, WriterName};
 use serde::Serialize;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::fields::Fields;
+use self::header::HeaderArg;
 use self::input::Input;
 use self::pace::Pace;
 use self::progress::Progress;
@@ -82,6 +84,10 @@ pub(crate) struct Args {
     /// [default: rfc3339, or epoch seconds or milliseconds by their size]
     #[arg(long, value_name = "FORMAT", requires = "time_field")]
     time_format: Option<TimeFormat>,
+
+    /// Give every event this header; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = HeaderArg::parse)]
+    header: Vec<HeaderArg>,
 
     /// What ends a line; \n, \r, \t and \0 stand for the usual characters
     #[arg(long, value_name = "TEXT", default_value = "\\n", value_parser = parse_delimiter)]
@@ -208,6 +214,8 @@ struct Append<'a> {
     args: &'a Args,
     client: Client,
     fields: Fields,
+    /// Of every event.
+    headers: Vec<Header<'a>>,
     splitter: Splitter,
     pace: Option<Pace>,
     progress: Progress,
@@ -227,6 +235,7 @@ impl<'a> Append<'a> {
             args,
             client,
             fields: Fields { key: args.key_field.clone(), time },
+            headers: args.header.iter().map(HeaderArg::header).collect(),
             splitter: Splitter::new(args.input, &args.delimiter.0),
             pace: args.rate.map(Pace::new),
             progress: Progress::new(input_bytes),
@@ -284,8 +293,10 @@ impl<'a> Append<'a> {
             let at = |problem: String| Failure::general(format!("{noun} {number} {problem}"));
             let found = self.fields.take(payload).map_err(|error| at(error.to_string()))?;
             let key = found.key.as_deref().or(args.key.as_deref());
-            let event = Event { key, time_micros: found.time_micros, payload };
-            event.frame_bytes().map_err(|error| at(format!("cannot be stored: {error}")))?;
+            let mut event = Event::new(payload);
+            (event.key, event.time_micros) = (key, found.time_micros);
+            event.headers = &self.headers;
+            event.stored_bytes().map_err(|error| at(format!("cannot be stored: {error}")))?;
             let writer = match &mut self.writer {
                 Some(writer) => writer,
                 None => self.writer.insert(open_writer(args, &self.client, payload).await?),

@@ -251,7 +251,7 @@ impl BytesOut {
         self.rest =
             if self.rest.is_empty() { data } else { [&self.rest[..], &data[..]].concat().into() };
         loop {
-            let taken = proto::framing::take_event(&mut self.rest).map_err(|error| {
+            let taken = ReadEvent::take(&mut self.rest, self.segment, self.at).map_err(|error| {
                 Failure::general(format!(
                     "no event begins at offset {} ({error}); begin where one does, for example at \
                      an offset that `braid read --format json` shows",
@@ -259,17 +259,8 @@ impl BytesOut {
                 ))
             })?;
             let Some(event) = taken else { return Ok(()) };
-            let next_offset = self.at.plus(event.frame_bytes as u64);
-            let event = ReadEvent {
-                key: event.key,
-                time_micros: event.time_micros,
-                payload: event.payload,
-                segment: self.segment,
-                offset: self.at,
-                next_offset,
-            };
             Shape::Json.write(out, &event)?;
-            self.at = next_offset;
+            self.at = event.next_offset;
         }
     }
 }
@@ -277,7 +268,7 @@ impl BytesOut {
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
-    use client::Event;
+    use proto::framing::EventRef;
 
     use super::*;
 
@@ -296,7 +287,7 @@ mod tests {
     fn events_are_found_in_bytes_however_they_arrive() {
         let mut stored = BytesMut::new();
         for payload in [b"one".as_slice(), b"two"] {
-            Event { key: Some("k"), time_micros: None, payload }.frame_into(&mut stored).unwrap();
+            EventRef { key: Some("k"), ..EventRef::new(payload) }.frame_into(&mut stored).unwrap();
         }
         let whole = stored.len() as u64;
         let mut out = BytesOut {

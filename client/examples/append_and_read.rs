@@ -17,7 +17,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut writer = client.event_writer(&stream).open().await?;
     for (key, text) in [("red", "one"), ("blue", "two"), ("red", "three")] {
-        let event = Event { key: Some(key), time_micros: None, payload: text.as_bytes() };
+        let event = Event::new(text).key(key);
         writer.append(event).await?;
     }
     println!("{} events are durable", writer.close().await?);

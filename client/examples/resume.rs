@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut writer = client.event_writer(&stream).named(name).open().await?;
     let mut lines = BufReader::new(stdin()).lines();
     while let Some(line) = lines.next_line().await? {
-        writer.append(Event { key: None, time_micros: None, payload: line.as_bytes() }).await?;
+        writer.append(Event::new(&line)).await?;
     }
     let last = writer.flush().await?;
     println!("{last} lines are durable, {} of them were before", writer.already_stored());

@@ -29,13 +29,19 @@ mod succession;
 mod writer;
 
 pub use client::{Client, ServerInfo};
+#[doc(inline)]
 pub use common::{
-    ByteSize, EventNumber, KeyRange, Offset, Rng, ScopeName, ScopedStream, SegmentId, StreamCut,
-    StreamId, WallTime, WriterName,
+    Attempt, ByteSize, ContainerId, EventNumber, Incarnation, KeyRange, NameError, Offset, Rng,
+    ScopeName, ScopedStream, SegmentId, SegmentNumber, StreamCut, StreamEpoch, StreamId,
+    StreamName, WallTime, WriterEpoch, WriterName, WriterSession, cut::StreamCutError,
 };
 pub use config::ClientConfig;
 pub use error::{ClientError, ErrorKind, Refusal, Result};
-pub use event::{Event, ReadEvent};
+pub use event::{Event, Header, Headers, ReadEvent};
+#[doc(inline)]
+pub use proto::error::Reason;
+#[doc(inline)]
+pub use proto::framing::{EventError, FramingError};
 pub use raw::{SegmentBytes, SegmentReader, SegmentWriter};
 pub use reader::{EventReader, EventReaderBuilder, ReadFrom, ReadUntil};
 pub use status::{

@@ -43,7 +43,7 @@ fn key_of(i: u64) -> String {
 async fn append(writer: &mut EventWriter, from: u64, to: u64) {
     for i in from..to {
         let (key, payload) = (key_of(i), i.to_string());
-        let event = Event { key: Some(&key), time_micros: None, payload: payload.as_bytes() };
+        let event = Event::new(&payload).key(&key);
         writer.append(event).await.unwrap();
     }
 }

@@ -68,14 +68,14 @@ impl EventWriter {
             if let Some(number) = self.try_append(event)? {
                 return Ok(number);
             }
-            self.shared.room_for(event.frame_bytes()?).await?;
+            self.shared.room_for(event.stored_bytes()?).await?;
         }
     }
 
     /// As [`EventWriter::append`], without ever waiting: `None` where memory is used up.
     pub fn try_append(&mut self, event: Event<'_>) -> Result<Option<EventNumber>> {
         let mut core = self.shared.core();
-        let pushed = core.push(&event)?;
+        let pushed = core.push(&event.framing())?;
         self.shared.pushed(core);
         Ok(number_of(pushed))
     }
@@ -98,7 +98,7 @@ impl EventWriter {
             }
             let mut bytes = 0;
             for event in events {
-                bytes += Event { key: Some(key), ..*event }.frame_bytes()?;
+                bytes += event.key(key).stored_bytes()?;
             }
             self.shared.room_for(bytes).await?;
         }
@@ -110,8 +110,9 @@ impl EventWriter {
         key: &str,
         events: &[Event<'_>],
     ) -> Result<Option<EventNumber>> {
+        let events: Vec<_> = events.iter().map(Event::framing).collect();
         let mut core = self.shared.core();
-        let pushed = core.push_batch(key, events)?;
+        let pushed = core.push_batch(key, &events)?;
         self.shared.pushed(core);
         Ok(number_of(pushed))
     }

@@ -17,6 +17,15 @@ pub const EVENT_BYTES_MAX: usize = 8 * MIB;
 /// Bytes of a routing key: longer ones are almost certainly payload by mistake.
 pub const ROUTING_KEY_BYTES_MAX: usize = 8 * KIB;
 
+/// Headers of one event: they say what an event is, they are not a second payload.
+pub const HEADERS_MAX: usize = 64;
+
+/// Bytes of a header's name: what fits one component of a path or a column everywhere.
+pub const HEADER_NAME_BYTES_MAX: usize = 255;
+
+/// Bytes of the names and values of one event's headers together.
+pub const HEADERS_BYTES_MAX: usize = 64 * KIB;
+
 /// Bytes a client aims at for one append block of small events; a larger event is its own block.
 pub const APPEND_BLOCK_BYTES_TARGET: usize = 128 * KIB;
 

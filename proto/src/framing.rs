@@ -1,23 +1,30 @@
 //! How an event lies in a segment. Only clients frame and parse; the store never does.
 //!
 //! ```text
-//! length u32 | crc32 u32 | flags u8 | [key: varint length, bytes] | [time: i64 µs] | payload
+//! length u32 | crc32 u32 | flags u8 | [key: varint length, bytes] | [time: i64 µs] | [headers] |
+//!     payload
+//! headers: varint length of what follows |
+//!     (name: varint length, UTF-8 | value: varint length, bytes)*
 //! ```
 //!
 //! Little-endian. `length` counts what follows the crc; the crc (IEEE) covers the same bytes.
 //! Flags say which optional parts are there. An unknown flag bit is an error: the event was framed
 //! by a newer client, and guessing would hand out wrong bytes.
 
+mod headers;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use common::limits::{EVENT_BYTES_MAX, ROUTING_KEY_BYTES_MAX};
+use common::limits::{
+    EVENT_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, ROUTING_KEY_BYTES_MAX,
+};
+
+pub use headers::{Header, Headers};
 
 /// Bytes in front of what `length` counts.
 pub const PREFIX_BYTES: usize = 8;
 
 const FLAG_KEY: u8 = 1 << 0;
 const FLAG_TIME: u8 = 1 << 1;
-/// Reserved for headers (name and value pairs between time and payload).
-#[cfg(test)]
 const FLAG_HEADERS: u8 = 1 << 2;
 /// Reserved for batches of compressed events.
 #[cfg(test)]
@@ -25,7 +32,7 @@ const FLAG_COMPRESSED: u8 = 1 << 3;
 /// Reserved for schema ids.
 #[cfg(test)]
 const FLAG_SCHEMA: u8 = 1 << 4;
-const FLAGS_KNOWN: u8 = FLAG_KEY | FLAG_TIME;
+const FLAGS_KNOWN: u8 = FLAG_KEY | FLAG_TIME | FLAG_HEADERS;
 
 /// An event as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +40,7 @@ pub struct EventRef<'a> {
     pub key: Option<&'a str>,
     /// The event's own time, microseconds since the Unix epoch.
     pub time_micros: Option<i64>,
+    pub headers: &'a [Header<'a>],
     pub payload: &'a [u8],
 }
 
@@ -41,6 +49,7 @@ pub struct EventRef<'a> {
 pub struct FramedEvent {
     pub key: Option<Bytes>,
     pub time_micros: Option<i64>,
+    pub headers: Headers,
     pub payload: Bytes,
     /// Bytes of the whole frame: the next event starts this much further on.
     pub frame_bytes: usize,
@@ -78,9 +87,26 @@ pub enum EventError {
         "routing key of {bytes} bytes is too long; at most {ROUTING_KEY_BYTES_MAX} bytes are allowed"
     )]
     KeyTooLong { bytes: usize },
+    #[error("{count} headers are too many; at most {HEADERS_MAX} are allowed")]
+    TooManyHeaders { count: usize },
+    #[error(
+        "the name of header `{name}` has {} bytes; 1 to {HEADER_NAME_BYTES_MAX} are allowed",
+        name.len()
+    )]
+    HeaderName { name: String },
+    #[error(
+        "headers of {bytes} bytes are too large; names and values together may have \
+         {HEADERS_BYTES_MAX} bytes"
+    )]
+    HeadersTooLarge { bytes: usize },
 }
 
-impl EventRef<'_> {
+impl<'a> EventRef<'a> {
+    /// An event with nothing but a payload.
+    pub const fn new(payload: &'a [u8]) -> Self {
+        Self { key: None, time_micros: None, headers: &[], payload }
+    }
+
     /// Bytes that the framed event takes, or why it cannot be framed.
     pub fn frame_bytes(&self) -> Result<usize, EventError> {
         let key_bytes = match self.key {
@@ -91,7 +117,11 @@ impl EventRef<'_> {
             None => 0,
         };
         let time_bytes = if self.time_micros.is_some() { 8 } else { 0 };
-        let bytes = PREFIX_BYTES + 1 + key_bytes + time_bytes + self.payload.len();
+        let headers_bytes = match self.headers {
+            [] => 0,
+            some => headers::part_bytes(some)?,
+        };
+        let bytes = PREFIX_BYTES + 1 + key_bytes + time_bytes + headers_bytes + self.payload.len();
         if bytes > EVENT_BYTES_MAX {
             return Err(EventError::TooLarge { bytes });
         }
@@ -107,13 +137,17 @@ impl EventRef<'_> {
         out.put_u32_le(0);
         let has_key = if self.key.is_some() { FLAG_KEY } else { 0 };
         let has_time = if self.time_micros.is_some() { FLAG_TIME } else { 0 };
-        out.put_u8(has_key | has_time);
+        let has_headers = if self.headers.is_empty() { 0 } else { FLAG_HEADERS };
+        out.put_u8(has_key | has_time | has_headers);
         if let Some(key) = self.key {
             put_varint(out, key.len());
             out.put_slice(key.as_bytes());
         }
         if let Some(time) = self.time_micros {
             out.put_i64_le(time);
+        }
+        if !self.headers.is_empty() {
+            headers::put(out, self.headers);
         }
         out.put_slice(self.payload);
         let crc = crc32fast::hash(&out[start + PREFIX_BYTES..]);
@@ -156,15 +190,7 @@ fn parse_body(body: &mut Bytes, frame_bytes: usize) -> Result<FramedEvent, Frami
     if flags & !FLAGS_KNOWN != 0 {
         return Err(FramingError::UnknownFlags(flags));
     }
-    let key = if flags & FLAG_KEY != 0 {
-        let length = take_varint(body).ok_or(FramingError::BadParts)?;
-        if length > body.len() {
-            return Err(FramingError::BadParts);
-        }
-        Some(body.split_to(length))
-    } else {
-        None
-    };
+    let key = if flags & FLAG_KEY != 0 { Some(take_part(body)?) } else { None };
     let time_micros = if flags & FLAG_TIME != 0 {
         if body.len() < 8 {
             return Err(FramingError::BadParts);
@@ -173,7 +199,21 @@ fn parse_body(body: &mut Bytes, frame_bytes: usize) -> Result<FramedEvent, Frami
     } else {
         None
     };
-    Ok(FramedEvent { key, time_micros, payload: body.split_to(body.len()), frame_bytes })
+    let headers = if flags & FLAG_HEADERS != 0 {
+        Headers::parse(take_part(body)?).ok_or(FramingError::BadParts)?
+    } else {
+        Headers::default()
+    };
+    Ok(FramedEvent { key, time_micros, headers, payload: body.split_to(body.len()), frame_bytes })
+}
+
+/// A part with its length in front.
+fn take_part(body: &mut Bytes) -> Result<Bytes, FramingError> {
+    let length = take_varint(body).ok_or(FramingError::BadParts)?;
+    if length > body.len() {
+        return Err(FramingError::BadParts);
+    }
+    Ok(body.split_to(length))
 }
 
 const fn varint_bytes(value: usize) -> usize {
@@ -189,10 +229,10 @@ fn put_varint(out: &mut BytesMut, mut value: usize) {
     out.put_u8(value as u8);
 }
 
-fn take_varint(body: &mut Bytes) -> Option<usize> {
+fn take_varint(body: &mut impl Buf) -> Option<usize> {
     let mut value = 0_usize;
     for shift in (0..35).step_by(7) {
-        if body.is_empty() {
+        if !body.has_remaining() {
             return None;
         }
         let byte = body.get_u8();

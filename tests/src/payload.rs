@@ -36,7 +36,7 @@ pub fn payload(writer: u32, number: u64, key: u32, filler: usize) -> Vec<u8> {
 /// The framed event, as it lies in a segment.
 pub fn frame(writer: u32, number: u64, key: u32, filler: usize) -> Bytes {
     let (payload, key) = (payload(writer, number, key, filler), key_text(key));
-    let event = EventRef { key: Some(&key), time_micros: None, payload: &payload };
+    let event = EventRef { key: Some(&key), ..EventRef::new(&payload) };
     let mut out = BytesMut::new();
     event.frame_into(&mut out).expect("simulated events are small");
     out.freeze()
@@ -98,7 +98,7 @@ mod tests {
     fn an_event_of_another_writer_under_a_right_checksum_is_not_intact() {
         let body =
             [payload(1, 1, 5, 8)[..16].to_vec(), payload(2, 1, 5, 8)[16..].to_vec()].concat();
-        let event = EventRef { key: Some("k5"), time_micros: None, payload: &body };
+        let event = EventRef { key: Some("k5"), ..EventRef::new(&body) };
         let mut out = BytesMut::new();
         event.frame_into(&mut out).unwrap();
         assert!(!parse(out.freeze(), 0).0[0].intact);

@@ -79,7 +79,7 @@ impl Sender {
         let (key_index, key, count) = &mut self.keys[self.turn];
         *count += 1;
         let header = Header { writer: self.number, key: *key_index, number: *count, sent_nanos };
-        let event = Event { key: Some(key), time_micros: None, payload: payload.with(header) };
+        let event = Event::new(payload.with(header)).key(key);
         if self.writer.try_append(event)?.is_none() {
             self.writer.append(event).await?;
         }

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use client::ReadEvent;
+use client::{Header, ReadEvent};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result, output_failed};
@@ -42,23 +42,47 @@ struct Shown<'a> {
     time: Option<String>,
     segment: String,
     offset: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    headers: Vec<ShownHeader<'a>>,
     event: Cow<'a, str>,
     /// Says that `event` is not the text itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     encoding: Option<&'static str>,
 }
 
+#[derive(Debug, Serialize)]
+struct ShownHeader<'a> {
+    name: &'a str,
+    value: Cow<'a, str>,
+    /// As with events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encoding: Option<&'static str>,
+}
+
+impl<'a> ShownHeader<'a> {
+    fn new(header: Header<'a>) -> Self {
+        let (value, encoding) = text_of(header.value);
+        Self { name: header.name, value, encoding }
+    }
+}
+
+/// Bytes as text, and how they became text where they are none.
+fn text_of(bytes: &[u8]) -> (Cow<'_, str>, Option<&'static str>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (Cow::Borrowed(text), None),
+        Err(_) => (Cow::Owned(STANDARD.encode(bytes)), Some("base64")),
+    }
+}
+
 impl<'a> Shown<'a> {
     fn new(event: &'a ReadEvent) -> Self {
-        let (text, encoding) = match std::str::from_utf8(&event.payload) {
-            Ok(text) => (Cow::Borrowed(text), None),
-            Err(_) => (Cow::Owned(STANDARD.encode(&event.payload)), Some("base64")),
-        };
+        let (text, encoding) = text_of(&event.payload);
         Self {
             key: event.key_text(),
             time: event.time_micros.map(show_micros),
             segment: event.segment.local_name(),
             offset: event.offset.0,
+            headers: event.headers.iter().map(ShownHeader::new).collect(),
             event: text,
             encoding,
         }
@@ -90,19 +114,17 @@ impl Shape {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use client::Headers;
     use common::{Offset, SegmentId, SegmentNumber};
 
     use super::*;
 
     fn event(payload: &'static [u8], key: Option<&'static str>) -> ReadEvent {
-        ReadEvent {
-            key: key.map(|key| Bytes::from_static(key.as_bytes())),
-            time_micros: key.map(|_| 978_310_020_000_000),
-            payload: Bytes::from_static(payload),
-            segment: SegmentId { number: SegmentNumber(3), ..SegmentId::default() },
-            offset: Offset(128),
-            next_offset: Offset(256),
-        }
+        let segment = SegmentId { number: SegmentNumber(3), ..SegmentId::default() };
+        let mut event = ReadEvent::new(payload, segment, Offset(128));
+        event.key = key.map(|key| Bytes::from_static(key.as_bytes()));
+        event.time_micros = key.map(|_| 978_310_020_000_000);
+        event
     }
 
     fn written(shape: Shape, event: &ReadEvent) -> String {
@@ -132,6 +154,22 @@ mod tests {
             "{\"key\":null,\"time\":null,\"segment\":\"3.#0\",\"offset\":128,\
              \"event\":\"/wA=\",\"encoding\":\"base64\"}\n"
         );
+    }
+
+    #[test]
+    fn headers_are_shown_in_order_and_like_payloads() {
+        let mut event = event(b"x", None);
+        let headers = [Header::new("trace", "7"), Header::new("raw", b"\xff\x00")];
+        event.headers = Headers::try_from(&headers[..]).unwrap();
+        assert_eq!(
+            written(Shape::Json, &event),
+            "{\"key\":null,\"time\":null,\"segment\":\"3.#0\",\"offset\":128,\"headers\":[\
+             {\"name\":\"trace\",\"value\":\"7\"},\
+             {\"name\":\"raw\",\"value\":\"/wA=\",\"encoding\":\"base64\"}],\
+             \"event\":\"x\"}\n"
+        );
+        let yaml = written(Shape::Yaml, &event);
+        assert!(yaml.contains("- name: trace\n  value: '7'\n"), "{yaml}");
     }
 
     #[test]

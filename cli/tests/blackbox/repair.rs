@@ -90,7 +90,7 @@ fn a_writer_that_was_told_more_than_a_repair_left_is_told_of_the_loss() {
     let mut server = Server::start();
     server.line("append demo/a --key k").input("dawn\n").run().ok();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let event = |payload| Event { key: Some("k"), time_micros: None, payload };
+    let event = |payload| Event::new(payload).key("k");
     let stream = ScopedStream::new("demo", "a").unwrap();
     let config = ClientConfig::new(server.address.to_string());
     let mut writer = runtime.block_on(async {

@@ -4,7 +4,7 @@ pub async fn append_events(client: &Client) -> client::Result<()> {
     let stream = ScopedStream::new("demo", "hello").expect("a good name");
     let mut writer = client.event_writer(&stream).open().await?;
     for line in ["first", "second"] {
-        let event = Event { key: Some("greetings"), time_micros: None, payload: line.as_bytes() };
+        let event = Event::new(line).key("greetings");
         writer.append(event).await?;
     }
     // Both are durable when this returns.

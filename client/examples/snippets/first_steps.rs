@@ -9,7 +9,7 @@ pub async fn first_steps(endpoint: &str) -> client::Result<()> {
     client.streams().create_stream(&stream, config).await?;
 
     let mut writer = client.event_writer(&stream).open().await?;
-    let event = Event { key: Some("greetings"), time_micros: None, payload: b"hello, world" };
+    let event = Event::new("hello, world").key("greetings");
     writer.append(event).await?;
     writer.flush().await?; // durable from here on
 

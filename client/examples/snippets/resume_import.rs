@@ -6,7 +6,7 @@ pub async fn import(client: &Client, lines: &[String]) -> client::Result<u64> {
     let name = WriterName::new("loader").expect("a good name");
     let mut writer = client.event_writer(&stream).named(name).open().await?;
     for line in lines {
-        writer.append(Event { key: None, time_micros: None, payload: line.as_bytes() }).await?;
+        writer.append(Event::new(line)).await?;
     }
     writer.flush().await?;
     let stored_before = writer.already_stored();

@@ -61,16 +61,9 @@ impl Frames {
     }
 
     fn place(&mut self, event: FramedEvent) -> ReadEvent {
-        let offset = self.offset;
-        self.offset = offset.plus(event.frame_bytes as u64);
-        ReadEvent {
-            key: event.key,
-            time_micros: event.time_micros,
-            payload: event.payload,
-            segment: self.segment,
-            offset,
-            next_offset: self.offset,
-        }
+        let event = ReadEvent::placed(event, self.segment, self.offset);
+        self.offset = event.next_offset;
+        event
     }
 }
 
@@ -84,7 +77,7 @@ mod tests {
     fn framed(payloads: &[Vec<u8>]) -> Bytes {
         let mut out = BytesMut::new();
         for payload in payloads {
-            let event = EventRef { key: Some("k"), time_micros: None, payload };
+            let event = EventRef { key: Some("k"), ..EventRef::new(payload) };
             event.frame_into(&mut out).unwrap();
         }
         out.freeze()

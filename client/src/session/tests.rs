@@ -88,7 +88,7 @@ fn small_core() -> (model::ModelStore, WriterCore) {
 }
 
 fn push(core: &mut WriterCore, payload: &[u8]) -> Result<Pushed> {
-    core.push(&EventRef { key: None, time_micros: None, payload })
+    core.push(&EventRef::new(payload))
 }
 
 /// Sends everything there is and answers it; gives the number of blocks sent.
@@ -287,7 +287,7 @@ fn a_sealed_stream_is_an_error_only_for_events_that_are_not_stored() {
 #[test]
 fn a_batch_with_two_keys_or_no_event_or_too_many_bytes_is_refused() {
     let (_, mut core) = small_core();
-    let event = |key, payload| EventRef { key, time_micros: None, payload };
+    let event = |key, payload| EventRef { key, ..EventRef::new(payload) };
     let large = vec![0; EVENT_BYTES_MAX / 2];
     let cases: [&[EventRef<'_>]; 3] = [
         &[],

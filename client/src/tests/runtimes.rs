@@ -66,7 +66,7 @@ fn a_client_whose_runtime_has_ended_says_that_it_is_closed() {
     visitor.block_on(soon(async {
         let closed = ClientError::Closed { what: "client" };
         assert_eq!(writer.flush().await.map(drop), Ok(()), "this was durable before");
-        let event = crate::Event { key: None, time_micros: None, payload: b"late" };
+        let event = crate::Event::new("late");
         assert_eq!(writer.append(event).await, Err(closed.clone()));
         assert_eq!(reader.next().await, Some(Err(closed.clone())));
         assert_eq!(client.streams().tail_cut(&stream()).await, Err(closed.clone()));

@@ -211,7 +211,7 @@ async fn appending_waits_for_memory_and_only_for_that() {
     let mut writer = builder.open().await.unwrap();
     fake.set_down(true);
     let payload = vec![0; 1 << 20];
-    let event = Event { key: None, time_micros: None, payload: &payload };
+    let event = Event::new(&payload);
     for _ in 0..7 {
         writer.append(event).await.unwrap();
     }
@@ -228,7 +228,7 @@ async fn appending_waits_for_memory_and_only_for_that() {
 async fn a_tracked_event_and_a_batch_are_acknowledged() {
     let (_fake, client) = start(2).await;
     let mut writer = client.event_writer(&stream()).open().await.unwrap();
-    let event = |payload| Event { key: None, time_micros: Some(5), payload };
+    let event = |payload: &'static [u8]| Event::new(payload).time_micros(5);
     let (number, acknowledged) = writer.append_tracked(event(b"one")).await.unwrap();
     acknowledged.await.unwrap();
     assert!(writer.acknowledged() >= number);
@@ -242,11 +242,11 @@ async fn events_beyond_the_limits_are_refused_and_cost_nothing() {
     let (_fake, client) = start(1).await;
     let mut writer = client.event_writer(&stream()).open().await.unwrap();
     let large = vec![0; 9 << 20];
-    let event = Event { key: None, time_micros: None, payload: &large };
+    let event = Event::new(&large);
     let error = writer.append(event).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
     let long = "k".repeat(9_000);
-    let event = Event { key: Some(&long), time_micros: None, payload: b"" };
+    let event = Event::new("").key(&long);
     assert_eq!(writer.append(event).await.unwrap_err().kind(), ErrorKind::InvalidRequest);
     append(&mut writer, 0, 1).await;
     assert_eq!(writer.close().await.unwrap(), EventNumber(1));

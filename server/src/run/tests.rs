@@ -80,7 +80,7 @@ async fn append(client: &Client, stream: &ScopedStream, payloads: std::ops::Rang
     let mut writer = client.event_writer(stream).open().await.unwrap();
     for number in payloads {
         let payload = number.to_le_bytes();
-        let event = Event { key: Some("k"), time_micros: None, payload: &payload };
+        let event = Event::new(&payload).key("k");
         writer.append(event).await.unwrap();
     }
     writer.flush().await.unwrap();
@@ -144,7 +144,7 @@ fn writers_and_readers_go_on_over_new_connections_when_theirs_become_old() {
         // Every append waits for the one before to be read: each connection is in use when it ends.
         while aged < 10 {
             let payload = number.to_le_bytes();
-            let event = Event { key: Some("k"), time_micros: None, payload: &payload };
+            let event = Event::new(&payload).key("k");
             writer.append(event).await.unwrap();
             let read = reader.next().await.unwrap().unwrap();
             assert_eq!(read.payload.as_ref(), payload);
@@ -191,7 +191,7 @@ fn a_disk_that_does_not_answer_ends_the_server_with_its_reason() {
             faults.plan_fault(DiskOperation::Write, "", 0, Fault::Stall);
         }
         let mut writer = client.event_writer(&stream).open().await.unwrap();
-        let event = Event { key: Some("k"), time_micros: None, payload: b"hung" };
+        let event = Event::new("hung").key("k");
         writer.append(event).await.unwrap();
     });
     while !served.thread.is_finished() {

@@ -67,7 +67,7 @@ impl CoreWriter {
             .iter()
             .map(|event| payload::payload(self.index, event.number, event.key, given.filler))
             .collect();
-        let frame = |payload| Frame { key: Some(&text), time_micros: None, payload };
+        let frame = |payload| Frame { key: Some(&text), ..Frame::new(payload) };
         let pushed = match &payloads[..] {
             [one] => self.core.push(&frame(one)),
             many => {

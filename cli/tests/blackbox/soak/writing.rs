@@ -72,7 +72,7 @@ impl Writing {
         });
         self.pending.push_back((last, op));
         let key = key_text(key);
-        let event = |payload| Event { key: Some(&key), time_micros: None, payload };
+        let event = |payload| Event::new(payload).key(&key);
         let events: Vec<Event<'_>> = payloads.iter().map(|payload| event(payload)).collect();
         match events.as_slice() {
             [one] => self.writer.append(*one).await.map(drop),

@@ -210,7 +210,7 @@ impl World {
 
     fn push_event(&mut self, number: u64, key: Option<&str>) {
         let payload = number.to_le_bytes();
-        let event = EventRef { key, time_micros: None, payload: &payload };
+        let event = EventRef { key, ..EventRef::new(&payload) };
         let pushed = self.core.push(&event).unwrap();
         assert_ne!(pushed, Pushed::Full);
         assert_eq!(self.core.next_number().0, number + 1);
@@ -231,10 +231,7 @@ impl World {
 
     fn push_whole_batch(&mut self, key: &str, numbers: std::ops::Range<u64>) {
         let payloads: Vec<_> = numbers.map(u64::to_le_bytes).collect();
-        let events: Vec<_> = payloads
-            .iter()
-            .map(|payload| EventRef { key: None, time_micros: None, payload })
-            .collect();
+        let events: Vec<_> = payloads.iter().map(|payload| EventRef::new(payload)).collect();
         assert_ne!(self.core.push_batch(key, &events).unwrap(), Pushed::Full);
     }
 

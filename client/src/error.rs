@@ -315,6 +315,8 @@ const fn kind_of(reason: Reason) -> ErrorKind {
         | Reason::OffsetMismatch
         | Reason::Truncated
         | Reason::WriterMode
+        | Reason::StreamNotMade
+        | Reason::LimitReached
         | Reason::StaleFence => ErrorKind::Conflict,
         Reason::WriterFenced => ErrorKind::Fenced,
         Reason::WriterExpired | Reason::WriterAbsent => ErrorKind::OutcomeUnknown,

@@ -48,13 +48,15 @@ impl KeyRange {
     /// Panics when `count` is 0.
     pub fn tile(count: u32) -> Vec<KeyRange> {
         assert!(count > 0, "a stream has at least one segment");
+        (0..count).map(|number| Self::nth_tile(count, number)).collect()
+    }
+
+    /// The one of [`Self::tile`]'s ranges that has this number, from 0.
+    pub fn nth_tile(count: u32, number: u32) -> KeyRange {
+        assert!(number < count, "{count} ranges are numbered from 0");
         let bound = |i: u32| ((u128::from(i) << 64) / u128::from(count)) as u64;
-        (0..count)
-            .map(|i| KeyRange {
-                low: bound(i),
-                high: if i + 1 == count { u64::MAX } else { bound(i + 1) - 1 },
-            })
-            .collect()
+        let high = if number + 1 == count { u64::MAX } else { bound(number + 1) - 1 };
+        KeyRange { low: bound(number), high }
     }
 
     /// Whether `ranges`, in any order, cover `whole` exactly: no gap, no overlap.

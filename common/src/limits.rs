@@ -50,6 +50,14 @@ pub const CONTROL_MESSAGE_BYTES_MAX: usize = 4 * MIB;
 /// Segments of one stream at a time: keeps epochs and cuts to a size that pages can carry.
 pub const SEGMENTS_PER_STREAM_MAX: usize = 100_000;
 
+/// Streams of one cluster: bounds the controller's memory (some 500 bytes each) against streams
+/// made by a loop.
+pub const STREAMS_MAX: usize = 1_000_000;
+
+/// Segments of all streams of one cluster, those included whose writers may still ask for them after
+/// a truncation: bounds the memory of controller and containers (some 2 KiB each, together).
+pub const SEGMENTS_MAX: u64 = 4_000_000;
+
 /// Items in one page of a listing, a cut or a set of successors.
 pub const PAGE_ITEMS_MAX: usize = 1_000;
 

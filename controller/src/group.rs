@@ -77,6 +77,7 @@ impl Group for ControllerGroup {
             | Operation::SealStream { .. }
             | Operation::TruncateStream { .. }
             | Operation::DeleteStream { .. }
+            | Operation::RaiseFence { .. }
             | Operation::Recover { .. }
             | Operation::AdoptStream { .. }
             | Operation::ReconcileStream { .. }

@@ -11,6 +11,7 @@
 pub mod runner;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use common::{ContainerId, Fence, Offset, SegmentId, Term};
 
@@ -20,8 +21,14 @@ use crate::stores::{
     JobId, NewSegment, SegmentSeal, StoreAction, StoreAnswer, StoreCommand, StoreError,
 };
 
+/// Segments of the steps of one look, give or take the last step.
+const SEGMENTS_PER_LOOK: usize = 1_024;
+
+/// Jobs that one look learns of.
+const JOBS_PER_LOOK: usize = 1_024;
+
 /// The next step of one job: its commands may be carried out in any order, all of them before the
-/// step is recorded.
+/// step is recorded. A step that only changes the state has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     pub job: JobId,
@@ -38,78 +45,91 @@ pub fn pending_steps(
     wanted: impl Fn(JobId) -> bool,
 ) -> Vec<Step> {
     let Some(cluster) = machine.cluster() else { return Vec::new() };
-    let fence = Fence { incarnation: cluster.incarnation, term };
+    let fence = cluster.fence(term);
     let jobs = machine.jobs().iter().filter(|(id, _)| wanted(**id)).take(most);
-    jobs.map(|(id, job)| {
-        let stream = machine.stream_by_id(job.stream).expect("a job's stream exists");
-        step_of(*id, job, stream, fence)
-    })
-    .collect()
+    jobs.map(|(id, job)| step_of(machine, *id, job, fence)).collect()
+}
+
+/// What a look at the state found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// The next step of each of the jobs asked for that was looked at and exists, in their order.
+    pub(crate) steps: Vec<Step>,
+    /// So many of the jobs asked for were looked at.
+    pub(crate) looked_at: usize,
+    /// Jobs that are newer than those known, the oldest first, and the last of them.
+    pub(crate) new: Vec<JobId>,
+    pub(crate) newest: Option<JobId>,
+}
+
+/// The next steps of `jobs`, and jobs that are newer than `known`. A look at wide streams ends early,
+/// so that it costs the state's thread less than a millisecond.
+pub(crate) fn next_steps(
+    machine: &ControllerMachine,
+    term: Term,
+    jobs: &[JobId],
+    known: Option<JobId>,
+) -> Found {
+    let Some(cluster) = machine.cluster() else { return Found::default() };
+    let fence = cluster.fence(term);
+    let mut found = Found::default();
+    let mut segments = 0;
+    for id in jobs {
+        if segments >= SEGMENTS_PER_LOOK {
+            break;
+        }
+        found.looked_at += 1;
+        if let Some(job) = machine.jobs().get(id) {
+            let step = step_of(machine, *id, job, fence);
+            segments += step.segments();
+            found.steps.push(step);
+        }
+    }
+    let newer = (known.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+    found.new = machine.jobs().range(newer).take(JOBS_PER_LOOK).map(|(id, _)| *id).collect();
+    found.newest = found.new.last().copied();
+    found
 }
 
 /// Derives the step that `job` is at: the same from the same record, whoever asks and how often.
-fn step_of(id: JobId, job: &Job, stream: &Stream, fence: Fence) -> Step {
-    let mut step = job.step;
-    for (phase, segments) in job.phases(stream) {
-        let steps = job.steps_for(segments);
-        if step < steps {
-            let skip = step as usize * job.batch as usize;
-            let actions = actions(phase, stream, skip, job.batch as usize);
-            let command = |(container, action)| StoreCommand {
-                container,
-                job: id,
-                step: job.step,
-                fence,
-                action,
-            };
-            return Step {
-                job: id,
-                step: job.step,
-                commands: actions.into_iter().map(command).collect(),
-            };
-        }
-        step -= steps;
-    }
-    unreachable!("job {id} is removed with its last step, but stands at step {}", job.step)
+fn step_of(machine: &ControllerMachine, id: JobId, job: &Job, fence: Fence) -> Step {
+    let stream = machine.stream_by_id(job.stream).expect("a job's stream exists");
+    let slice = job.slice(stream);
+    let command = |(container, action)| {
+        let (job, step) = (id, job.step);
+        StoreCommand { container, job, step, fence, action }
+    };
+    let commands = actions(job.phase, stream, slice).into_iter().map(command).collect();
+    Step { job: id, step: job.step, commands }
 }
 
-/// A phase's `count` segments after the first `skip`, as one action per container.
+/// What is done to a phase's segments, as one action per container.
 fn actions(
     phase: Phase,
     stream: &Stream,
-    skip: usize,
-    count: usize,
+    slice: Vec<SegmentKey>,
 ) -> Vec<(ContainerId, StoreAction)> {
     let id = |key| stream.segment_id(key);
-    let container = |key| stream.segments[&key].container;
-    let current = stream.current.iter().copied().skip(skip).take(count);
+    let container = |key| stream.known_segment(key).expect("a job's segments are known").container;
+    let slice = slice.into_iter();
     match phase {
         Phase::Create => {
-            let items = current.map(|key| (container(key), new_segment(stream, key)));
+            let items = slice.map(|key| (container(key), new_segment(stream, key)));
             grouped(items, StoreAction::Create)
         }
         Phase::Seal => {
             let seal = |key| SegmentSeal { segment: id(key), successors: Vec::new() };
-            grouped(current.map(|key| (container(key), seal(key))), StoreAction::Seal)
+            grouped(slice.map(|key| (container(key), seal(key))), StoreAction::Seal)
         }
         Phase::Truncate => {
-            let slice = stream.head.iter().skip(skip).take(count);
-            let items = slice.map(|(key, offset)| (container(*key), (id(*key), *offset)));
+            let items = slice.map(|key| (container(key), (id(key), stream.head[&key])));
             grouped(items, StoreAction::Truncate)
         }
-        Phase::DeleteEarlier => {
-            let earlier = stream.before_head().into_iter().skip(skip).take(count);
-            grouped(earlier.map(|key| (container(key), id(key))), StoreAction::Delete)
+        Phase::DeleteEarlier | Phase::DeleteAll => {
+            grouped(slice.map(|key| (container(key), id(key))), StoreAction::Delete)
         }
-        Phase::DeleteAll => {
-            let all = stream.segments.keys().copied().skip(skip).take(count);
-            grouped(all.map(|key| (container(key), id(key))), StoreAction::Delete)
-        }
-        Phase::Forget => {
-            let live = stream.segments.iter().map(|(key, s)| (s.container, id(*key)));
-            let removed = stream.removed.iter().map(|(key, r)| (r.container, id(*key)));
-            grouped(live.chain(removed).skip(skip).take(count), StoreAction::Forget)
-        }
+        Phase::Forget => grouped(slice.map(|key| (container(key), id(key))), StoreAction::Forget),
+        Phase::Drop => Vec::new(),
     }
 }
 
@@ -134,7 +154,28 @@ fn grouped<T>(
     groups.into_iter().map(|(container, items)| (container, action(items))).collect()
 }
 
+impl StoreAction {
+    /// How many segments it is about.
+    fn segments(&self) -> usize {
+        match self {
+            Self::Create(segments) => segments.len(),
+            Self::Seal(segments) => segments.len(),
+            Self::Truncate(segments) => segments.len(),
+            Self::Delete(segments) | Self::Forget(segments) => segments.len(),
+        }
+    }
+}
+
 impl Step {
+    /// The containers that its commands go to, each once.
+    pub(crate) fn containers(&self) -> Vec<ContainerId> {
+        self.commands.iter().map(|command| command.container).collect()
+    }
+
+    fn segments(&self) -> usize {
+        self.commands.iter().map(|command| command.action.segments()).sum()
+    }
+
     /// The operation that records the step, given an answer to each command in order. Answers that
     /// leave a sealed segment's length out are an error of the store.
     pub fn done(&self, answers: &[StoreAnswer]) -> Result<Operation, StoreError> {

@@ -10,7 +10,9 @@ mod create_stream;
 mod cut;
 mod delete_stream;
 mod head;
+mod job;
 mod placement;
+mod raise_fence;
 mod records;
 mod recover;
 mod register_writer;
@@ -28,9 +30,8 @@ use replica::{Change, Entry, RestoreError, Slice, StateMachine, UnknownOperation
 use tokio::sync::watch;
 
 pub use cluster::{Cluster, Container, Store};
+pub use job::{Job, JobKind, Phase};
 pub use scopes::Scope;
-pub(crate) use steps::Phase;
-pub use steps::{Job, JobKind};
 pub use stream::{Epoch, Segment, SegmentKey, Stream, StreamState, Writer};
 
 use crate::operation::{Operation, StoreId};
@@ -49,6 +50,9 @@ pub(crate) struct State {
     jobs: BTreeMap<JobId, Job>,
     /// Why the newest failed jobs failed.
     failures: BTreeMap<JobId, String>,
+    /// Segments of all streams, with those that are still to be recorded and those that were
+    /// truncated away and not forgotten. Counted, not saved.
+    segments: u64,
 }
 
 /// Saved records by their keys; `None` removes one.
@@ -124,6 +128,7 @@ impl ControllerMachine {
             Operation::RegisterWriter { stream, writer, create, source_fingerprint } => {
                 self.register_writer(stream, writer, *create, *source_fingerprint, now)
             }
+            Operation::RaiseFence { above } => self.raise_fence(*above),
             Operation::Recover { incarnation, streams_made } => {
                 self.recover(*incarnation, *streams_made)
             }
@@ -258,6 +263,27 @@ impl State {
     pub(crate) fn streams(&self) -> impl Iterator<Item = &Stream> {
         self.streams.values()
     }
+
+    /// The keys of all records.
+    fn keys(&self) -> Vec<Key> {
+        let mut keys: Vec<Key> = self.cluster.iter().map(|_| Key::Cluster).collect();
+        keys.extend(self.stores.keys().copied().map(Key::Store));
+        keys.extend(self.containers.keys().copied().map(Key::Container));
+        keys.extend(self.scopes.keys().cloned().map(Key::Scope));
+        keys.extend(self.jobs.keys().copied().map(Key::Job));
+        keys.extend(self.failures.keys().copied().map(Key::Failure));
+        for stream in self.streams.values() {
+            let segment = |key: &_| stream.segment_id(*key);
+            keys.push(Key::Stream(stream.id));
+            keys.extend(stream.epochs.iter().map(|epoch| Key::Epoch(stream.id, epoch.number)));
+            keys.extend(stream.segments.keys().map(|key| Key::Segment(segment(key))));
+            keys.extend(stream.head.keys().map(|key| Key::Head(segment(key))));
+            keys.extend(stream.removed.keys().map(|key| Key::Removed(segment(key))));
+            let writers = stream.writers.keys();
+            keys.extend(writers.map(|name| Key::Writer(stream.id, name.clone())));
+        }
+        keys
+    }
 }
 
 /// Hands for tests.
@@ -265,6 +291,16 @@ impl State {
 impl ControllerMachine {
     pub(crate) fn state(&self) -> &State {
         &self.state
+    }
+
+    /// Every record as it would be saved now.
+    pub(crate) fn all_pairs(&self) -> Vec<(Bytes, Bytes)> {
+        let keys = self.state.keys();
+        let pair = |key: Key| {
+            let value = self.state.value(&key).expect("it is a record of the state");
+            (Bytes::from(key.encode()), value)
+        };
+        keys.into_iter().map(pair).collect()
     }
 
     pub(crate) fn is_clean(&self) -> bool {
@@ -287,6 +323,7 @@ impl ControllerMachine {
         for (key, segment) in stream.segments {
             if !before.contains_key(&key) {
                 self.count_segment(segment.container, 1);
+                self.state.segments += 1;
             }
             let (epoch, number) = key;
             self.dirty.insert(Key::Segment(common::SegmentId { stream: id, epoch, number }));

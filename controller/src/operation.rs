@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use common::{
-    ContainerId, Incarnation, KeyRange, Offset, ScopeName, ScopedStream, SegmentId, SegmentNumber,
-    StreamEpoch, StreamId, WriterName,
+    ContainerId, Fence, Incarnation, KeyRange, Offset, ScopeName, ScopedStream, SegmentId,
+    SegmentNumber, StreamEpoch, StreamId, Term, WriterName,
 };
 
 use crate::codec::{Decoder, Encoder, Malformed};
@@ -87,6 +87,11 @@ pub enum Operation {
         create: bool,
         source_fingerprint: u64,
     },
+    /// Containers obey this fence, which is above all that this history of the controller gives:
+    /// later ones are to be above it.
+    RaiseFence {
+        above: Fence,
+    },
     /// The cluster was brought back from its bucket: ids and fences are led by this incarnation
     /// from now on, and `streams_made` streams may have been made before.
     Recover {
@@ -140,6 +145,7 @@ mod kind {
     pub(super) const ADOPT_STREAM: u8 = 13;
     pub(super) const RECONCILE_PLACES: u8 = 14;
     pub(super) const RECONCILE_STREAM: u8 = 15;
+    pub(super) const RAISE_FENCE: u8 = 16;
 }
 
 impl Operation {
@@ -169,6 +175,9 @@ impl Operation {
             Self::RegisterWriter { stream, writer, create, source_fingerprint } => {
                 stream_name(out.u8(kind::REGISTER_WRITER), stream).text(writer.as_str());
                 out.bool(*create).u64(*source_fingerprint);
+            }
+            Self::RaiseFence { above } => {
+                out.u8(kind::RAISE_FENCE).u16(above.incarnation.0).u64(above.term.0);
             }
             Self::Recover { incarnation, streams_made } => {
                 out.u8(kind::RECOVER).u16(incarnation.0).u64(*streams_made);
@@ -234,6 +243,10 @@ impl Operation {
                 create: input.bool()?,
                 source_fingerprint: input.u64()?,
             },
+            kind::RAISE_FENCE => {
+                let (incarnation, term) = (input.u16()?.into(), Term(input.u64()?));
+                Self::RaiseFence { above: Fence { incarnation, term } }
+            }
             kind::RECOVER => {
                 Self::Recover { incarnation: input.u16()?.into(), streams_made: input.u64()? }
             }

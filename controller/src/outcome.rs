@@ -39,6 +39,10 @@ pub enum Accepted {
         created: bool,
         source_fingerprint: u64,
     },
+    /// Whether fences are higher now; they were already where not.
+    FenceRaised {
+        raised: bool,
+    },
     Recovered,
     Adopted {
         stream: StreamId,
@@ -91,6 +95,18 @@ pub enum Refusal {
     Busy { stream: ScopedStream, job: JobId },
     #[error("`segments` is {0}; a stream has 1 to {max} segments", max = common::limits::SEGMENTS_PER_STREAM_MAX)]
     SegmentCount(u32),
+    #[error(
+        "the cluster has {max} streams, which is the limit; delete some, or put what belongs together \
+         into one stream, told apart by routing keys",
+        max = common::limits::STREAMS_MAX
+    )]
+    TooManyStreams,
+    #[error(
+        "`segments` is {asked} and the cluster has {there} segments already, {max} is the limit of all \
+         streams together; ask for fewer, or delete streams",
+        max = common::limits::SEGMENTS_MAX
+    )]
+    TooManySegments { asked: u32, there: u64 },
     #[error("segment {0} does not exist; it never did, or was truncated away")]
     SegmentNotFound(SegmentId),
     #[error("the cut does not fit stream `{stream}`: {problem}; take one from `braid stream cut`")]
@@ -132,9 +148,8 @@ impl Refusal {
     /// The stable reason on the wire.
     pub const fn reason(&self) -> Reason {
         match self {
-            Self::NotInitialized | Self::NoContainers | Self::NotMade(_) | Self::Busy { .. } => {
-                Reason::Unavailable
-            }
+            Self::NotInitialized | Self::NoContainers | Self::Busy { .. } => Reason::Unavailable,
+            Self::NotMade(_) => Reason::StreamNotMade,
             Self::NameTaken(_) | Self::CannotAdopt(_) => Reason::Internal,
             Self::ScopeNotFound(_) => Reason::ScopeNotFound,
             Self::ScopeNotEmpty { .. } => Reason::ScopeNotEmpty,
@@ -145,6 +160,7 @@ impl Refusal {
             Self::CutDoesNotFit { .. } => Reason::OutOfRange,
             Self::WriterNotFound { .. } => Reason::WriterNotFound,
             Self::WriterFenced { .. } => Reason::WriterFenced,
+            Self::TooManyStreams | Self::TooManySegments { .. } => Reason::LimitReached,
             Self::TooManyWriters(_) => Reason::ResourceExhausted,
         }
     }
@@ -179,6 +195,7 @@ fn digest_accepted(accepted: &Accepted, out: &mut Encoder) {
         }
         Accepted::StepRecorded { job, finished } => _ = out.u8(8).u64(job.0).bool(*finished),
         Accepted::StepPassed { job } => _ = out.u8(9).u64(job.0),
+        Accepted::FenceRaised { raised } => _ = out.u8(13).bool(*raised),
         Accepted::Recovered => _ = out.u8(10),
         Accepted::Adopted { stream } => _ = out.u8(11).u64(stream.0),
         Accepted::Reconciled { stream, clamped } => _ = out.u8(12).u64(stream.0).u32(*clamped),

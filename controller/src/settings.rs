@@ -21,9 +21,9 @@ pub struct ControllerSettings {
     pub default_segments: u32,
     /// How long a request waits for the job it started before it is told to look again later.
     pub job_wait: Duration,
-    /// Jobs that run at the same time.
-    pub jobs_in_flight_max: usize,
-    /// The first delay before a failed step is tried again; doubles up to the maximum.
+    /// Steps of jobs that one container works on at the same time.
+    pub steps_per_container_max: usize,
+    /// How long a container that failed is left alone at first; doubles up to the maximum.
     pub retry_delay_min: Duration,
     pub retry_delay_max: Duration,
     /// How often what nothing wakes is looked at again: a look at the state that failed, a job
@@ -36,7 +36,7 @@ impl Default for ControllerSettings {
         Self {
             default_segments: 4,
             job_wait: Duration::from_secs(30),
-            jobs_in_flight_max: 32,
+            steps_per_container_max: 32,
             retry_delay_min: Duration::from_millis(20),
             retry_delay_max: Duration::from_secs(2),
             look_again_interval: Duration::from_millis(500),

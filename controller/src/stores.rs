@@ -92,9 +92,13 @@ pub struct SegmentLength {
 /// Why a store did not do what it was told. The variant says what the controller does about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The same command again later may succeed: a leader election, a full queue, a full log.
+    /// The same command again later may succeed: a leader election, a full queue, a full log. Whether
+    /// it was carried out is not known.
     #[error("segment store is not able to do this now: {0}")]
     Unavailable(String),
+    /// The container does nothing until a person has done something, and can then.
+    #[error("segment store has stopped: {0}")]
+    Stopped(String),
     /// This controller has been replaced; it must stop commanding.
     #[error("a controller with the newer fence {current} commands container {container} now")]
     StaleFence { container: ContainerId, current: Fence },
@@ -107,6 +111,9 @@ pub enum StoreError {
 pub trait SegmentStores: Send + Sync + 'static {
     /// Carries out one command.
     fn perform(&self, command: StoreCommand) -> BoxFuture<'_, Result<StoreAnswer, StoreError>>;
+
+    /// The highest fence that a container has seen; linearizable.
+    fn fence(&self, container: ContainerId) -> BoxFuture<'_, Result<Fence, StoreError>>;
 
     /// The lengths of at most 1 000 segments, linearizable, in the order of the question.
     /// A segment that its container does not know is [`StoreError::Refused`].

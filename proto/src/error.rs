@@ -29,6 +29,8 @@ pub const fn code_of(reason: Reason) -> Code {
         | Reason::WriterExpired
         | Reason::WriterAbsent
         | Reason::WriterMode
+        | Reason::StreamNotMade
+        | Reason::LimitReached
         | Reason::ProtocolUnsupported => Code::FailedPrecondition,
         Reason::WriterFenced | Reason::SessionBroken => Code::Aborted,
         Reason::DataLost => Code::DataLoss,

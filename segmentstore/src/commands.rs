@@ -6,7 +6,7 @@
 
 use common::{ContainerId, Fence, Offset, SegmentId};
 use proto::v1::Reason;
-use replica::Proposal;
+use replica::{Proposal, ProposeError};
 
 use crate::handle::{ContainerError, Containers};
 use crate::identity::{AttributeUpdate, CommandId, SegmentIdentity, Successor};
@@ -47,6 +47,17 @@ pub enum CommandError {
     TooMany { what: &'static str, count: usize, max: usize },
 }
 
+/// Whether giving a command again can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prospect {
+    /// Its turn comes, by itself.
+    Soon,
+    /// Once a person has looked after the container.
+    AfterRepair,
+    /// The command is what is wrong.
+    Never,
+}
+
 impl CommandError {
     /// The stable reason on the wire.
     pub fn reason(&self) -> Reason {
@@ -58,9 +69,16 @@ impl CommandError {
         }
     }
 
-    /// Whether giving the same command again can help.
-    pub fn is_transient(&self) -> bool {
-        matches!(self, CommandError::Container(ContainerError::Propose(_)))
+    /// What whoever gave the command can expect of giving it again.
+    pub fn prospect(&self) -> Prospect {
+        match self {
+            CommandError::Container(ContainerError::Propose(error)) => match error {
+                ProposeError::TooLarge { .. } => Prospect::Never,
+                ProposeError::Quarantined(_) => Prospect::AfterRepair,
+                _ => Prospect::Soon,
+            },
+            _ => Prospect::Never,
+        }
     }
 }
 
@@ -145,6 +163,11 @@ impl StoreCommands {
             check_update(update)?;
         }
         self.give(container, id, Command::UpdateAttributes { segment, updates }).await.map(drop)
+    }
+
+    /// The highest fence under which a container was given a command.
+    pub async fn fence(&self, container: ContainerId) -> Result<Fence, CommandError> {
+        Ok(self.containers.ask(container, ContainerMachine::fence).await?)
     }
 
     /// What is known of segments now, in their order; `None` for those that are not (any more).

@@ -28,7 +28,7 @@ impl Counter {
     }
 }
 
-const REASONS: usize = Reason::OutOfRange as usize + 1;
+const REASONS: usize = Reason::LimitReached as usize + 1;
 
 /// Everything the segment store counts.
 #[derive(Debug, Default)]

@@ -161,9 +161,8 @@ impl Node {
             dev,
         });
         numbers.start(&jobs);
-        let rng = rng.fork("jobs");
         let controller =
-            start_controller(data, &groups, progress, &store, rng, numbers.clone(), &jobs);
+            start_controller(data, &groups, progress, &store, numbers.clone(), &jobs);
         let host = Arc::new(Mutex::new(host));
         let node = Node {
             host,
@@ -371,7 +370,6 @@ fn start_controller(
     groups: &Groups,
     progress: watch::Receiver<u64>,
     store: &SegmentStore,
-    rng: Rng,
     numbers: Arc<Numbers>,
     jobs: &Tasks,
 ) -> ControllerService {
@@ -380,7 +378,7 @@ fn start_controller(
     let settings = ControllerSettings::default();
     let (bootstrap, of_runner) = (bootstrap(data, groups), settings.clone());
     let runner =
-        Runner::new(of_runner, rng, group.clone(), stores.clone(), progress, bootstrap).start(jobs);
+        Runner::new(of_runner, group.clone(), stores.clone(), progress, bootstrap).start(jobs);
     ControllerService::new(settings, group, runner, stores, numbers)
 }
 

@@ -1,64 +1,62 @@
 //! Drives jobs while this node leads the controller group.
 //!
-//! One task owns the runner: it awaits an event (a job moved on, a step ended, a look at the
-//! leadership is due), then asks the state for steps that nobody carries out yet and starts them, a
-//! bounded number at a time. A step is repeated with growing delays until the stores did it and
-//! its entry is recorded, or the leadership is lost; the next leader begins with the step that
-//! is recorded as next. Requests wait for their job through [`Jobs::wait`].
+//! One task owns the runner: it awaits an event (a job moved on, a command was answered, a step is
+//! recorded, somebody's time comes, a look at the leadership is due), then looks in the state for
+//! steps whose turn it is and starts their commands (see [`schedule`]). What fails frees its slots
+//! and is tried again later, for as long as this node leads; the next leader begins with the step
+//! that is recorded as next. Requests wait for their job through [`Jobs::wait`].
+//!
+//! A container that obeys a higher fence is asked nothing more until it is known why: either another
+//! leader commands by now, and then nothing that this one proposes is accepted any more; or this
+//! history of the controller lacks entries that it once had, and then the entry that raises its
+//! fence is accepted, and it goes on.
 
+mod introduce;
+mod schedule;
 mod step;
 mod waiting;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::{ContainerId, Incarnation, Rng, Tasks, Term};
-use futures::StreamExt;
+use common::{ContainerId, Fence, Tasks, Term};
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use introduce::Bootstrap;
 pub use waiting::{Jobs, WaitError};
 
 use crate::group::{Group, GroupError, query};
-use crate::jobs::pending_steps;
-use crate::machine::ControllerMachine;
-use crate::operation::{Operation, StoreId};
+use crate::jobs::{Step, next_steps};
 use crate::settings::ControllerSettings;
-use crate::stores::{JobId, SegmentStores};
-use waiting::Waiting;
+use crate::stores::{JobId, SegmentStores, StoreAnswer, StoreError};
+use schedule::Schedule;
+use step::{Attempt, Ended, Running};
+use waiting::{Problem, Waiting};
 
-/// What the first leader of a cluster tells the state, and each later one checks.
-#[derive(Debug, Clone)]
-pub struct Bootstrap {
-    /// Random; counts only if the cluster has no identity yet.
-    pub cluster: u128,
-    pub store: StoreId,
-    /// `host:port` of the store; empty: the endpoint where the controller answers.
-    pub endpoint: String,
-    pub containers: Vec<ContainerId>,
-}
-
-impl Bootstrap {
-    /// The one store of a single machine, in the same process as the controller.
-    pub fn single(rng: &mut Rng, containers: Vec<ContainerId>) -> Self {
-        Self { cluster: rng.u128(), store: StoreId(1), endpoint: String::new(), containers }
-    }
-}
+/// Jobs that are looked at with one question: what it costs the state's thread is bounded.
+const LOOKED_AT_MAX: usize = 64;
 
 /// Components of the runner, most general first.
 pub struct Runner {
     settings: ControllerSettings,
-    rng: Rng,
     group: Arc<dyn Group>,
     stores: Arc<dyn SegmentStores>,
     /// Of the machine behind `group`.
     progress: watch::Receiver<u64>,
     bootstrap: Bootstrap,
     waiting: Arc<Waiting>,
-    running: BTreeSet<JobId>,
-    steps: FuturesUnordered<BoxFuture<'static, JobId>>,
+    schedule: Schedule,
+    running: BTreeMap<JobId, Running>,
+    under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
+    /// Whether the entry that raises the fence is on its way.
+    raising: bool,
+    /// The newest job that is known to the schedule: newer ones have higher ids.
+    known: Option<JobId>,
     /// The term for which the state was looked at last.
     looked_in: Option<Term>,
 }
@@ -66,22 +64,23 @@ pub struct Runner {
 impl Runner {
     pub fn new(
         settings: ControllerSettings,
-        rng: Rng,
         group: Arc<dyn Group>,
         stores: Arc<dyn SegmentStores>,
         progress: watch::Receiver<u64>,
         bootstrap: Bootstrap,
     ) -> Self {
         Self {
+            schedule: Schedule::new(&settings),
             settings,
-            rng,
             group,
             stores,
             progress,
             bootstrap,
             waiting: Arc::default(),
-            running: BTreeSet::new(),
-            steps: FuturesUnordered::new(),
+            running: BTreeMap::new(),
+            under_way: FuturesUnordered::new(),
+            raising: false,
+            known: None,
             looked_in: None,
         }
     }
@@ -100,12 +99,14 @@ impl Runner {
         let mut leadership = self.group.leadership();
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let now = Instant::now();
+            let time_comes = self.schedule.next_time(now);
+            let due = tokio::time::sleep_until(time_comes.unwrap_or(now));
             let look = tokio::select! {
                 biased;
                 () = token.cancelled() => return,
-                Some(job) = self.steps.next() => {
-                    self.running.remove(&job);
-                    self.waiting.wake(job);
+                Some(ended) = self.under_way.next() => {
+                    self.take_all(ended);
                     true
                 }
                 changed = self.progress.changed() => match changed {
@@ -117,6 +118,7 @@ impl Runner {
                     Ok(()) => true,
                     Err(_) => return,
                 },
+                () = due, if time_comes.is_some() => true,
                 // What failed is tried again.
                 _ = check.tick() => leading(&*self.group) != self.looked_in,
             };
@@ -142,67 +144,149 @@ impl Runner {
             return Ok(());
         };
         if self.looked_in != Some(term) {
-            self.introduce().await?;
+            introduce::introduce(&*self.group, &self.bootstrap).await?;
+            self.schedule.begin_anew();
+            self.known = None;
+            let containers = query(&*self.group, |machine| {
+                machine.containers().keys().copied().collect::<Vec<ContainerId>>()
+            });
+            let containers = containers.await?;
+            self.looked_in = Some(term);
+            self.under_way.push(step::ask(&self.stores, containers));
         }
-        let room = self.settings.jobs_in_flight_max.saturating_sub(self.running.len());
-        let running = self.running.clone();
-        let steps = query(&*self.group, move |machine| {
-            pending_steps(machine, term, room, |job| !running.contains(&job))
-        })
-        .await?;
-        for step in steps {
-            self.running.insert(step.job);
-            let carry = step::Carry {
-                settings: self.settings.clone(),
-                rng: self.rng.fork("job step"),
-                group: self.group.clone(),
-                stores: self.stores.clone(),
-                term,
-                step,
-            };
-            self.steps.push(Box::pin(carry.carry_out()));
+        loop {
+            let asked = self.schedule.ready(Instant::now(), LOOKED_AT_MAX);
+            let (jobs, known) = (asked.clone(), self.known);
+            let found =
+                query(&*self.group, move |machine| next_steps(machine, term, &jobs, known)).await?;
+            self.known = found.newest.or(self.known);
+            found.new.into_iter().for_each(|job| self.schedule.learn(job));
+            asked[..found.looked_at].iter().for_each(|job| self.schedule.forget(*job));
+            let more = found.looked_at > 0 || found.newest.is_some();
+            for step in found.steps {
+                self.begin(step);
+            }
+            if !more {
+                break;
+            }
         }
         self.looked_in = Some(term);
         Ok(())
     }
 
-    /// Gives the cluster its identity where it has none, and makes the store known.
-    async fn introduce(&mut self) -> Result<(), GroupError> {
-        let wanted = self.bootstrap.clone();
-        let missing = query(&*self.group, move |machine| missing(machine, &wanted)).await?;
-        for operation in missing {
-            if let Err(refusal) = self.group.submit(operation).await? {
-                tracing::error!(error = %refusal, "the controller refuses its own introduction");
+    fn begin(&mut self, step: Step) {
+        let job = step.job;
+        if !self.schedule.begin(job, step.containers(), Instant::now()) {
+            return;
+        }
+        if step.commands.is_empty() {
+            match step.done(&[]) {
+                Ok(done) => self.under_way.push(step::record(&self.group, job, done)),
+                Err(error) => unreachable!("a step without commands lacks nothing: {error}"),
             }
         }
-        Ok(())
+        for at in 0..step.commands.len() {
+            self.under_way.push(step::command(&self.stores, &step, at));
+        }
+        self.running.insert(job, Running::new(step));
+    }
+
+    /// Takes what ended, and what else has ended by now.
+    fn take_all(&mut self, first: Ended) {
+        let mut next = Some(first);
+        while let Some(ended) = next {
+            match ended {
+                Ended::Command { job, at, answer } => self.answered(job, at, answer),
+                Ended::Recorded { job, attempt } => self.recorded(job, attempt),
+                Ended::Asked { container, fence } => self.obeys(container, fence),
+                Ended::Compared => self.raising = false,
+            }
+            next = self.under_way.next().now_or_never().flatten();
+        }
+    }
+
+    fn answered(&mut self, job: JobId, at: usize, answer: Result<StoreAnswer, StoreError>) {
+        let now = Instant::now();
+        let running = self.running.get_mut(&job).expect("a step's commands end before it does");
+        let container = running.container(at);
+        match &answer {
+            Err(StoreError::Unavailable(_) | StoreError::Stopped(_)) => {
+                self.schedule.failed(container, now);
+            }
+            _ => self.schedule.answered(container, now),
+        }
+        if !running.take(at, answer) {
+            return;
+        }
+        let operation = match running.outcome() {
+            Ok(done) => done,
+            Err(StoreError::Refused(problem)) => {
+                let step = running.step.step;
+                tracing::error!(%job, step, problem, "job step cannot be carried out");
+                running.step.failed(problem)
+            }
+            Err(error) => return self.try_again(job, error),
+        };
+        self.under_way.push(step::record(&self.group, job, operation));
+    }
+
+    /// A step that was not carried out gives way to others, and is begun again.
+    fn try_again(&mut self, job: JobId, error: StoreError) {
+        let running = self.running.remove(&job).expect("it was there just now");
+        let containers = running.containers();
+        self.waiting.tell(job, Problem::new(&error));
+        match error {
+            StoreError::StaleFence { container, current } => {
+                self.rest(job);
+                self.obeys(container, current);
+            }
+            StoreError::Stopped(problem) => {
+                let step = running.step.step;
+                tracing::error!(%job, step, problem, "job step waits for a container that stopped");
+                self.schedule.again(job, containers);
+            }
+            error => {
+                let step = running.step.step;
+                tracing::info!(%job, step, %error, "job step is tried again");
+                self.schedule.again(job, containers);
+            }
+        }
+    }
+
+    fn recorded(&mut self, job: JobId, attempt: Attempt) {
+        let running = self.running.remove(&job).expect("a step is recorded once");
+        match attempt {
+            Attempt::Recorded => {
+                self.schedule.moved_on(job);
+                self.waiting.wake(job);
+            }
+            // A pause, so that a leader that does not know yet that it is deposed is quiet.
+            Attempt::Deposed => self.rest(job),
+            Attempt::Again(problem) => {
+                let step = running.step.step;
+                tracing::warn!(%job, step, problem, "job step is not recorded yet");
+                self.waiting.tell(job, Problem::passing(problem));
+                self.rest(job);
+            }
+        }
+    }
+
+    fn rest(&mut self, job: JobId) {
+        self.schedule.rest(job, self.settings.retry_delay_max, Instant::now());
+    }
+
+    /// A container obeys `fence`, which may be above this leader's.
+    fn obeys(&mut self, container: ContainerId, fence: Fence) {
+        if let (Some(term), false) = (self.looked_in, self.raising) {
+            self.raising = true;
+            self.under_way.push(step::go_above(&self.group, term, container, fence));
+        }
     }
 }
 
 /// The term in which this node leads the group now.
 fn leading(group: &dyn Group) -> Option<Term> {
     group.leadership().borrow().serving
-}
-
-/// The operations that bring what `wanted` says into the state; none where it is there.
-fn missing(machine: &ControllerMachine, wanted: &Bootstrap) -> Vec<Operation> {
-    let mut operations = Vec::new();
-    if machine.cluster().is_none() {
-        let (cluster, incarnation) = (wanted.cluster, Incarnation(1));
-        operations.push(Operation::Initialize { cluster, incarnation });
-    }
-    let endpoint = machine.stores().get(&wanted.store).map(|store| &store.endpoint);
-    let held = |container| {
-        machine.containers().get(container).is_some_and(|known| known.store == wanted.store)
-    };
-    if endpoint != Some(&wanted.endpoint) || !wanted.containers.iter().all(held) {
-        operations.push(Operation::RegisterStore {
-            store: wanted.store,
-            endpoint: wanted.endpoint.clone(),
-            containers: wanted.containers.clone(),
-        });
-    }
-    operations
 }
 
 #[cfg(test)]

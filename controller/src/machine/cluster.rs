@@ -1,12 +1,21 @@
 //! Who this cluster is and what it consists of: identity, counters, stores, containers.
 
-use common::{ContainerId, Incarnation, StreamId, WriterId};
+use common::limits::{SEGMENTS_MAX, STREAMS_MAX};
+use common::{ContainerId, Fence, Incarnation, StreamId, Term, WriterId};
 
-use crate::machine::ControllerMachine;
+use crate::machine::{ControllerMachine, State};
 use crate::machine::records::Key;
 use crate::operation::StoreId;
 use crate::outcome::{Accepted, Outcome, Refusal};
 use crate::stores::JobId;
+
+/// A fence's term holds the era above so many bits of the Raft term: no group elects 2^40 leaders.
+const ERA_SHIFT: u32 = 40;
+
+/// The era of whoever gave this fence.
+pub(super) fn era_of(fence: Fence) -> u32 {
+    u32::try_from(fence.term.0 >> ERA_SHIFT).expect("24 bits are left")
+}
 
 /// The cluster's identity, and the counters from which ids are given out. Ids are led by the
 /// incarnation and never given twice.
@@ -17,6 +26,12 @@ pub struct Cluster {
     pub(crate) streams_made: u64,
     pub(crate) jobs_made: u64,
     pub(crate) writers_made: u64,
+    /// Raised when containers turn out to obey a fence that this history of the controller never
+    /// gave: leads the term in every fence.
+    pub(crate) era: u32,
+    /// Counters of stream ids that were passed over, first and last: what has them was made by a
+    /// history that this one knows nothing of.
+    pub(crate) passed_over: Vec<(u64, u64)>,
 }
 
 /// A process that holds containers.
@@ -45,10 +60,31 @@ impl Cluster {
         JobId::new(self.incarnation, self.jobs_made)
     }
 
+    /// What commands of the leader of `term` carry: higher than that of every leader before it, also
+    /// where the terms of an earlier history of the controller were higher.
+    pub fn fence(&self, term: Term) -> Fence {
+        let term = Term(u64::from(self.era) << ERA_SHIFT | term.0);
+        Fence { incarnation: self.incarnation, term }
+    }
+
     /// Anonymous writers draw 128 random bits; these differ from each other and from those.
     pub(crate) fn next_writer(&mut self) -> WriterId {
         self.writers_made += 1;
         WriterId(u128::from(self.incarnation.0) << 112 | u128::from(self.writers_made))
+    }
+}
+
+impl State {
+    /// Refuses a stream that would be one too many, or have too many segments beside the others.
+    pub(super) fn check_room(&self, segments: u32) -> Result<(), Refusal> {
+        if self.streams.len() >= STREAMS_MAX {
+            return Err(Refusal::TooManyStreams);
+        }
+        if self.segments + u64::from(segments) > SEGMENTS_MAX {
+            let (asked, there) = (segments, self.segments);
+            return Err(Refusal::TooManySegments { asked, there });
+        }
+        Ok(())
     }
 }
 
@@ -63,6 +99,8 @@ impl ControllerMachine {
             streams_made: 0,
             jobs_made: 0,
             writers_made: 0,
+            era: 0,
+            passed_over: Vec::new(),
         });
         self.dirty.insert(Key::Cluster);
         Ok(Accepted::Initialized { cluster })

@@ -1,15 +1,19 @@
-//! Create a stream: id, first epoch and placement are decided at once; a job makes the segments.
+//! Create a stream: id and first epoch are decided at once; a job makes the segments.
+//!
+//! The segments of a step are placed and recorded by the entry that makes it the next one, so that
+//! no entry costs more than a step's segments, however many the stream has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use common::limits::SEGMENTS_PER_STREAM_MAX;
 use common::{KeyRange, ScopedStream, SegmentNumber, StreamEpoch, StreamId, WallTime};
 
 use crate::machine::ControllerMachine;
 use crate::machine::records::Key;
-use crate::machine::steps::JobKind;
+use crate::machine::job::JobKind;
 use crate::machine::stream::{Epoch, Segment, Stream, StreamState};
 use crate::outcome::{Accepted, Outcome, Refusal};
+use crate::settings::SEGMENTS_PER_STEP;
 use crate::stores::JobId;
 
 impl ControllerMachine {
@@ -36,57 +40,38 @@ impl ControllerMachine {
         if self.state.containers.is_empty() {
             return Err(Refusal::NoContainers);
         }
+        self.state.check_room(segments)?;
         if !self.state.scopes.contains_key(&name.scope) {
             self.add_scope(&name.scope, now);
         }
         let id = self.counters().next_stream();
-        let made = self.first_epoch(id, name, segments, now);
-        self.dirty.insert(Key::Epoch(id, StreamEpoch(0)));
-        self.dirty.extend(made.segments.keys().map(|key| Key::Segment(made.segment_id(*key))));
-        self.state.streams.insert(id, made);
+        self.state.streams.insert(id, without_segments(id, name, segments, now));
+        self.state.segments += u64::from(segments);
         let scope = self.state.scopes.get_mut(&name.scope).expect("it was added where missing");
         scope.streams.insert(name.stream.clone(), id);
+        self.dirty.insert(Key::Stream(id));
+        self.dirty.insert(Key::Epoch(id, StreamEpoch(0)));
+        self.record_segments(id, SEGMENTS_PER_STEP);
         let job = self.start_job(id, JobKind::Create, now);
         Ok(Accepted::StreamCreated { stream: id, created: true, job: Some(job) })
     }
 
-    fn first_epoch(
-        &mut self,
-        id: StreamId,
-        name: &ScopedStream,
-        segments: u32,
-        now: WallTime,
-    ) -> Stream {
-        let containers = self.place_segments(segments);
-        let made = KeyRange::tile(segments).into_iter().zip(containers).zip(0..);
-        let made = made.map(|((range, container), number)| {
-            let segment = Segment {
-                range,
-                container,
-                predecessors: Vec::new(),
-                sealed: None,
-                successors: Vec::new(),
-            };
-            ((StreamEpoch(0), SegmentNumber(number)), segment)
-        });
-        let mut stream = Stream {
-            id,
-            name: name.clone(),
-            state: StreamState::Creating,
-            segments_configured: segments,
-            created: now,
-            job: None,
-            epochs: vec![Epoch { number: StreamEpoch(0), created: now, sealed: Vec::new() }],
-            segments: made.collect(),
-            current: Vec::new(),
-            head: BTreeMap::new(),
-            head_is_ahead: false,
-            removed: BTreeMap::new(),
-            writers: BTreeMap::new(),
-            writer_names: BTreeMap::new(),
-        };
-        stream.index();
-        stream
+    /// Places and records up to `count` of the segments that the stream is to have and has not yet.
+    pub(super) fn record_segments(&mut self, id: StreamId, count: u32) {
+        let stream = &self.state.streams[&id];
+        let (all, first) = (stream.segments_configured, stream.current.len() as u32);
+        let count = count.min(stream.unrecorded() as u32);
+        for (number, container) in (first..).zip(self.place_segments(count)) {
+            let range = KeyRange::nth_tile(all, number);
+            let (predecessors, successors) = (Vec::new(), Vec::new());
+            let segment = Segment { range, container, predecessors, sealed: None, successors };
+            let key = (StreamEpoch(0), SegmentNumber(number));
+            let stream = self.state.streams.get_mut(&id).expect("it was looked up before");
+            stream.segments.insert(key, segment);
+            stream.current.push(key);
+            stream.first.push(key);
+            self.dirty.insert(Key::Segment(stream.segment_id(key)));
+        }
     }
 
     fn create_again(
@@ -106,5 +91,27 @@ impl ControllerMachine {
             _ => None,
         };
         Ok(Accepted::StreamCreated { stream, created: false, job })
+    }
+}
+
+fn without_segments(id: StreamId, name: &ScopedStream, segments: u32, now: WallTime) -> Stream {
+    Stream {
+        id,
+        name: name.clone(),
+        state: StreamState::Creating,
+        segments_configured: segments,
+        created: now,
+        job: None,
+        epochs: vec![Epoch { number: StreamEpoch(0), created: now, sealed: Vec::new() }],
+        segments: BTreeMap::new(),
+        current: Vec::new(),
+        first: Vec::new(),
+        head_in_order: Vec::new(),
+        head: BTreeMap::new(),
+        head_is_ahead: false,
+        leaving: VecDeque::new(),
+        removed: BTreeMap::new(),
+        writers: BTreeMap::new(),
+        writer_names: BTreeMap::new(),
     }
 }

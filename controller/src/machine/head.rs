@@ -1,6 +1,6 @@
 //! Where a stream begins, and what lies before that.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use common::{Offset, StreamEpoch};
 
@@ -18,10 +18,10 @@ impl Stream {
     }
 
     /// The segments that lie wholly before the head, in order.
-    pub fn before_head(&self) -> Vec<SegmentKey> {
+    pub(super) fn before_head(&self) -> VecDeque<SegmentKey> {
         if self.epochs.len() == 1 {
-            // Nothing precedes a segment of the first epoch; asked at each step of a wide stream.
-            return Vec::new();
+            // Nothing precedes a segment of the first epoch.
+            return VecDeque::new();
         }
         let mut found = BTreeSet::new();
         self.ancestors_of(self.head.keys().copied(), &mut |ancestor| {

@@ -12,6 +12,8 @@ use replica::RestoreError;
 
 use crate::codec::Malformed;
 use crate::machine::State;
+use crate::machine::job::JobKind;
+use crate::machine::stream::{Stream, StreamState};
 use crate::operation::StoreId;
 use crate::stores::JobId;
 
@@ -121,18 +123,52 @@ impl State {
             if stream.job.is_some_and(|job| !self.jobs.contains_key(&job)) {
                 return Err(lacks(stream.id, "its job"));
             }
-            let ranges: Vec<_> = stream.current.iter().map(|k| stream.segments[k].range).collect();
-            if !KeyRange::tiles(KeyRange::ALL, &ranges) {
+            if !stream.covers_what_it_should() {
                 return Err(lacks(stream.id, "a segment of its newest epoch"));
             }
             for segment in stream.segments.values() {
                 let container = self.containers.get_mut(&segment.container);
                 container.ok_or_else(|| lacks(stream.id, "a segment's container"))?.segments += 1;
             }
+            let recorded = stream.segments.len() + stream.removed.len();
+            self.segments += (recorded + stream.unrecorded()) as u64;
         }
-        match self.jobs.values().find(|job| !self.streams.contains_key(&job.stream)) {
-            Some(job) => Err(RestoreError::new(format!("job of stream {} lacks it", job.stream))),
-            None => Ok(()),
+        for job in self.jobs.values() {
+            let stream = self.streams.get_mut(&job.stream);
+            let stream = stream.ok_or_else(|| {
+                RestoreError::new(format!("job of stream {} lacks it", job.stream))
+            })?;
+            if job.after.is_some_and(|after| stream.known_segment(after).is_none()) {
+                return Err(lacks(stream.id, "the segment at which its job is"));
+            }
+            if job.kind == JobKind::Truncate {
+                stream.leaving = stream.before_head();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Stream {
+    /// Whether the segments of the newest epoch tile the key space, or as much of it as is recorded
+    /// of a stream that is being made. Of one that is deleted any of them may be gone.
+    fn covers_what_it_should(&self) -> bool {
+        let mut ranges = self.current.iter().map(|key| self.segments[key].range);
+        match self.state {
+            StreamState::Deleting => true,
+            StreamState::Creating => {
+                let all = self.segments_configured;
+                self.current.len() <= all as usize
+                    && (0..).zip(ranges).all(|(number, range)| range == KeyRange::nth_tile(all, number))
+            }
+            _ => {
+                let mut next = Some(0);
+                ranges.all(|range| {
+                    let follows = next == Some(range.low());
+                    next = range.high().checked_add(1);
+                    follows
+                }) && next.is_none()
+            }
         }
     }
 }

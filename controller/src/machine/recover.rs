@@ -13,13 +13,14 @@
 //! begins later moves the head. A workflow that is under way begins anew, since what its steps did
 //! may be lost in one container and not in another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use common::{Incarnation, KeyRange, Offset, ScopedStream, StreamEpoch, StreamId, WallTime};
 
 use crate::machine::ControllerMachine;
+use crate::machine::cluster::Cluster;
 use crate::machine::records::Key;
-use crate::machine::steps::JobKind;
+use crate::machine::job::JobKind;
 use crate::machine::stream::{Epoch, Segment, SegmentKey, Stream, StreamState};
 use crate::operation::{AdoptedSegment, FoundSegment};
 use crate::outcome::{Accepted, Outcome, Refusal};
@@ -27,8 +28,11 @@ use crate::outcome::{Accepted, Outcome, Refusal};
 impl ControllerMachine {
     /// Whether an id was given to a stream, be it that the stream is gone by now.
     pub fn knew_stream(&self, id: StreamId) -> bool {
-        let made = self.state.cluster.as_ref().map_or(0, |cluster| cluster.streams_made);
-        self.state.streams.contains_key(&id) || id.counter() <= made
+        let gave = |cluster: &Cluster| {
+            let passed_over = |(first, last): &(u64, u64)| (*first..=*last).contains(&id.counter());
+            id.counter() <= cluster.streams_made && !cluster.passed_over.iter().any(passed_over)
+        };
+        self.state.streams.contains_key(&id) || self.state.cluster.as_ref().is_some_and(gave)
     }
 
     /// All streams, by id.
@@ -43,6 +47,7 @@ impl ControllerMachine {
         let cluster = self.counters();
         if incarnation > cluster.incarnation {
             cluster.incarnation = incarnation;
+            cluster.era = 0;
         }
         cluster.streams_made = cluster.streams_made.max(streams_made);
         Ok(Accepted::Recovered)
@@ -77,6 +82,7 @@ impl ControllerMachine {
         for segment in stream.segments.values() {
             self.count_segment(segment.container, 1);
         }
+        self.state.segments += stream.segments.len() as u64;
         if !self.state.scopes.contains_key(&name.scope) {
             self.add_scope(&name.scope, now);
         }
@@ -134,7 +140,7 @@ impl ControllerMachine {
         let gone =
             |segment: &FoundSegment| segment.deleted && stream.current.contains(&segment.key);
         if found.iter().any(gone) && stream.job.is_none() && stream.state != StreamState::Deleting {
-            self.stream_mut(id).state = StreamState::Deleting;
+            self.begin_deletion(id);
             let job = self.start_job(id, JobKind::Delete { seal_first: false }, now);
             return Ok(Accepted::Started { stream: id, job: Some(job) });
         }
@@ -170,6 +176,7 @@ impl ControllerMachine {
         if clamped > 0 {
             let stream = self.stream_mut(id);
             stream.head = new.iter().copied().collect();
+            stream.order_head();
             let keys = new.iter().map(|((epoch, number), _)| {
                 Key::Head(common::SegmentId { stream: id, epoch: *epoch, number: *number })
             });
@@ -211,8 +218,11 @@ fn adopted(
         epochs: epochs.into_iter().map(epoch).collect(),
         segments: segments.iter().map(record).collect(),
         current: Vec::new(),
+        first: Vec::new(),
+        head_in_order: Vec::new(),
         head: BTreeMap::new(),
         head_is_ahead: false,
+        leaving: VecDeque::new(),
         removed: BTreeMap::new(),
         writers: BTreeMap::new(),
         writer_names: BTreeMap::new(),

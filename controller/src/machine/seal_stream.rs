@@ -3,7 +3,7 @@
 use common::{ScopedStream, WallTime};
 
 use crate::machine::ControllerMachine;
-use crate::machine::steps::JobKind;
+use crate::machine::job::JobKind;
 use crate::machine::stream::StreamState;
 use crate::outcome::{Accepted, Outcome, Refusal};
 

@@ -1,104 +1,33 @@
-//! Jobs: workflows whose finished steps are recorded, and what completes when the last one is.
+//! What the end of a job's step changes, and what completes when the last one is done.
 //!
-//! A job's steps follow from its stream and its kind; nothing that the steps are derived from
-//! changes while the job runs, since a stream has one job at a time. So every leader derives the
-//! same step from the same record and may repeat it: stores carry out each command idempotently.
+//! A job's steps follow from its record and its stream (see [`crate::machine::job`]); nothing that
+//! the next step is derived from changes while it is carried out, since a stream has one job at a
+//! time. So every leader derives the same step from the same record and may repeat it: stores carry
+//! out each command idempotently. What a wide stream needs of the state is recorded and dropped in
+//! slices, too: no entry costs more than a step's segments.
 
 use common::{Offset, SegmentId, StreamId, WallTime};
 
 use crate::machine::ControllerMachine;
+use crate::machine::job::{Job, JobKind, Phase};
 use crate::machine::records::Key;
-use crate::machine::stream::{Stream, StreamState};
+use crate::machine::stream::{SegmentKey, Stream, StreamState};
 use crate::outcome::{Accepted, Outcome};
 use crate::settings::{JOB_FAILURES_MAX, SEGMENTS_PER_STEP};
 use crate::stores::JobId;
 
-/// A running workflow.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Job {
-    pub stream: StreamId,
-    pub kind: JobKind,
-    /// The step to carry out next; those before it are done for good.
-    pub step: u32,
-    /// Segments per step, recorded so that another build derives the same steps.
-    pub batch: u32,
-    pub started: WallTime,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobKind {
-    Create,
-    Seal,
-    Truncate,
-    Delete { seal_first: bool },
-}
-
-/// What a step does to its segments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// Make the newest epoch's segments.
-    Create,
-    /// Seal the newest epoch's segments.
-    Seal,
-    /// Truncate the segments of the head.
-    Truncate,
-    /// Delete the segments before the head.
-    DeleteEarlier,
-    /// Delete every segment of the stream.
-    DeleteAll,
-    /// Forget every segment that the stream ever had.
-    Forget,
-}
-
-impl Job {
-    /// The job's phases with the number of segments of each.
-    pub(crate) fn phases(&self, stream: &Stream) -> Vec<(Phase, usize)> {
-        let current = stream.current.len();
-        let all = stream.segments.len();
-        match self.kind {
-            JobKind::Create => vec![(Phase::Create, current)],
-            JobKind::Seal => vec![(Phase::Seal, current)],
-            JobKind::Truncate => vec![
-                (Phase::Truncate, stream.head.len()),
-                (Phase::DeleteEarlier, stream.before_head().len()),
-            ],
-            JobKind::Delete { seal_first } => vec![
-                (Phase::Seal, if seal_first { current } else { 0 }),
-                (Phase::DeleteAll, all),
-                (Phase::Forget, all + stream.removed.len()),
-            ],
-        }
-    }
-
-    pub(crate) fn steps(&self, stream: &Stream) -> u32 {
-        self.phases(stream).into_iter().map(|(_, segments)| self.steps_for(segments)).sum()
-    }
-
-    /// The phase that the next step is of.
-    fn phase(&self, stream: &Stream) -> Option<Phase> {
-        let mut ends = 0;
-        let mut phases = self.phases(stream).into_iter();
-        let phase = phases.find(|(_, segments)| {
-            ends += self.steps_for(*segments);
-            self.step < ends
-        });
-        phase.map(|(phase, _)| phase)
-    }
-
-    pub(crate) fn steps_for(&self, segments: usize) -> u32 {
-        let segments = u32::try_from(segments).expect("a stream's segments are limited below 2^32");
-        segments.div_ceil(self.batch)
-    }
-}
-
 impl ControllerMachine {
     pub(super) fn start_job(&mut self, stream: StreamId, kind: JobKind, now: WallTime) -> JobId {
         let id = self.counters().next_job();
-        let job = Job { stream, kind, step: 0, batch: SEGMENTS_PER_STEP, started: now };
+        let (phase, batch) = (kind.phases()[0], SEGMENTS_PER_STEP);
+        let mut job = Job { stream, kind, step: 0, phase, after: None, batch, started: now };
         let holder = self.stream_mut(stream);
         assert!(holder.job.is_none(), "stream {stream} has one job at a time");
         holder.job = Some(id);
-        assert!(job.steps(holder) > 0, "job {id} has something to do");
+        if kind == JobKind::Truncate {
+            holder.leaving = holder.before_head();
+        }
+        assert!(job.enter(0, holder), "job {id} has something to do");
         self.state.jobs.insert(id, job);
         self.dirty.insert(Key::Job(id));
         self.jobs_changed = true;
@@ -110,6 +39,8 @@ impl ControllerMachine {
         let job = self.state.jobs.get_mut(&id).expect("a stream's job exists");
         if job.step > 0 {
             job.step = 0;
+            let to_do = job.enter(0, &self.state.streams[&job.stream]);
+            assert!(to_do, "job {id} ends with the step that leaves nothing to do");
             self.dirty.insert(Key::Job(id));
             self.jobs_changed = true;
         }
@@ -121,19 +52,46 @@ impl ControllerMachine {
         step: u32,
         lengths: &[(SegmentId, Offset)],
     ) -> Outcome {
-        let Some(job) = self.state.jobs.get_mut(&id).filter(|job| job.step == step) else {
+        let Some(job) = self.state.jobs.get(&id).filter(|job| job.step == step) else {
             return Ok(Accepted::StepPassed { job: id });
         };
-        job.step += 1;
-        let job = job.clone();
+        let mut job = job.clone();
+        self.record_lengths(job.stream, lengths);
         self.dirty.insert(Key::Job(id));
         self.jobs_changed = true;
-        self.record_lengths(job.stream, lengths);
-        let finished = job.step >= job.steps(&self.state.streams[&job.stream]);
+        let finished = !self.advance(&mut job);
         if finished {
             self.complete(id, &job);
+        } else {
+            self.state.jobs.insert(id, job);
         }
         Ok(Accepted::StepRecorded { job: id, finished })
+    }
+
+    /// Goes behind the step's segments, and on to the next phase where they were its last. `false`:
+    /// that was the job's last step.
+    fn advance(&mut self, job: &mut Job) -> bool {
+        let done = job.slice(&self.state.streams[&job.stream]);
+        job.step += 1;
+        job.after = done.last().copied().or(job.after);
+        match job.phase {
+            Phase::Create => self.record_segments(job.stream, job.batch),
+            Phase::DeleteEarlier => self.take_out(job.stream, &done),
+            Phase::Drop => self.drop_records(job.stream, job.batch),
+            Phase::Seal | Phase::Truncate | Phase::DeleteAll | Phase::Forget => {}
+        }
+        let phase = job.phase_number();
+        if !job.phase_is_over(&self.state.streams[&job.stream]) {
+            return true;
+        }
+        if !job.enter(phase + 1, &self.state.streams[&job.stream]) {
+            return false;
+        }
+        // The first slice of what needs no store goes with the step before it.
+        if job.phase == Phase::Drop && phase != job.phase_number() {
+            self.drop_records(job.stream, job.batch);
+        }
+        !job.phase_is_over(&self.state.streams[&job.stream])
     }
 
     fn record_lengths(&mut self, stream: StreamId, lengths: &[(SegmentId, Offset)]) {
@@ -147,6 +105,22 @@ impl ControllerMachine {
         }
     }
 
+    /// Segments that their containers deleted are not the stream's any more.
+    fn take_out(&mut self, id: StreamId, keys: &[SegmentKey]) {
+        let stream = self.state.streams.get_mut(&id).expect("a job's stream exists");
+        stream.leaving.drain(..keys.len());
+        for key in keys {
+            let stream = self.state.streams.get_mut(&id).expect("it was there just now");
+            let segment = stream.segments.remove(key).expect("it was found in the stream");
+            let segment_id = stream.segment_id(*key);
+            let container = segment.container;
+            stream.removed.insert(*key, segment);
+            self.count_segment(container, -1);
+            self.dirty.insert(Key::Segment(segment_id));
+            self.dirty.insert(Key::Removed(segment_id));
+        }
+    }
+
     fn complete(&mut self, id: JobId, job: &Job) {
         self.state.jobs.remove(&id);
         let stream = self.stream_mut(job.stream);
@@ -154,7 +128,7 @@ impl ControllerMachine {
         match job.kind {
             JobKind::Create => stream.state = StreamState::Active,
             JobKind::Seal => stream.state = StreamState::Sealed,
-            JobKind::Truncate => self.drop_before_head(job.stream),
+            JobKind::Truncate => stream.head_is_ahead = false,
             JobKind::Delete { .. } => self.remove_stream(job.stream),
         }
     }
@@ -169,14 +143,15 @@ impl ControllerMachine {
         };
         let (stream, kind) = (job.stream, job.kind);
         if matches!(kind, JobKind::Delete { .. }) {
-            let sealing = job.phase(&self.state.streams[&stream]) == Some(Phase::Seal);
-            return match sealing {
-                true => self.step_done(id, step, &[]),
-                false => Ok(Accepted::StepPassed { job: id }),
+            return match job.phase {
+                Phase::Seal => self.step_done(id, step, &[]),
+                _ => Ok(Accepted::StepPassed { job: id }),
             };
         }
         self.state.jobs.remove(&id);
-        self.stream_mut(stream).job = None;
+        let holder = self.stream_mut(stream);
+        holder.job = None;
+        holder.leaving.clear();
         self.state.failures.insert(id, message.to_owned());
         self.dirty.insert(Key::Job(id));
         self.dirty.insert(Key::Failure(id));

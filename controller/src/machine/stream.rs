@@ -4,8 +4,11 @@
 //! segments created in it (their ids carry the epoch) and those of the epoch before that it sealed.
 //! Predecessors are recorded with each segment; successors, the newest epoch's set and the writers
 //! by id are indexes over the records and are not saved.
+//!
+//! A wide stream is recorded in slices while it is made, and dropped in slices when it is deleted:
+//! only in between do its segments tile the key space.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use common::{
     ContainerId, KeyRange, Offset, ScopedStream, SegmentId, SegmentNumber, StreamEpoch, StreamId,
@@ -39,13 +42,22 @@ pub struct Stream {
     /// Oldest first, never empty.
     pub epochs: Vec<Epoch>,
     pub segments: BTreeMap<SegmentKey, Segment>,
-    /// The newest epoch's segments in the order of the key space.
+    /// The newest epoch's segments in the order of the key space. While the stream is being made,
+    /// those that are recorded so far.
     pub current: Vec<SegmentKey>,
+    /// The segments of the first epoch, truncated away or not, in the order of the key space. An
+    /// index; none once the stream is being deleted.
+    pub first: Vec<SegmentKey>,
     /// Where the stream begins: one offset per segment, covering the key space. Empty: at the
     /// start of its first epoch.
     pub head: BTreeMap<SegmentKey, Offset>,
+    /// The segments of `head` in the order of the key space. An index, like `first`.
+    pub head_in_order: Vec<SegmentKey>,
     /// The head has moved, and not everything before it is dropped yet.
     pub head_is_ahead: bool,
+    /// While a truncation runs: the segments wholly before the head that are still to be deleted,
+    /// in order. An index, found once.
+    pub leaving: VecDeque<SegmentKey>,
     /// Segments that were truncated away and are not forgotten by their containers, since their
     /// writers may ask for what they stored there.
     pub removed: BTreeMap<SegmentKey, Segment>,
@@ -96,10 +108,9 @@ impl Stream {
         self.segments.get(&key).or_else(|| self.removed.get(&key))
     }
 
-    /// The segments of the first epoch, truncated away or not.
-    pub fn first(&self) -> impl Iterator<Item = SegmentKey> + '_ {
-        let known = self.removed.keys().chain(self.segments.keys());
-        known.filter(|key| key.0 == StreamEpoch(0)).copied()
+    /// The segments at which reading from the head begins, in the order of the key space.
+    pub fn head_segments(&self) -> &[SegmentKey] {
+        if self.head.is_empty() { &self.first } else { &self.head_in_order }
     }
 
     pub fn epoch(&self) -> StreamEpoch {
@@ -114,8 +125,37 @@ impl Stream {
         }
     }
 
+    /// How many segments take, or will take, the stream's events: also while they are being made.
+    pub fn width(&self) -> usize {
+        self.current.len() + self.unrecorded()
+    }
+
+    /// Segments that were asked for and are not recorded yet.
+    pub(super) fn unrecorded(&self) -> usize {
+        match self.state {
+            StreamState::Creating => self.segments_configured as usize - self.current.len(),
+            _ => 0,
+        }
+    }
+
+    /// Whether nothing is left of the stream but its own record and its last epoch's.
+    pub(super) fn is_bare(&self) -> bool {
+        let segments = self.segments.is_empty() && self.removed.is_empty();
+        segments && self.head.is_empty() && self.writers.is_empty() && self.epochs.len() <= 1
+    }
+
     pub fn key_of(id: SegmentId) -> SegmentKey {
         (id.epoch, id.number)
+    }
+
+    pub(super) fn order_head(&mut self) {
+        self.head_in_order = self.in_order(self.head.keys().copied().collect());
+    }
+
+    /// Segments in the order of the key space.
+    pub fn in_order(&self, mut keys: Vec<SegmentKey>) -> Vec<SegmentKey> {
+        keys.sort_by_cached_key(|key| (self.known_segment(*key).map(|s| s.range), *key));
+        keys
     }
 
     /// Fills in what is not saved from what is.
@@ -126,6 +166,12 @@ impl Stream {
         let mut current: Vec<_> = current.map(|(key, s)| (s.range, *key)).collect();
         current.sort_unstable();
         self.current = current.into_iter().map(|(_, key)| key).collect();
+        if self.state != StreamState::Deleting {
+            let known = self.removed.keys().chain(self.segments.keys());
+            let first = known.filter(|key| key.0 == StreamEpoch(0)).copied().collect();
+            self.first = self.in_order(first);
+            self.order_head();
+        }
 
         let edges = self.removed.iter().chain(&self.segments).flat_map(|(key, s)| {
             s.predecessors.iter().map(|predecessor| (*predecessor, *key)).collect::<Vec<_>>()

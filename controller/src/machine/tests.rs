@@ -4,6 +4,7 @@ mod ending;
 mod limits;
 mod recovering;
 mod restoring;
+mod slices;
 mod writers;
 
 use crate::machine::ControllerMachine;

@@ -8,7 +8,7 @@ use common::{Offset, StreamId, WallTime};
 
 use crate::machine::ControllerMachine;
 use crate::machine::records::Key;
-use crate::machine::steps::JobKind;
+use crate::machine::job::JobKind;
 use crate::machine::stream::{SegmentKey, Stream, StreamState};
 use crate::operation::CutOffsets;
 use crate::outcome::{Accepted, Outcome, Refusal};
@@ -52,25 +52,11 @@ impl ControllerMachine {
         let stream = self.stream_mut(id);
         let old = std::mem::replace(&mut stream.head, head);
         stream.head_is_ahead = true;
+        stream.order_head();
         let touched: Vec<_> = old.keys().chain(stream.head.keys()).copied().collect();
         let keys = touched
             .into_iter()
             .map(|(epoch, number)| Key::Head(common::SegmentId { stream: id, epoch, number }));
         self.dirty.extend(keys);
-    }
-
-    /// The job's end: what lies before the head is not the stream's any more.
-    pub(super) fn drop_before_head(&mut self, id: StreamId) {
-        self.stream_mut(id).head_is_ahead = false;
-        for key in self.state.streams[&id].before_head() {
-            let stream = self.stream_mut(id);
-            let segment = stream.segments.remove(&key).expect("it was found in the stream");
-            let segment_id = stream.segment_id(key);
-            let container = segment.container;
-            stream.removed.insert(key, segment);
-            self.count_segment(container, -1);
-            self.dirty.insert(Key::Segment(segment_id));
-            self.dirty.insert(Key::Removed(segment_id));
-        }
     }
 }

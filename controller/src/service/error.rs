@@ -51,9 +51,10 @@ impl ServiceError {
             Self::Group(error) | Self::Wait(WaitError::Group(error)) => reason_of_group(error),
             Self::Wait(WaitError::Late { .. }) => Reason::Unavailable,
             Self::Truncation(_) => Reason::OutOfRange,
-            Self::Wait(WaitError::Failed { .. }) => Reason::Internal,
+            Self::Wait(WaitError::Failed { .. } | WaitError::Stopped { .. }) => Reason::Internal,
             // The records say that the segment is there, and its store says that it is not.
             Self::Store(StoreError::Refused(_)) => Reason::DataLost,
+            Self::Store(StoreError::Stopped(_)) => Reason::Internal,
             Self::Store(_) => Reason::Unavailable,
             Self::Bug(_) => Reason::Internal,
         }
@@ -90,7 +91,7 @@ impl From<ServiceError> for Status {
                 let facts = [("segment", segment.local_name()), ("length", length.to_string())];
                 return status_with(reason, message, facts, None);
             }
-            ServiceError::Wait(WaitError::Late { job })
+            ServiceError::Wait(WaitError::Late { job, .. })
             | ServiceError::Refused(Refusal::Busy { job, .. }) => {
                 let facts = [("job", job.to_string())];
                 return status_with(reason, message, facts, Some(RETRY_AFTER));

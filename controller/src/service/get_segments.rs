@@ -1,6 +1,6 @@
 //! The segments of a stream that take its events, begin it, or end it, with their places.
 
-use common::{KeyRange, ScopedStream, WriterEpoch, WriterId};
+use common::{ScopedStream, WriterEpoch, WriterId};
 use proto::convert::SegmentPlace;
 use proto::v1;
 
@@ -65,6 +65,10 @@ fn answer(
         (StreamState::Creating, Some(job)) => {
             return Err(Refusal::Busy { stream: question.stream.clone(), job }.into());
         }
+        // Nobody takes what is there of it for a stream that has ended.
+        (StreamState::Creating, None) => {
+            return Err(Refusal::NotMade(question.stream.clone()).into());
+        }
         _ => {}
     }
     if let Some((writer, epoch)) = question.writer {
@@ -72,16 +76,9 @@ fn answer(
     }
     let kind = segments_kind(stream.id, question.set);
     let from = question.page.start_key(&kind)?;
-    let listed;
     let keys = match question.set {
-        v1::SegmentSet::HeadSegments => {
-            listed = by_range(stream, stream.head_offsets().into_iter().map(|(key, _)| key));
-            &listed[..]
-        }
-        v1::SegmentSet::FirstSegments => {
-            listed = by_range(stream, stream.first());
-            &listed[..]
-        }
+        v1::SegmentSet::HeadSegments => stream.head_segments(),
+        v1::SegmentSet::FirstSegments => &stream.first,
         v1::SegmentSet::ActiveSegments => stream.active(),
         _ => &stream.current[..],
     };
@@ -94,15 +91,6 @@ fn answer(
         segments: page.items.into_iter().map(Into::into).collect(),
         next_token: page.next_token,
     })
-}
-
-/// Segments in the order of the key space.
-pub(super) fn by_range(stream: &Stream, keys: impl Iterator<Item = SegmentKey>) -> Vec<SegmentKey> {
-    let range = |key: &SegmentKey| stream.known_segment(*key).map(|segment| segment.range);
-    let mut placed: Vec<(Option<KeyRange>, SegmentKey)> =
-        keys.map(|key| (range(&key), key)).collect();
-    placed.sort_unstable();
-    placed.into_iter().map(|(_, key)| key).collect()
 }
 
 /// The places of a page and one more, from the segment that begins at `from`. Where none begins

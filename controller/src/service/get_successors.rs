@@ -6,7 +6,7 @@ use proto::v1;
 
 use crate::machine::{ControllerMachine, Stream, StreamState};
 use crate::outcome::Refusal;
-use crate::service::get_segments::{by_range, places};
+use crate::service::get_segments::places;
 use crate::service::page::{PageRequest, key_token, successors_kind};
 use crate::service::{ControllerService, ServiceError, fields};
 
@@ -33,7 +33,7 @@ fn answer(
     let segment = stream.known_segment(Stream::key_of(id)).ok_or(Refusal::SegmentNotFound(id))?;
     let kind = successors_kind(id);
     let from = page.start_key(&kind)?;
-    let keys = by_range(stream, segment.successors.iter().copied());
+    let keys = stream.in_order(segment.successors.clone());
     let found = places(machine, stream, &keys, from, page)?;
     let found = page.cut(found, |_, next| key_token(&kind, next.range.low()));
     Ok(v1::GetSuccessorsResponse {

@@ -41,7 +41,7 @@ pub(super) fn summary(stream: &Stream) -> v1::StreamSummary {
         }),
         stream_id: stream.id.0,
         state: state(stream.state).into(),
-        segments: u32::try_from(stream.current.len()).unwrap_or(u32::MAX),
+        segments: u32::try_from(stream.width()).unwrap_or(u32::MAX),
         created_micros: stream.created.as_micros(),
     }
 }

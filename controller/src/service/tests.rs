@@ -55,7 +55,7 @@ impl Served {
         let bootstrap = Bootstrap::single(&mut rng, containers());
         let progress = group.machine().progress();
         let runner =
-            Runner::new(settings.clone(), rng, group.clone(), stores.clone(), progress, bootstrap);
+            Runner::new(settings.clone(), group.clone(), stores.clone(), progress, bootstrap);
         let jobs = runner.start(&tasks);
         let service =
             ControllerService::new(settings, group.clone(), jobs, stores.clone(), Arc::new(Dev));

@@ -29,6 +29,10 @@ pub(crate) struct Inner {
     pub(crate) commands: usize,
     /// Whether commands wait for the gate.
     pub(crate) held: bool,
+    /// A container whose commands wait for the gate.
+    pub(crate) silent: Option<ContainerId>,
+    /// What a container answers instead of carrying commands out.
+    pub(crate) away: BTreeMap<ContainerId, StoreError>,
     /// Whether questions do.
     pub(crate) questions_held: bool,
 }
@@ -91,6 +95,9 @@ impl FakeStores {
             return Err(error);
         }
         let container = command.container;
+        if let Some(error) = inner.away.get(&container) {
+            return Err(error.clone());
+        }
         let fence = inner.fences.entry(container).or_default();
         if command.fence < *fence {
             return Err(StoreError::StaleFence { container, current: *fence });
@@ -134,7 +141,8 @@ impl Inner {
             }
             StoreAction::Delete(segments) => {
                 for id in segments {
-                    assert!(self.forgotten.contains(id) || self.segments[id].sealed, "{id} open");
+                    let known = self.segments.get(id);
+                    assert!(known.is_none_or(|segment| segment.sealed), "{id} open");
                     if let Some(segment) = self.segments.get_mut(id) {
                         segment.deleted = true;
                     }
@@ -160,11 +168,20 @@ impl Inner {
 impl SegmentStores for FakeStores {
     fn perform(&self, command: StoreCommand) -> BoxFuture<'_, Result<StoreAnswer, StoreError>> {
         Box::pin(async move {
-            while self.inner().held {
+            let waits = || {
+                let inner = self.inner();
+                inner.held || inner.silent == Some(command.container)
+            };
+            while waits() {
                 self.gate.notified().await;
             }
             self.carry_out(&command)
         })
+    }
+
+    fn fence(&self, container: ContainerId) -> BoxFuture<'_, Result<Fence, StoreError>> {
+        let fence = self.inner().fences.get(&container).copied().unwrap_or_default();
+        Box::pin(std::future::ready(Ok(fence)))
     }
 
     fn lengths(

@@ -18,6 +18,8 @@ pub(crate) struct LocalGroup {
     machine: Mutex<ControllerMachine>,
     leadership: watch::Sender<Leadership>,
     submitted: Mutex<Vec<Operation>>,
+    /// Another leader was elected, and this node has not heard of it.
+    pub(crate) deposed: Mutex<bool>,
     /// Operations are applied, but their outcome is said to be unknown, this many times.
     pub(crate) lose_outcomes: Mutex<usize>,
 }
@@ -29,6 +31,7 @@ impl LocalGroup {
             machine: Mutex::new(machine),
             leadership: watch::Sender::new(leadership),
             submitted: Mutex::default(),
+            deposed: Mutex::new(false),
             lose_outcomes: Mutex::new(0),
         }
     }
@@ -46,7 +49,7 @@ impl LocalGroup {
     }
 
     fn check(&self) -> Result<(), GroupError> {
-        let serving = self.leadership.borrow().serving;
+        let serving = self.leadership.borrow().serving.filter(|_| !*self.deposed.lock().unwrap());
         serving.map(|_| ()).ok_or(GroupError::NotLeader { hint: None })
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 
-use common::{ContainerId, Offset, SegmentId};
+use common::{ContainerId, Fence, Offset, SegmentId};
 use controller::{
     NewSegment, SegmentLength, SegmentSeal, SegmentStores, StoreAction, StoreAnswer, StoreCommand,
     StoreError,
@@ -17,7 +17,7 @@ use futures::future::{BoxFuture, try_join_all};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use proto::convert::SegmentPlace;
 use segmentstore::{
-    CommandError, CommandId, SegmentIdentity, SegmentKind, StoreCommands, Successor,
+    CommandError, CommandId, Prospect, SegmentIdentity, SegmentKind, StoreCommands, Successor,
 };
 
 /// Commands to segments of one step that are under way at a time: enough that they share log
@@ -35,6 +35,13 @@ impl SegmentStores for LocalStores {
         let to_each = ToEach { commands: &self.0, container, id };
         Box::pin(async move {
             to_each.perform(command.action).await.map_err(|error| store_error(container, error))
+        })
+    }
+
+    fn fence(&self, container: ContainerId) -> BoxFuture<'_, Result<Fence, StoreError>> {
+        Box::pin(async move {
+            let fence = self.0.fence(container).await;
+            fence.map_err(|error| store_error(container, error))
         })
     }
 
@@ -142,14 +149,22 @@ fn successor(place: SegmentPlace) -> Successor {
     }
 }
 
-/// What the controller does about it: repeat, step down, or give the job up.
+/// What the controller does about it: repeat, wait for a person, step down, or give the job up.
 fn store_error(container: ContainerId, error: CommandError) -> StoreError {
     match error {
         CommandError::StaleFence { newest } => {
             StoreError::StaleFence { container, current: newest }
         }
-        error if error.is_transient() => StoreError::Unavailable(error.to_string()),
-        error => StoreError::Refused(error.to_string()),
+        error => {
+            let text = error.to_string();
+            match error.prospect() {
+                Prospect::Soon => StoreError::Unavailable(text),
+                Prospect::AfterRepair => {
+                    StoreError::Stopped(format!("container {container}: {text}"))
+                }
+                Prospect::Never => StoreError::Refused(text),
+            }
+        }
     }
 }
 

@@ -183,6 +183,9 @@ impl Reconciler<'_> {
         if stream.state == StreamState::Sealed {
             self.seal_again(stream, described).await?;
         }
+        if stream.state == StreamState::Deleting {
+            self.delete_dropped(stream, described).await?;
+        }
         let is_gone = |(_, found): &(ContainerId, SegmentDescription)| {
             found.bounds.deleted && stream.current.contains(&Stream::key_of(found.identity.segment))
         };
@@ -257,6 +260,19 @@ impl Reconciler<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What the records dropped already of a stream that is being deleted goes with them.
+    async fn delete_dropped(
+        &mut self,
+        stream: &Stream,
+        described: &[(ContainerId, SegmentDescription)],
+    ) -> Result<(), String> {
+        let is_dropped = |(_, found): &&(ContainerId, SegmentDescription)| {
+            stream.known_segment(Stream::key_of(found.identity.segment)).is_none()
+        };
+        let dropped: Vec<_> = described.iter().filter(is_dropped).cloned().collect();
+        self.deleted_stream(&dropped).await
     }
 
     async fn deleted_stream(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Fence, Offset, Rng, Tasks, Term};
+use common::{ContainerId, Fence, Offset, Rng, Tasks, Term};
 use tokio::time::Instant;
 
 use crate::group::{Group, GroupError};
@@ -34,7 +34,7 @@ impl Node {
         let mut rng = Rng::from_seed(1);
         let bootstrap = Bootstrap::single(&mut rng, containers());
         let settings = ControllerSettings::default();
-        let runner = Runner::new(settings, rng, group.clone(), stores.clone(), progress, bootstrap);
+        let runner = Runner::new(settings, group.clone(), stores.clone(), progress, bootstrap);
         let jobs = runner.start(&tasks);
         let node = Self { group, stores, jobs, tasks };
         if node.group.leadership().borrow().serving.is_some() {
@@ -122,7 +122,7 @@ async fn who_waits_too_long_is_told_and_the_job_goes_on() {
     let node = Node::start().await;
     node.stores.inner().held = true;
     let job = node.submit(create("demo/hello", 1)).await;
-    assert_eq!(node.wait(job).await, Err(WaitError::Late { job }));
+    assert_eq!(node.wait(job).await, Err(WaitError::Late { job, problem: None }));
     node.stores.inner().held = false;
     node.stores.gate.notify_waiters();
     assert_eq!(node.wait(job).await, Ok(()));
@@ -167,13 +167,16 @@ async fn a_leader_that_the_stores_know_as_deposed_stays_quiet_and_the_next_one_f
         node.stores.inner().fences.insert(container, newer);
     }
     let job = node.submit(create("demo/hello", 4)).await;
+    *node.group.deposed.lock().unwrap() = true;
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert!(node.stores.inner().segments.is_empty());
     let tried = node.stores.inner().commands;
     assert!(tried <= 4 * 6, "{tried} commands in ten seconds");
+    *node.group.deposed.lock().unwrap() = false;
     node.group.lead(Some(8));
     node.until(|machine| machine.jobs().is_empty()).await;
     assert_eq!(node.wait(job).await, Ok(()));
+    assert_eq!(node.group.machine().cluster().unwrap().era, 0, "nothing was lost");
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,4 +207,129 @@ async fn stopping_ends_the_runner_while_a_store_does_not_answer() {
     node.tasks.stop().await;
     assert!(!node.tasks.failed());
     assert_eq!(node.state_of("demo/hello"), StreamState::Creating);
+}
+
+/// Creates so many streams of one segment, and tells which job is about which container.
+async fn make_streams(node: &Node, count: usize) -> Vec<(JobId, ContainerId)> {
+    let mut made = Vec::new();
+    for number in 0..count {
+        let stream = format!("demo/one-{number}");
+        let job = node.submit(create(&stream, 1)).await;
+        let machine = node.group.machine();
+        let segments = &machine.stream(&name(&stream)).unwrap().segments;
+        made.push((job, segments.values().next().unwrap().container));
+    }
+    made
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_is_away_does_not_stop_jobs_of_others() {
+    let silent = |node: &Node| node.stores.inner().silent = Some(containers()[0]);
+    let failing = |node: &Node| {
+        let error = StoreError::Unavailable("it is away".into());
+        node.stores.inner().away.insert(containers()[0], error);
+    };
+    for takes_away in [silent as fn(&Node), failing] {
+        let node = Node::start().await;
+        takes_away(&node);
+        for number in 0..100 {
+            // Each needs all four containers.
+            node.submit(create(&format!("demo/four-{number}"), 4)).await;
+        }
+        let made = make_streams(&node, 200).await;
+        let others: Vec<_> = made.iter().filter(|(_, c)| *c != containers()[0]).collect();
+        assert_eq!((others.len(), made.len()), (150, 200));
+        for (job, container) in others {
+            assert_eq!(node.wait(*job).await, Ok(()), "a job of container {container}");
+        }
+        assert_eq!(node.group.machine().jobs().len(), 150, "the rest waits");
+        node.stores.inner().silent = None;
+        node.stores.inner().away.clear();
+        node.stores.gate.notify_waiters();
+        node.until(|machine| machine.jobs().is_empty()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_is_away_is_asked_now_and_then_however_many_jobs_wait_for_it() {
+    let node = Node::start().await;
+    for container in containers() {
+        let error = StoreError::Unavailable("it is away".into());
+        node.stores.inner().away.insert(container, error);
+    }
+    make_streams(&node, 1_000).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let commands = node.stores.inner().commands;
+    // The first steps side by side, one after each of ten growing delays, then one every 2 s.
+    let most = containers().len() * (32 + 10 + 30);
+    assert!(commands <= most, "{commands} commands in a minute");
+    node.stores.inner().away.clear();
+    node.until(|machine| machine.jobs().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_job_of_a_container_that_stopped_is_told_at_once_and_the_job_goes_on() {
+    let node = Node::start().await;
+    let error = StoreError::Stopped("it is quarantined".into());
+    node.stores.inner().away.insert(containers()[0], error);
+    let job = node.submit(create("demo/hello", 4)).await;
+    let started = Instant::now();
+    let stopped = node.wait(job).await.unwrap_err();
+    assert!(matches!(stopped, WaitError::Stopped { .. }), "{stopped:?}");
+    assert!(stopped.to_string().contains("it is quarantined"), "{stopped}");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    node.stores.inner().away.clear();
+    node.until(|machine| machine.jobs().is_empty()).await;
+    assert_eq!(node.state_of("demo/hello"), StreamState::Active);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_too_long_is_told_what_keeps_the_job() {
+    let node = Node::start().await;
+    let error = StoreError::Unavailable("an election".into());
+    node.stores.inner().away.insert(containers()[0], error);
+    let job = node.submit(create("demo/hello", 4)).await;
+    let late = node.wait(job).await.unwrap_err();
+    assert!(matches!(late, WaitError::Late { .. }), "{late:?}");
+    assert!(late.to_string().contains("an election"), "{late}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_whose_history_was_cut_goes_on_above_the_fence_that_containers_obey() {
+    // The containers were commanded in terms that this history never reached.
+    let lost = Fence { incarnation: 1.into(), term: Term(57) };
+    let stores = FakeStores::default();
+    stores.inner().fences.insert(containers()[2], lost);
+    let group = LocalGroup::leading(ControllerMachine::new(), 3);
+    let node = Node::start_with(group, stores).await;
+    // It is noticed at the start, before anything is commanded.
+    node.until(|machine| machine.cluster().is_some_and(|cluster| cluster.era == 1)).await;
+    assert_eq!(node.stores.inner().commands, 0);
+    let job = node.submit(create("demo/hello", 4)).await;
+    assert_eq!(node.wait(job).await, Ok(()));
+    let fences: Vec<Fence> = node.stores.inner().fences.values().copied().collect();
+    assert!(fences.len() == 4 && fences.iter().all(|fence| *fence > lost), "{fences:?}");
+    // A process of the lost history stays below, whatever its term was.
+    let own = node.group.machine().cluster().unwrap().fence(Term(3));
+    assert!(own > Fence { incarnation: 1.into(), term: Term(1 << 39) });
+    // Ids that the lost entries may have given out are not given out again.
+    let stream = node.group.machine().stream(&name("demo/hello")).unwrap().id;
+    assert!(stream.counter() > 1 << 32, "{stream}");
+    assert!(!node.group.machine().knew_stream(common::StreamId::new(1.into(), 5)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_higher_fence_that_shows_only_with_a_command_is_gone_above_too() {
+    let node = Node::start().await;
+    let lost = Fence { incarnation: 1.into(), term: Term(57) };
+    node.until(|machine| !machine.containers().is_empty()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for container in containers() {
+        node.stores.inner().fences.insert(container, lost);
+    }
+    let job = node.submit(create("demo/hello", 4)).await;
+    assert_eq!(node.wait(job).await, Ok(()));
+    let raised = |operation: &Operation| matches!(operation, Operation::RaiseFence { .. });
+    assert_eq!(node.group.submitted().iter().filter(|op| raised(op)).count(), 1);
+    assert_eq!(node.group.machine().cluster().unwrap().era, 1);
 }

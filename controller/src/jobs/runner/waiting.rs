@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::group::{Group, GroupError, query};
 use crate::settings::ControllerSettings;
-use crate::stores::JobId;
+use crate::stores::{JobId, StoreError};
 
 /// Waits for jobs that the runner drives. Cloning shares it.
 #[derive(Clone)]
@@ -21,8 +21,14 @@ pub struct Jobs {
 /// Why a wait ended before the job was known to be done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WaitError {
-    #[error("job {job} is not done yet and goes on; ask for the stream again in a moment")]
-    Late { job: JobId },
+    #[error(
+        "job {job} is not done yet and goes on{}; ask for the stream again in a moment",
+        .problem.as_ref().map(|problem| format!(" ({problem})")).unwrap_or_default()
+    )]
+    Late { job: JobId, problem: Option<String> },
+    /// Waiting does not help; the job goes on once a person has.
+    #[error("job {job} waits for a person: {problem}")]
+    Stopped { job: JobId, problem: String },
     #[error("job {job} was given up: {problem}")]
     Failed { job: JobId, problem: String },
     #[error(transparent)]
@@ -37,13 +43,43 @@ pub(super) struct Waiting(Mutex<BTreeMap<JobId, Bell>>);
 struct Bell {
     notify: Arc<Notify>,
     waiters: usize,
+    /// What kept the job from moving on last.
+    problem: Option<Problem>,
+}
+
+/// Why a job does not move on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    text: String,
+    /// Whether it lasts until a person does something.
+    lasting: bool,
+}
+
+impl Problem {
+    pub(super) fn new(error: &StoreError) -> Self {
+        Self { text: error.to_string(), lasting: matches!(error, StoreError::Stopped(_)) }
+    }
+
+    pub(super) fn passing(text: String) -> Self {
+        Self { text, lasting: false }
+    }
 }
 
 impl Waiting {
     /// Has those who wait for the job look at its state.
     pub(super) fn wake(&self, job: JobId) {
-        let bells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bell) = bells.get(&job) {
+        self.ring(job, None);
+    }
+
+    /// Tells those who wait for the job what keeps it.
+    pub(super) fn tell(&self, job: JobId, problem: Problem) {
+        self.ring(job, Some(problem));
+    }
+
+    fn ring(&self, job: JobId, problem: Option<Problem>) {
+        let mut bells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bell) = bells.get_mut(&job) {
+            bell.problem = problem;
             bell.notify.notify_waiters();
         }
     }
@@ -60,6 +96,13 @@ struct Waiter {
     waiting: Arc<Waiting>,
     job: JobId,
     notify: Arc<Notify>,
+}
+
+impl Waiter {
+    fn problem(&self) -> Option<Problem> {
+        let bells = self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner);
+        bells.get(&self.job)?.problem.clone()
+    }
 }
 
 impl Drop for Waiter {
@@ -102,8 +145,16 @@ impl Jobs {
             match state.await? {
                 (_, Some(problem)) => return Err(WaitError::Failed { job, problem }),
                 (false, None) => return Ok(()),
-                (true, None) if Instant::now() >= deadline => return Err(WaitError::Late { job }),
-                (true, None) => {}
+                (true, None) => match waiter.problem() {
+                    Some(Problem { text, lasting: true }) => {
+                        return Err(WaitError::Stopped { job, problem: text });
+                    }
+                    problem if Instant::now() >= deadline => {
+                        let problem = problem.map(|problem| problem.text);
+                        return Err(WaitError::Late { job, problem });
+                    }
+                    _ => {}
+                },
             }
             // Another leader's steps ring no bell here: look from time to time, too.
             let again = Instant::now() + self.settings.look_again_interval;

@@ -1,11 +1,11 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use common::{KeyRange, Offset, SegmentNumber, WallTime, WriterEpoch, WriterId};
 
 use super::*;
 use crate::machine::cluster::{Cluster, Container, Store};
 use crate::machine::scopes::Scope;
-use crate::machine::steps::{Job, JobKind};
+use crate::machine::job::{Job, JobKind, Phase};
 use crate::machine::stream::{Epoch, Segment, Stream, StreamState, Writer};
 
 const STREAM: StreamId = StreamId(7);
@@ -43,8 +43,11 @@ fn example() -> State {
         ],
         segments: [(key(1, 1), segment(vec![key(0, 0)], Some(Offset(8))))].into(),
         current: Vec::new(),
+        first: Vec::new(),
+        head_in_order: Vec::new(),
         head: [(key(1, 1), Offset(4))].into(),
         head_is_ahead: true,
+        leaving: VecDeque::new(),
         removed: [(key(0, 0), segment(Vec::new(), Some(Offset(6))))].into(),
         writers: [("w".parse().unwrap(), writer)].into(),
         writer_names: BTreeMap::new(),
@@ -55,6 +58,8 @@ fn example() -> State {
         stream: STREAM,
         kind: JobKind::Delete { seal_first: true },
         step: 1,
+        phase: Phase::Forget,
+        after: Some(key(1, 1)),
         batch: 512,
         started: WallTime(5),
     };
@@ -65,6 +70,8 @@ fn example() -> State {
             streams_made: 2,
             jobs_made: 3,
             writers_made: 4,
+            era: 5,
+            passed_over: vec![(6, 7)],
         }),
         stores: [(StoreId(1), Store { endpoint: "h:1".into() })].into(),
         containers: [(ContainerId(2), Container { store: StoreId(1), segments: 1 })].into(),
@@ -72,6 +79,7 @@ fn example() -> State {
         streams: [(STREAM, stream)].into(),
         jobs: [(JobId(9), job)].into(),
         failures: [(JobId(8), "no".to_owned())].into(),
+        segments: 2,
     }
 }
 
@@ -100,7 +108,7 @@ fn golden() -> Vec<(Key, &'static str, &'static str)> {
             Key::Cluster,
             "63",
             "01 0b000000000000000000000000000000 0100 0200000000000000 0300000000000000 \
-             0400000000000000",
+             0400000000000000 05000000 01000000 0600000000000000 0700000000000000",
         ),
         (Key::Store(StoreId(1)), "74 0000000000000001", "01 0300683a31"),
         (Key::Container(ContainerId(2)), "6f 0000000000000002", "01 0100000000000000"),
@@ -132,7 +140,7 @@ fn golden() -> Vec<(Key, &'static str, &'static str)> {
         (
             Key::Job(JobId(9)),
             "6a 0000000000000009",
-            "01 0700000000000000 05 01000000 00020000 0500000000000000",
+            "01 0700000000000000 05 01000000 00020000 0500000000000000 06 01 01000000 01000000",
         ),
         (Key::Failure(JobId(8)), "66 0000000000000008", "01 02006e6f"),
     ]

@@ -1,6 +1,6 @@
 //! The values of saved records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use common::{
@@ -13,7 +13,7 @@ use crate::machine::State;
 use crate::machine::cluster::{Cluster, Container, Store};
 use crate::machine::records::Key;
 use crate::machine::scopes::Scope;
-use crate::machine::steps::{Job, JobKind};
+use crate::machine::job::{Job, JobKind, Phase};
 use crate::machine::stream::{Epoch, Segment, SegmentKey, Stream, StreamState, Writer};
 use crate::operation::StoreId;
 use crate::stores::JobId;
@@ -130,16 +130,24 @@ fn what(key: &Key) -> &'static str {
 fn encode_cluster(cluster: &Cluster, out: &mut Encoder) {
     out.u128(cluster.id).u16(cluster.incarnation.0);
     out.u64(cluster.streams_made).u64(cluster.jobs_made).u64(cluster.writers_made);
+    out.u32(cluster.era).count(cluster.passed_over.len());
+    cluster.passed_over.iter().for_each(|(first, last)| _ = out.u64(*first).u64(*last));
 }
 
 fn decode_cluster(input: &mut Decoder<'_>) -> Result<Cluster, Malformed> {
-    Ok(Cluster {
+    let mut cluster = Cluster {
         id: input.u128()?,
         incarnation: input.u16()?.into(),
         streams_made: input.u64()?,
         jobs_made: input.u64()?,
         writers_made: input.u64()?,
-    })
+        era: input.u32()?,
+        passed_over: Vec::new(),
+    };
+    for _ in 0..input.count(16)? {
+        cluster.passed_over.push((input.u64()?, input.u64()?));
+    }
+    Ok(cluster)
 }
 
 fn encode_stream(stream: &Stream, out: &mut Encoder) {
@@ -176,8 +184,11 @@ fn decode_stream(id: StreamId, input: &mut Decoder<'_>) -> Result<Stream, Malfor
         epochs: Vec::new(),
         segments: BTreeMap::new(),
         current: Vec::new(),
+        first: Vec::new(),
+        head_in_order: Vec::new(),
         head: BTreeMap::new(),
         head_is_ahead: state & HEAD_IS_AHEAD != 0,
+        leaving: VecDeque::new(),
         removed: BTreeMap::new(),
         writers: BTreeMap::new(),
         writer_names: BTreeMap::new(),
@@ -242,6 +253,17 @@ fn encode_job(job: &Job, out: &mut Encoder) {
         JobKind::Delete { seal_first: true } => 5,
     });
     out.u32(job.step).u32(job.batch).u64(job.started.0);
+    out.u8(match job.phase {
+        Phase::Create => 1,
+        Phase::Seal => 2,
+        Phase::Truncate => 3,
+        Phase::DeleteEarlier => 4,
+        Phase::DeleteAll => 5,
+        Phase::Forget => 6,
+        Phase::Drop => 7,
+    });
+    let (epoch, number) = job.after.unwrap_or_default();
+    out.bool(job.after.is_some()).u32(epoch.0).u32(number.0);
 }
 
 fn decode_job(input: &mut Decoder<'_>) -> Result<Job, Malformed> {
@@ -258,5 +280,21 @@ fn decode_job(input: &mut Decoder<'_>) -> Result<Job, Malformed> {
     if batch == 0 {
         return Err(input.malformed());
     }
-    Ok(Job { stream, kind, step, batch, started: WallTime(input.u64()?) })
+    let started = WallTime(input.u64()?);
+    let phase = match input.u8()? {
+        1 => Phase::Create,
+        2 => Phase::Seal,
+        3 => Phase::Truncate,
+        4 => Phase::DeleteEarlier,
+        5 => Phase::DeleteAll,
+        6 => Phase::Forget,
+        7 => Phase::Drop,
+        _ => return Err(input.malformed()),
+    };
+    if !kind.phases().contains(&phase) {
+        return Err(input.malformed());
+    }
+    let (has_after, epoch, number) = (input.bool()?, input.u32()?, input.u32()?);
+    let after = has_after.then_some((StreamEpoch(epoch), SegmentNumber(number)));
+    Ok(Job { stream, kind, step, phase, after, batch, started })
 }

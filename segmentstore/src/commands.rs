@@ -8,6 +8,7 @@ use common::{ContainerId, Fence, Offset, SegmentId};
 use proto::v1::Reason;
 use replica::{Proposal, ProposeError};
 
+use crate::container::ContainerMachine;
 use crate::handle::{ContainerError, Containers};
 use crate::identity::{AttributeUpdate, CommandId, SegmentIdentity, Successor};
 use crate::limits::{ATTRIBUTE_VALUE_BYTES_MAX, ATTRIBUTES_MAX, NEIGHBOURS_MAX};

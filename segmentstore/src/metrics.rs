@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use common::ScopedStream;
 use proto::v1::Reason;
@@ -65,15 +65,32 @@ pub struct Metrics {
     /// Level: reads under way.
     pub readers: Counter,
     refused: [Counter; REASONS],
-    streams: Mutex<BTreeMap<ScopedStream, Arc<StreamCounters>>>,
+    streams: Arc<Streams>,
 }
 
-/// What is counted per stream.
-#[derive(Debug, Default)]
+/// The counters of streams for as long as somebody holds them.
+type Streams = Mutex<BTreeMap<ScopedStream, Weak<StreamCounters>>>;
+
+/// What is counted per stream. It goes with the last who holds it, which is the last of the stream's
+/// segments here, or of its readers: nobody looks through the streams for those without segments.
+#[derive(Debug)]
 pub struct StreamCounters {
     pub appended_bytes: Counter,
     pub appended_events: Counter,
     pub read_bytes: Counter,
+    stream: ScopedStream,
+    listed_in: Weak<Streams>,
+}
+
+impl Drop for StreamCounters {
+    fn drop(&mut self) {
+        let Some(streams) = self.listed_in.upgrade() else { return };
+        let mut streams = streams.lock().unwrap_or_else(PoisonError::into_inner);
+        // Others may have been listed under the name meanwhile.
+        if streams.get(&self.stream).is_some_and(|listed| listed.strong_count() == 0) {
+            streams.remove(&self.stream);
+        }
+    }
 }
 
 impl Metrics {
@@ -105,22 +122,25 @@ impl Metrics {
     /// The counters of every stream that has segments here, by name.
     pub fn streams(&self) -> Vec<(ScopedStream, Arc<StreamCounters>)> {
         let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        streams.iter().map(|(name, counters)| (name.clone(), counters.clone())).collect()
+        let listed = streams.iter();
+        listed.filter_map(|(name, counters)| Some((name.clone(), counters.upgrade()?))).collect()
     }
 
     /// The counters of one stream, made on first use.
     pub(crate) fn stream(&self, stream: &ScopedStream) -> Arc<StreamCounters> {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(counters) = streams.get(stream) {
-            return counters.clone();
+        if let Some(counters) = streams.get(stream).and_then(Weak::upgrade) {
+            return counters;
         }
-        streams.entry(stream.clone()).or_default().clone()
-    }
-
-    /// Drops the counters of streams without segments here.
-    pub(crate) fn forget_idle_streams(&self) {
-        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        streams.retain(|_, counters| Arc::strong_count(counters) > 1);
+        let counters = Arc::new(StreamCounters {
+            appended_bytes: Counter::default(),
+            appended_events: Counter::default(),
+            read_bytes: Counter::default(),
+            stream: stream.clone(),
+            listed_in: Arc::downgrade(&self.streams),
+        });
+        streams.insert(stream.clone(), Arc::downgrade(&counters));
+        counters
     }
 }
 
@@ -144,10 +164,25 @@ mod tests {
         let name = ScopedStream::new("demo", "hello").unwrap();
         let counters = metrics.stream(&name);
         counters.appended_bytes.add(7);
-        metrics.forget_idle_streams();
         assert_eq!(metrics.stream(&name).appended_bytes.get(), 7);
+        let listed = metrics.streams();
         drop(counters);
-        metrics.forget_idle_streams();
-        assert!(metrics.streams().is_empty());
+        assert_eq!(metrics.streams().len(), 1, "whoever lists them holds them, too");
+        drop(listed);
+        assert!(metrics.streams.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn counters_of_a_stream_that_is_made_again_are_not_dropped_with_those_before() {
+        let metrics = Metrics::default();
+        let name = ScopedStream::new("demo", "hello").unwrap();
+        let before = metrics.stream(&name);
+        // Nobody holds the earlier ones any more, and they are about to be dropped.
+        metrics.streams.lock().unwrap().insert(name.clone(), Weak::new());
+        let after = metrics.stream(&name);
+        drop(before);
+        assert_eq!(metrics.streams().len(), 1);
+        drop(after);
+        assert!(metrics.streams.lock().unwrap().is_empty());
     }
 }

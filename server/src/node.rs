@@ -161,8 +161,7 @@ impl Node {
             dev,
         });
         numbers.start(&jobs);
-        let controller =
-            start_controller(data, &groups, progress, &store, numbers.clone(), &jobs);
+        let controller = start_controller(data, &groups, progress, &store, numbers.clone(), &jobs);
         let host = Arc::new(Mutex::new(host));
         let node = Node {
             host,

@@ -3,8 +3,8 @@
 use common::limits::{SEGMENTS_MAX, STREAMS_MAX};
 use common::{ContainerId, Fence, Incarnation, StreamId, Term, WriterId};
 
-use crate::machine::{ControllerMachine, State};
 use crate::machine::records::Key;
+use crate::machine::{ControllerMachine, State};
 use crate::operation::StoreId;
 use crate::outcome::{Accepted, Outcome, Refusal};
 use crate::stores::JobId;

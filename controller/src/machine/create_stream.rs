@@ -9,8 +9,8 @@ use common::limits::SEGMENTS_PER_STREAM_MAX;
 use common::{KeyRange, ScopedStream, SegmentNumber, StreamEpoch, StreamId, WallTime};
 
 use crate::machine::ControllerMachine;
-use crate::machine::records::Key;
 use crate::machine::job::JobKind;
+use crate::machine::records::Key;
 use crate::machine::stream::{Epoch, Segment, Stream, StreamState};
 use crate::outcome::{Accepted, Outcome, Refusal};
 use crate::settings::SEGMENTS_PER_STEP;

@@ -5,8 +5,8 @@
 use common::{ScopedStream, SegmentId, StreamId, WallTime};
 
 use crate::machine::ControllerMachine;
-use crate::machine::records::Key;
 use crate::machine::job::JobKind;
+use crate::machine::records::Key;
 use crate::machine::stream::StreamState;
 use crate::outcome::{Accepted, Outcome, Refusal};
 

@@ -84,10 +84,7 @@ impl Job {
     }
 
     /// The segments that the phase is not done with, in its order, found from where it stands.
-    fn segments_left<'a>(
-        &self,
-        stream: &'a Stream,
-    ) -> Box<dyn Iterator<Item = SegmentKey> + 'a> {
+    fn segments_left<'a>(&self, stream: &'a Stream) -> Box<dyn Iterator<Item = SegmentKey> + 'a> {
         let behind = (self.after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
         match self.phase {
             Phase::Create | Phase::Seal => {
@@ -118,7 +115,10 @@ impl Job {
     /// The place of the job's phase among those of its kind.
     pub(crate) fn phase_number(&self) -> usize {
         let phases = self.kind.phases();
-        phases.iter().position(|phase| *phase == self.phase).expect("a job is in a phase of its kind")
+        phases
+            .iter()
+            .position(|phase| *phase == self.phase)
+            .expect("a job is in a phase of its kind")
     }
 }
 

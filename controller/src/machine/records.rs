@@ -159,7 +159,9 @@ impl Stream {
             StreamState::Creating => {
                 let all = self.segments_configured;
                 self.current.len() <= all as usize
-                    && (0..).zip(ranges).all(|(number, range)| range == KeyRange::nth_tile(all, number))
+                    && (0..)
+                        .zip(ranges)
+                        .all(|(number, range)| range == KeyRange::nth_tile(all, number))
             }
             _ => {
                 let mut next = Some(0);

@@ -19,8 +19,8 @@ use common::{Incarnation, KeyRange, Offset, ScopedStream, StreamEpoch, StreamId,
 
 use crate::machine::ControllerMachine;
 use crate::machine::cluster::Cluster;
-use crate::machine::records::Key;
 use crate::machine::job::JobKind;
+use crate::machine::records::Key;
 use crate::machine::stream::{Epoch, Segment, SegmentKey, Stream, StreamState};
 use crate::operation::{AdoptedSegment, FoundSegment};
 use crate::outcome::{Accepted, Outcome, Refusal};

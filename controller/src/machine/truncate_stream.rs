@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use common::{Offset, StreamId, WallTime};
 
 use crate::machine::ControllerMachine;
-use crate::machine::records::Key;
 use crate::machine::job::JobKind;
+use crate::machine::records::Key;
 use crate::machine::stream::{SegmentKey, Stream, StreamState};
 use crate::operation::CutOffsets;
 use crate::outcome::{Accepted, Outcome, Refusal};

@@ -95,6 +95,10 @@ fn examples() -> Vec<(Operation, &'static str)> {
             "01 0e 0700000000000000 01000000 01000000 02000000 0300000000000000 0400000000000000 01",
         ),
         (
+            Operation::RaiseFence { above: Fence { incarnation: 2.into(), term: 3.into() } },
+            "01 10 0200 0300000000000000",
+        ),
+        (
             Operation::StepFailed { job: JobId(8), step: 3, message: "no".into() },
             "01 0b 0800000000000000 03000000 02006e6f",
         ),

@@ -1,6 +1,7 @@
 //! The service over a group in memory, on a paused clock.
 
 mod bad_input;
+mod making;
 mod pages;
 mod truncating;
 mod verbs;

@@ -145,7 +145,6 @@ impl ContainerMachine {
             self.due.remove(&(entry.queued_micros, segment, writer));
             self.marks.unsaved.list((segment, Some(writer)));
         }
-        self.memory.metrics.forget_idle_streams();
         Ok(Done::Forgotten)
     }
 }

@@ -13,10 +13,20 @@ use crate::stores::{JobId, SegmentStores, StoreAnswer, StoreError};
 
 /// What ended, of a step that is under way.
 pub(super) enum Ended {
-    Command { job: JobId, at: usize, answer: Result<StoreAnswer, StoreError> },
-    Recorded { job: JobId, attempt: Attempt },
+    Command {
+        job: JobId,
+        at: usize,
+        answer: Result<StoreAnswer, StoreError>,
+    },
+    Recorded {
+        job: JobId,
+        attempt: Attempt,
+    },
     /// The highest fence that a container was found to obey.
-    Asked { container: ContainerId, fence: Fence },
+    Asked {
+        container: ContainerId,
+        fence: Fence,
+    },
     /// This controller's fence is above the one that a container obeys, or this is not known.
     Compared,
 }
@@ -112,9 +122,9 @@ pub(super) fn record(
     Box::pin(async move {
         let gave_up = matches!(operation, Operation::StepFailed { .. });
         let attempt = match group.submit(operation).await {
-            Ok(Ok(Accepted::StepPassed { .. })) if gave_up => Attempt::Again(
-                "the segment store refuses, and this kind of job goes on".to_owned(),
-            ),
+            Ok(Ok(Accepted::StepPassed { .. })) if gave_up => {
+                Attempt::Again("the segment store refuses, and this kind of job goes on".to_owned())
+            }
             answered => attempt(answered),
         };
         Ended::Recorded { job, attempt }

@@ -4,8 +4,8 @@ use common::{KeyRange, Offset, SegmentNumber, WallTime, WriterEpoch, WriterId};
 
 use super::*;
 use crate::machine::cluster::{Cluster, Container, Store};
-use crate::machine::scopes::Scope;
 use crate::machine::job::{Job, JobKind, Phase};
+use crate::machine::scopes::Scope;
 use crate::machine::stream::{Epoch, Segment, Stream, StreamState, Writer};
 
 const STREAM: StreamId = StreamId(7);

@@ -11,9 +11,9 @@ use common::{
 use crate::codec::{Decoder, Encoder, Malformed};
 use crate::machine::State;
 use crate::machine::cluster::{Cluster, Container, Store};
+use crate::machine::job::{Job, JobKind, Phase};
 use crate::machine::records::Key;
 use crate::machine::scopes::Scope;
-use crate::machine::job::{Job, JobKind, Phase};
 use crate::machine::stream::{Epoch, Segment, SegmentKey, Stream, StreamState, Writer};
 use crate::operation::StoreId;
 use crate::stores::JobId;

@@ -168,7 +168,12 @@ fn a_freeze_holds_what_changed_since_the_last_one_and_nothing_else() {
 fn a_large_frozen_set_is_copied_in_slices_that_later_operations_do_not_reach_into() {
     let mut machine = crate::testing::machine();
     let segments = 3 * Slice::CHANGES_MAX as u32;
-    crate::testing::created(&mut machine, &crate::testing::FakeStores::default(), "demo/hello", segments);
+    crate::testing::created(
+        &mut machine,
+        &crate::testing::FakeStores::default(),
+        "demo/hello",
+        segments,
+    );
     machine.freeze();
     let then = machine.state().clone();
     let mut saved = BTreeMap::new();

@@ -70,7 +70,7 @@ fn no_entry_of_a_wide_streams_life_changes_more_records_than_a_step_has_segments
     // The head of a wide stream comes with the truncation's own entry, and goes in slices.
     let places: Vec<_> = (0..WIDE).map(|number| (0, number, 0)).collect();
     stores.grow(machine.stream_by_id(id).unwrap().segment_id((0.into(), 0.into())), 2);
-    let mut moved = places.clone();
+    let mut moved = places;
     moved[0].2 = 1;
     apply(&mut machine, &Operation::TruncateStream { stream: id, cut: cut(&moved) }).unwrap();
     assert_eq!(run_counted(&mut machine, &stores), 4);
@@ -151,9 +151,8 @@ fn a_job_that_begins_again_does_what_is_left_of_every_phase() {
     apply(&mut machine, &found).unwrap();
     assert_restored_alike(&machine);
     let step = pending_steps(&machine, 1.into(), 1, |_| true).remove(0);
-    let seals = |command: &crate::StoreCommand| {
-        matches!(command.action, crate::StoreAction::Seal(_))
-    };
+    let seals =
+        |command: &crate::StoreCommand| matches!(command.action, crate::StoreAction::Seal(_));
     assert_eq!(step.step, 0);
     assert!(step.commands.iter().all(seals), "from the first phase on");
 }

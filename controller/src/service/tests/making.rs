@@ -1,0 +1,61 @@
+//! Streams that are being made, and streams that never were.
+
+use proto::error::{Reason, reason_of};
+use proto::v1;
+use proto::v1::SegmentSet::{ActiveSegments, FirstSegments, HeadSegments, TailSegments};
+use proto::v1::controller_server::Controller;
+use tonic::{Code, Request};
+
+use super::{Served, stream};
+use crate::group::Group;
+use crate::stores::StoreError;
+use crate::testing::{containers, create};
+
+impl Served {
+    async fn describe(&self, name: &str) -> v1::StreamSummary {
+        let request = Request::new(v1::DescribeStreamRequest { stream: stream(name) });
+        let described = Controller::describe_stream(&self.service, request).await.unwrap();
+        described.into_inner().summary.unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wide_stream_says_that_it_is_being_made_and_how_wide_it_will_be() {
+    let served = Served::new();
+    served.stores.inner().held = true;
+    Group::submit(&*served.group, create("demo/wide", 5_000)).await.unwrap().unwrap();
+    let described = served.describe("demo/wide").await;
+    assert_eq!((described.state(), described.segments), (v1::StreamState::Creating, 5_000));
+    for set in [ActiveSegments, HeadSegments, TailSegments, FirstSegments] {
+        let late = served.segments("demo/wide", set).await.unwrap_err();
+        assert_eq!(reason_of(&late), Reason::Unavailable, "no part of it is listed: {late}");
+    }
+    served.stores.inner().held = false;
+    served.stores.gate.notify_waiters();
+    let first = served.segments("demo/wide", HeadSegments).await.unwrap();
+    assert_eq!((first.segments.len(), first.state()), (1_000, v1::StreamState::Active));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_was_never_made_says_so_and_what_to_do() {
+    let served = Served::new();
+    let error = StoreError::Refused("it is damaged".into());
+    served.stores.inner().away.insert(containers()[0], error);
+    let request = v1::CreateStreamRequest {
+        stream: stream("demo/hello"),
+        config: Some(v1::StreamConfig { segments: 4 }),
+        create_scope: true,
+    };
+    let given_up = Controller::create_stream(&served.service, Request::new(request)).await;
+    assert!(given_up.unwrap_err().message().contains("it is damaged"));
+    for set in [ActiveSegments, HeadSegments, TailSegments, FirstSegments] {
+        let not_made = served.segments("demo/hello", set).await.unwrap_err();
+        assert_eq!(not_made.code(), Code::FailedPrecondition);
+        assert_eq!(reason_of(&not_made), Reason::StreamNotMade, "{not_made}");
+        assert!(not_made.message().contains("create it again, or delete it"), "{not_made}");
+    }
+    assert_eq!(served.describe("demo/hello").await.state(), v1::StreamState::Creating);
+    served.stores.inner().away.clear();
+    served.create("demo/hello", 4).await;
+    assert_eq!(served.segments("demo/hello", ActiveSegments).await.unwrap().segments.len(), 4);
+}

@@ -73,7 +73,7 @@ impl Writing {
         self.pending.push_back((last, op));
         let key = key_text(key);
         let event = |payload| Event::new(payload).key(&key);
-        let events: Vec<Event<'_>> = payloads.iter().map(|payload| event(payload)).collect();
+        let events: Vec<Event<'_>> = payloads.iter().map(event).collect();
         match events.as_slice() {
             [one] => self.writer.append(*one).await.map(drop),
             batch => self.writer.append_batch(&key, batch).await.map(drop),

@@ -2,19 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::value::RawValue;
-
-use crate::harness::{Running, Server, flights_file};
+use crate::flights::{flights, flights_file};
+use crate::harness::{Running, Server};
 
 pub const STREAM: &str = "demo/flights";
-
-/// The file and the exact bytes of each of its elements.
-pub fn flights() -> (Vec<u8>, Vec<String>) {
-    let file = std::fs::read(flights_file()).unwrap();
-    let elements: Vec<Box<RawValue>> = serde_json::from_slice(&file).unwrap();
-    assert_eq!(elements.len(), 20_000);
-    (file, elements.iter().map(|element| element.get().to_owned()).collect())
-}
 
 fn by_origin(events: &[String]) -> BTreeMap<String, Vec<&str>> {
     let mut found: BTreeMap<String, Vec<&str>> = BTreeMap::new();

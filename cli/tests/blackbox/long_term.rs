@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::exactly_once::{
-    STREAM, append_under_kills, assert_stored_once, flights, wait_for_more_than,
-};
-use crate::harness::{Server, flights_file, wait_until};
+use crate::exactly_once::{STREAM, append_under_kills, assert_stored_once, wait_for_more_than};
+use crate::flights::{flights, flights_file};
+use crate::harness::{Server, wait_until};
 
 /// Tiers what is older than a moment, and saves the state soon, so that the log can be cut.
 pub const QUICK: [(&str, &str); 2] =

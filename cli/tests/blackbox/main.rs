@@ -13,6 +13,7 @@ mod damaged_object;
 mod exactly_once;
 #[expect(clippy::print_stdout, clippy::expect_used, reason = "examples are short")]
 mod examples;
+mod flights;
 mod forms;
 mod full_disk;
 mod harness;

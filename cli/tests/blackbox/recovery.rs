@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::exactly_once::{assert_stored_once, flights};
+use crate::exactly_once::assert_stored_once;
+use crate::flights::flights;
 use crate::harness::{Braid, Finished, Server, wait_until};
 
 /// Bytes go into the bucket at once.

@@ -111,6 +111,12 @@ fn text(report: &RecoveryReport) -> String {
         for problem in &group.problems {
             text += &format!("  done without: {problem}\n");
         }
+        for (first, last) in &group.lost {
+            text += &format!(
+                "  entries {first} to {last} had been given up by a repair of the log before they were \
+                 tiered: events in them cannot be read\n"
+            );
+        }
         if let Some(loss) = &group.loss {
             text += &format!("given up: {loss}\n");
         }

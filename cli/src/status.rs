@@ -111,6 +111,7 @@ struct Group {
     quarantined: Option<String>,
     checkpoint_waits: bool,
     tiering_failure: Option<String>,
+    lost_entries: u64,
 }
 
 impl Report {
@@ -179,6 +180,7 @@ impl From<GroupStatus> for Group {
             quarantined: group.quarantined,
             checkpoint_waits: group.checkpoint_waits,
             tiering_failure: group.tiering_failure,
+            lost_entries: group.lost_entries,
         }
     }
 }

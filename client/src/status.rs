@@ -85,6 +85,9 @@ pub struct GroupStatus {
     pub checkpoint_waits: bool,
     /// Why tiering could not go on last, while it cannot.
     pub tiering_failure: Option<String>,
+    /// Entries of the log that a repair gave up before they were archived: reads of the events in
+    /// them fail.
+    pub lost_entries: u64,
 }
 
 /// A class of memory.
@@ -173,6 +176,7 @@ impl From<v1::GroupStatus> for GroupStatus {
             quarantined: text(group.quarantined),
             checkpoint_waits: group.checkpoint_waits,
             tiering_failure: text(group.tiering_failure),
+            lost_entries: group.lost_entries,
         }
     }
 }

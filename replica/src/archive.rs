@@ -32,6 +32,7 @@ mod packed;
 mod packer;
 mod round;
 mod runs;
+mod skip;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -50,5 +51,6 @@ pub use housekeeping::{CommittedCheckpoint, CommittedRound, Housekeeping};
 pub use packed::{PackedIndex, PackedObject, PackedRun};
 pub use round::{Round, RoundBuilder, RoundEntry, RoundError, RoundSettings, Taken};
 pub use runs::{Run, Runs};
+pub use skip::{Beginning, CommittedSkip};
 pub(crate) use state::At;
-pub use state::{Archive, Dropped, KeptCheckpoint, KeptRound, Refused, Stored};
+pub use state::{Archive, Dropped, KeptCheckpoint, KeptRound, KeptSkip, Refused, Stored};

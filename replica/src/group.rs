@@ -255,6 +255,10 @@ impl<M: StateMachine> Group<M> {
             status.unarchived_bytes = tiering.behind.bytes();
             status.unarchived_since = tiering.behind.since();
             status.storage_failure.clone_from(&tiering.failure);
+            status.lost.clear();
+            status.lost.extend(archive.lost());
+            let waiting = tiering.holes.behind(archive.end());
+            status.lost.extend(waiting.map(|lost| lost.first..=lost.last));
             status.peer = peer;
             status.leader = (role.leader != raft::INVALID_ID).then_some(role.leader);
             status.serving = role.serving;

@@ -1,6 +1,7 @@
 //! What callers hold of a group: proposals, queries and status, from any thread.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -50,12 +51,22 @@ pub struct GroupStatus {
     /// Bytes of log that are not archived yet, and since when the oldest of them wait.
     pub unarchived_bytes: u64,
     pub unarchived_since: Option<MonotonicTime>,
+    /// Entries that a repair of the log gave up and that were not archived: what their payload was
+    /// is lost. In order; remembered for good where the log is archived.
+    pub lost: Vec<RangeInclusive<LogIndex>>,
     /// Why long-term storage could not be used last, while it cannot.
     pub storage_failure: Option<String>,
     /// The rolling hash over (index, outcomes) up to `applied`, saved with the state.
     pub digest: u64,
     /// Why the group stopped, where it did.
     pub quarantined: Option<String>,
+}
+
+impl GroupStatus {
+    /// How many entries are lost.
+    pub fn lost_entries(&self) -> u64 {
+        self.lost.iter().map(|lost| lost.end().0 + 1 - lost.start().0).sum()
+    }
 }
 
 /// Who leads a group, for those who do something only while they lead.

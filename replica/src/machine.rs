@@ -1,5 +1,7 @@
 //! The seam between a Raft group and what it replicates.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 use common::LogIndex;
 use lts::ObjectName;
@@ -100,6 +102,13 @@ pub trait StateMachine: Send + 'static {
         let _ = round;
     }
 
+    /// These entries were lost before a round held them. What the state refers to of their payload
+    /// can never be read again: from now on that is what readers are told, and nothing of it keeps
+    /// the log. A part of apply, called in the order of the log.
+    fn lost(&mut self, entries: RangeInclusive<LogIndex>) {
+        let _ = entries;
+    }
+
     /// Pieces were copied into other objects: takes over each whose place is still as it was, and
     /// leaves out the others. A part of apply.
     fn compacted(&mut self, compacted: &Compacted) {
@@ -119,8 +128,9 @@ pub trait StateMachine: Send + 'static {
         None
     }
 
-    /// Gives every place in objects that the state refers to, owner by owner in order of positions:
-    /// for whoever checks that the objects are what the state says.
+    /// Gives every place in objects that the state refers to, owner by owner in order of positions,
+    /// and what is lost ([`Rested::lost_entry`](crate::Rested::lost_entry)): for whoever checks that
+    /// the objects are what the state says.
     fn resting(&self, each: &mut dyn FnMut(Piece)) {
         let _ = each;
     }

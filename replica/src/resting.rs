@@ -6,7 +6,7 @@
 
 use std::ops::RangeInclusive;
 
-use common::LogIndex;
+use common::{GroupId, Incarnation, LogIndex, Term};
 use lts::ObjectName;
 
 use crate::archive::{ObjectRef, Runs};
@@ -56,6 +56,22 @@ pub struct Rested {
     pub offset: u32,
     /// CRC-32 (IEEE) of the bytes.
     pub crc: u32,
+}
+
+impl Rested {
+    /// Stands for bytes that rest nowhere: they were in this entry, which a repair of the log gave
+    /// up before it was archived. No object has a name of this incarnation.
+    pub fn lost(group: GroupId, entry: LogIndex, start: u32) -> Self {
+        let (incarnation, term, sequence) = (Incarnation(0), Term(0), entry.0);
+        let object = ObjectName { incarnation, group, term, sequence };
+        Self { object, offset: start, crc: 0 }
+    }
+
+    /// The entry that the bytes were lost with; `None` where they rest in an object.
+    pub fn lost_entry(&self) -> Option<LogIndex> {
+        let ObjectName { incarnation, sequence, .. } = self.object;
+        (incarnation == Incarnation(0)).then_some(LogIndex(sequence))
+    }
 }
 
 impl Tiered {

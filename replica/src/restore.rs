@@ -4,7 +4,9 @@
 //! incarnation and term, and within a term a later name reaches at least as far. From it the chain
 //! is walked back, link by link, to the newest checkpoint that counts, which an entry in one of the
 //! rounds names, and further to the first round that the checkpoint's state does not know yet. Where
-//! no checkpoint counts, the chain goes back to the group's first entry.
+//! no checkpoint counts, the chain goes back to the group's first entry. A round behind lost entries
+//! is a beginning of its own, with the checkpoint that it names, once the chain reaches that
+//! ([`beginning`]).
 //!
 //! What is found damaged or missing on the way is told, and a way around it is taken where there is
 //! one: an older checkpoint, or for the tip the round before it. A link that is broken further back
@@ -19,14 +21,14 @@ use lts::bucket::PAGE_OBJECTS_MAX;
 use lts::{ObjectName, ObjectPath};
 
 use crate::archive::{
-    Checkpoint, CommittedCheckpoint, CommittedRound, EntryHeader, FRAME_BYTES, Footer,
-    Housekeeping, Kind, ObjectError, ObjectRef,
+    Beginning, Checkpoint, CommittedCheckpoint, EntryHeader, FRAME_BYTES, Footer, Housekeeping,
+    Kind, ObjectError, ObjectRef,
 };
 use crate::envelope;
 use crate::kv::{Applied, Changes, Kv, KvError};
-use crate::resting::Tiered;
 use crate::tiering::{Storage, StorageFailure, of_led_key};
 
+mod beginning;
 mod named;
 mod salvage;
 #[cfg(test)]
@@ -170,21 +172,6 @@ impl Chain {
         footers.flat_map(Footer::headers).filter(wanted)
     }
 
-    /// The rounds behind `archived`, as a recovery takes them over.
-    pub fn rounds_behind(&self, archived: LogIndex) -> impl Iterator<Item = CommittedRound> + '_ {
-        let footers = self.footers.iter().filter(move |footer| footer.last_index() > archived);
-        footers.map(|footer| CommittedRound {
-            footer: footer.reference,
-            tiered: Tiered {
-                range: footer.range(),
-                objects: footer.objects.clone(),
-                runs: footer.runs.clone(),
-            },
-            last_term: footer.last_term(),
-            recovered: true,
-        })
-    }
-
     /// Makes the group's part of the state store what the checkpoint has; without one, nothing.
     pub fn load_state(&self, storage: &Storage, kv: &dyn Kv) -> Result<(), RestoreFailure> {
         let group = self.group();
@@ -212,10 +199,20 @@ impl Chain {
 
     /// Whether the rounds so far, tip first, reach back far enough.
     fn is_complete(&self, from: Option<LogIndex>) -> bool {
-        let first = *self.footers.last().expect("the tip was pushed").range().start();
+        let oldest = self.footers.last().expect("the tip was pushed");
+        let first = *oldest.range().start();
         let known = match (from, &self.checkpoint) {
             (Some(from), _) => from,
-            (None, Some((committed, _))) => committed.index.min(committed.archived),
+            (None, Some((committed, _))) => {
+                let begins = |beginning: Beginning| {
+                    let knows_all_before = committed.archived.0 + 1 >= beginning.first_lost.0;
+                    committed.index.0 + 1 >= first.0 && knows_all_before
+                };
+                if oldest.begins.is_some_and(begins) {
+                    return true;
+                }
+                committed.index.min(committed.archived)
+            }
             (None, None) => LogIndex(0),
         };
         first.0 <= known.0 + 1
@@ -232,11 +229,16 @@ impl Chain {
         let mut said_to = committed.archived;
         let rounds = self.footers.iter().rev().flat_map(Footer::headers);
         for header in rounds.filter(|header| header.index > committed.index) {
-            if let Some(Housekeeping::Round(round)) = said(&header)
-                && (round.recovered || round.footer.name.term == header.term)
-                && round.range().start().0 == said_to.0 + 1
-            {
-                said_to = *round.range().end();
+            let (named_here, range) = match said(&header) {
+                Some(Housekeeping::Round(round)) => {
+                    let named_here = round.recovered || round.footer.name.term == header.term;
+                    (named_here, round.range().clone())
+                }
+                Some(Housekeeping::Skipped(skip)) => (true, skip.lost),
+                _ => continue,
+            };
+            if named_here && range.start().0 == said_to.0 + 1 {
+                said_to = *range.end();
             }
         }
         first.0 <= said_to.0 + 1
@@ -278,6 +280,9 @@ impl Chain {
     /// The round before the oldest so far.
     fn previous(&self) -> Result<ObjectRef, RestoreFailure> {
         let oldest = self.footers.last().expect("the tip was pushed");
+        if let Some(beginning) = oldest.begins {
+            return Err(self.lost_before(beginning));
+        }
         oldest.continues.ok_or_else(|| {
             let first = oldest.range().start().0;
             RestoreFailure::Broken(format!(

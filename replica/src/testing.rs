@@ -89,6 +89,11 @@ pub(crate) enum Location {
     },
     /// Forgotten before it was archived, as a replay from long-term storage finds out.
     Nowhere,
+    /// Lost with its entry, before that was archived.
+    Lost {
+        entry: LogIndex,
+        bytes: u32,
+    },
 }
 
 /// Stores numbers in the order in which they came, each once, and knows where their payload is.
@@ -231,15 +236,28 @@ impl StateMachine for Numbers {
         self.rest(round);
     }
 
+    fn lost(&mut self, entries: std::ops::RangeInclusive<LogIndex>) {
+        for OwnedRun { index, bytes, owner, .. } in self.in_log() {
+            if index <= *entries.end() {
+                assert!(entries.contains(&index), "what is before the lost entries rests by now");
+                self.locations.insert(owner as u64, Location::Lost { entry: index, bytes });
+                self.unsaved.insert(owner as u64);
+            }
+        }
+    }
+
     fn take_dead_objects(&mut self) -> Vec<ObjectName> {
         std::mem::take(&mut self.dead)
     }
 
     fn resting(&self, each: &mut dyn FnMut(Piece)) {
         for (number, location) in &self.locations {
-            if let Location::Object { rested, bytes } = *location {
-                each(Piece { owner: u128::from(*number), position: 0, rested, bytes });
-            }
+            let (rested, bytes) = match *location {
+                Location::Object { rested, bytes } => (rested, bytes),
+                Location::Lost { entry, bytes } => (Rested::lost(GROUP, entry, 0), bytes),
+                _ => continue,
+            };
+            each(Piece { owner: u128::from(*number), position: 0, rested, bytes });
         }
     }
 
@@ -327,6 +345,11 @@ fn saved(place: u64, location: Option<&Location>) -> Bytes {
     match location {
         None => {}
         Some(Location::Nowhere) => out.push(2),
+        Some(Location::Lost { entry, bytes }) => {
+            out.push(3);
+            out.extend_from_slice(&entry.0.to_le_bytes());
+            out.extend_from_slice(&bytes.to_le_bytes());
+        }
         Some(Location::Log { index, start, bytes }) => {
             out.push(0);
             out.extend_from_slice(&index.0.to_le_bytes());
@@ -356,6 +379,10 @@ fn location(value: &[u8]) -> Option<Location> {
             let object = ObjectName::decode(rest[..26].try_into().unwrap());
             let rested = Rested { object, offset: word(26), crc: word(30) };
             Location::Object { rested, bytes: word(34) }
+        }
+        3 => {
+            let entry = LogIndex(u64::from_le_bytes(rest[..8].try_into().unwrap()));
+            Location::Lost { entry, bytes: word(8) }
         }
         _ => Location::Nowhere,
     })

@@ -30,6 +30,7 @@ pub use describe::SegmentDescription;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -298,6 +299,10 @@ impl StateMachine for ContainerMachine {
 
     fn taken_over(&mut self, round: &Tiered) {
         self.rest(round, Absent::Dropped).expect("what is absent was dropped");
+    }
+
+    fn lost(&mut self, entries: RangeInclusive<LogIndex>) {
+        self.lose(&entries);
     }
 
     fn compacted(&mut self, compacted: &Compacted) {

@@ -67,8 +67,9 @@ impl ObjectExtent {
         self.offset.plus(self.bytes.into())
     }
 
+    /// What is lost is of no size: nothing copies it.
     pub(crate) fn is_small(&self) -> bool {
-        self.bytes < Self::SMALL_BELOW
+        self.bytes < Self::SMALL_BELOW && self.rested.lost_entry().is_none()
     }
 
     /// This and `next` as one, where they are neighbours in the segment and in their object and
@@ -78,7 +79,7 @@ impl ObjectExtent {
         let neighbours = self.end() == next.offset
             && rested.object == next.rested.object
             && u64::from(rested.offset) + u64::from(self.bytes) == u64::from(next.rested.offset);
-        if !neighbours || bytes > Self::BYTES_MAX {
+        if !neighbours || bytes > Self::BYTES_MAX || rested.lost_entry().is_some() {
             return None;
         }
         let crc = joined_crc(rested.crc, next);

@@ -235,7 +235,7 @@ impl SegmentReader {
         let ahead = window.unwrap_or(self.ahead);
         Ok(match state.locate(self.offset, self.message_bytes(), ahead) {
             Located::Memory(pieces) => Step::Memory(pieces, bounds),
-            Located::Objects(extents) => Step::Objects(extents, bounds),
+            Located::Objects(extents) => Step::Objects(self.not_lost(extents)?, bounds),
             Located::Log(extents) => Step::Log(extents, bounds),
             Located::AtEnd if self.follow && state.gone => {
                 return Err(ReadError::ContainerGone { segment: self.shared.segment });
@@ -243,6 +243,24 @@ impl SegmentReader {
             Located::AtEnd if self.follow => Step::Wait,
             Located::AtEnd => Step::Finished,
         })
+    }
+
+    /// The extents up to one that is lost, which is told when it is come to.
+    fn not_lost(&self, mut extents: Vec<ObjectExtent>) -> Result<Vec<ObjectExtent>, ReadError> {
+        let lost = |extent: &ObjectExtent| extent.rested.lost_entry();
+        if let Some(entry) = extents.first().and_then(lost) {
+            let (segment, offset) = (self.shared.segment, self.offset);
+            let end = extents[0].end();
+            let detail = format!(
+                "they were lost with entry {entry} of the log, which a repair gave up before it was \
+                 archived; what comes behind offset {end} is there"
+            );
+            return Err(ReadError::Damaged { segment, offset, detail });
+        }
+        if let Some(at) = extents.iter().position(|extent| lost(extent).is_some()) {
+            extents.truncate(at);
+        }
+        Ok(extents)
     }
 
     fn check(&self, bounds: Bounds) -> Result<(), ReadError> {

@@ -190,6 +190,11 @@ fn of_groups(groups: &[(u64, GroupStatus)]) -> Vec<Family> {
             "1: the group's last work with long-term storage failed, and is tried again",
             |status| f64::from(u8::from(status.storage_failure.is_some())),
         ),
+        family(
+            "braid_group_lost_entries",
+            "Log entries that a repair gave up before they were archived",
+            |status| status.lost_entries() as f64,
+        ),
         family("braid_group_quarantined", "1: the group stopped and needs a person", |status| {
             f64::from(u8::from(status.quarantined.is_some()))
         }),
@@ -359,6 +364,7 @@ mod tests {
                 checkpoint_waits: true,
                 unarchived_bytes: 70,
                 storage_failure: Some("down".to_owned()),
+                lost: vec![LogIndex(4)..=LogIndex(6), LogIndex(8)..=LogIndex(8)],
                 term: Term(3),
                 applied: LogIndex(9),
                 ..GroupStatus::default()
@@ -414,6 +420,7 @@ mod tests {
             "braid_group_checkpoint_waits{group=\"1\"} 1.0",
             "braid_group_untiered_bytes{group=\"1\"} 70.0",
             "braid_group_tiering_fails{group=\"1\"} 1.0",
+            "braid_group_lost_entries{group=\"1\"} 4.0",
             "braid_unarchived_extents_total 2.0",
             "braid_unarchived_bytes_total 12.0",
             "braid_appended_events_total 5.0",

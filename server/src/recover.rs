@@ -293,7 +293,7 @@ impl Bringing<'_> {
     fn finish(
         self,
         mut node: Recovering,
-        groups: Vec<RecoveredGroup>,
+        mut groups: Vec<RecoveredGroup>,
         store: Uuid,
         on_step: &mut dyn FnMut(RecoveryStep),
     ) -> Result<RecoveryReport, ServerError> {
@@ -306,6 +306,7 @@ impl Bringing<'_> {
             node.reconcile(marker.incarnation).await
         });
         let reconciled = settled.map_err(|why| failed(&self.source.url)(why))?;
+        node.tell_lost(&mut groups);
         on_step(RecoveryStep::Saving);
         node.host.stop();
         let failure = node.host.failed().borrow().clone();
@@ -338,6 +339,17 @@ impl Recovering {
             taken_over(handle, id.0, ends, &self.host).await?;
         }
         Ok(())
+    }
+
+    /// What had been lost before there was anything to recover.
+    fn tell_lost(&self, groups: &mut [RecoveredGroup]) {
+        let containers = self.containers.iter().map(|(id, handle)| (id.0, handle.status().lost));
+        let controller = (GroupId::CONTROLLER.0, self.controller.status().lost);
+        for (group, lost) in containers.chain([controller]) {
+            if let Some(report) = groups.iter_mut().find(|report| report.group == group) {
+                report.lost = lost.iter().map(|range| (range.start().0, range.end().0)).collect();
+            }
+        }
     }
 
     fn commands(&self) -> StoreCommands {

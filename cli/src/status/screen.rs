@@ -153,6 +153,7 @@ mod tests {
             quarantined: None,
             checkpoint_waits: false,
             tiering_failure: None,
+            lost_entries: 0,
         }
     }
 

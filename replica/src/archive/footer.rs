@@ -1,8 +1,9 @@
 //! A round's footer: every entry's header, and where the payload lies.
 //!
 //! ```text
-//! frame | first index u64 | entries u32 | objects u32 | runs u32 | continues u8
-//!       | { name 26 | length u32 | crc32 u32 } (where it continues a round)
+//! frame | first index u64 | entries u32 | objects u32 | runs u32 | links u8
+//!       | { name 26 | length u32 | crc32 u32 } (bit 0 of links: the round that it continues)
+//!       | beginning (bit 1: entries before it are lost; see `skip.rs`)
 //!       | membership length u32 | membership
 //!       | { sequence u64 | length u32 | crc32 u32 }* (objects)
 //!       | run* | header* | frame
@@ -23,12 +24,17 @@ use super::fields::{Fields, word};
 use super::frame::{self, HEAD_BYTES, Kind, ObjectRef, Sealed, TAIL_BYTES};
 use super::header::EntryHeader;
 use super::runs::{Run, Runs};
+use super::skip::Beginning;
 
 /// Bytes of an encoded membership: far more than any group has members.
 pub(super) const MEMBERSHIP_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of a footer's body without objects, runs and headers, at most.
 pub(super) const FIXED_BYTES_MAX: usize =
-    8 + 4 + 4 + 4 + 1 + ObjectRef::BYTES + 4 + MEMBERSHIP_BYTES_MAX;
+    8 + 4 + 4 + 4 + 1 + ObjectRef::BYTES + Beginning::BYTES + 4 + MEMBERSHIP_BYTES_MAX;
+
+/// What links a round to what was before it.
+const CONTINUES: u8 = 1;
+const BEGINS: u8 = 2;
 
 /// What a footer is made of.
 #[derive(Debug)]
@@ -36,6 +42,7 @@ pub(super) struct Draft<'a> {
     pub(super) first: LogIndex,
     pub(super) entries: u32,
     pub(super) continues: Option<ObjectRef>,
+    pub(super) begins: Option<Beginning>,
     pub(super) membership: &'a [u8],
     pub(super) objects: &'a [ObjectRef],
     pub(super) runs: &'a Runs,
@@ -49,9 +56,13 @@ impl Draft<'_> {
         out.put_u32_le(self.entries);
         out.put_u32_le(word(self.objects.len()));
         out.put_u32_le(self.runs.count());
-        out.put_u8(u8::from(self.continues.is_some()));
+        let continues = self.continues.map_or(0, |_| CONTINUES);
+        out.put_u8(continues | self.begins.map_or(0, |_| BEGINS));
         if let Some(previous) = &self.continues {
             previous.put(&mut out);
+        }
+        if let Some(beginning) = &self.begins {
+            beginning.put(&mut out);
         }
         out.put_u32_le(word(self.membership.len()));
         out.put_slice(self.membership);
@@ -67,6 +78,8 @@ pub struct Footer {
     pub reference: ObjectRef,
     /// The round before this one; `None` where the chain begins here.
     pub continues: Option<ObjectRef>,
+    /// Entries between that one and this are lost: the chain begins here anew.
+    pub begins: Option<Beginning>,
     /// The membership behind the last entry, opaque here.
     pub membership: Bytes,
     pub objects: Vec<ObjectRef>,
@@ -136,8 +149,8 @@ impl Footer {
     /// Whether this round is the one behind `previous`, and continues exactly that.
     pub fn follows(&self, previous: &Footer) -> Result<(), ObjectError> {
         let refuse = |problem: Problem| Err(problem.of(self.reference.name));
-        let Some(link) = &self.continues else {
-            return refuse(Problem::impossible("flag of a round that it continues", 0_u8));
+        let Some(link) = self.continues.filter(|_| self.begins.is_none()) else {
+            return refuse(Problem::impossible("link to the round before it", 0_u8));
         };
         link.expect(&previous.reference)?;
         if self.first.0 != previous.last_index().0 + 1 {
@@ -149,7 +162,8 @@ impl Footer {
         Ok(())
     }
 
-    fn first_term(&self) -> Term {
+    /// The term of the first entry.
+    pub(crate) fn first_term(&self) -> Term {
         self.headers().next().expect("a round has entries").term
     }
 
@@ -169,7 +183,7 @@ impl Footer {
         let entries = fields.u32("entries")?;
         let objects = fields.u32("objects")?;
         let runs = fields.u32("runs")?;
-        let continues = take_link(&mut fields, name)?;
+        let (continues, begins) = take_links(&mut fields, name, first)?;
         let membership = body.slice_ref(fields.counted("membership")?);
         let mut rows = Fields::new(fields.rows(objects, ObjectRef::ROW_BYTES, "objects")?);
         let objects = (0..objects)
@@ -184,6 +198,7 @@ impl Footer {
         let mut footer = Self {
             reference,
             continues,
+            begins,
             membership,
             objects,
             runs,
@@ -244,16 +259,32 @@ impl Footer {
     }
 }
 
-fn take_link(fields: &mut Fields<'_>, name: ObjectName) -> Result<Option<ObjectRef>, Problem> {
-    match fields.u8("whether it continues a round")? {
-        0 => Ok(None),
-        1 => {
-            let previous = ObjectRef::take(fields, "round that it continues")?;
-            if previous.name.group != name.group || previous.name >= name {
-                return Err(Problem::OtherName(previous.name));
-            }
-            Ok(Some(previous))
-        }
-        other => Err(Problem::impossible("flag of a round that it continues", other)),
+/// The round before, and what a new beginning says.
+fn take_links(
+    fields: &mut Fields<'_>,
+    name: ObjectName,
+    first: LogIndex,
+) -> Result<(Option<ObjectRef>, Option<Beginning>), Problem> {
+    let links = fields.u8("links")?;
+    if links & !(CONTINUES | BEGINS) != 0 {
+        return Err(Problem::impossible("links", links));
     }
+    let before = |object: ObjectRef| match object.name.group == name.group && object.name < name {
+        true => Ok(object),
+        false => Err(Problem::OtherName(object.name)),
+    };
+    let mut continues = None;
+    if links & CONTINUES != 0 {
+        continues = Some(before(ObjectRef::take(fields, "round that it continues")?)?);
+    }
+    let mut begins = None;
+    if links & BEGINS != 0 {
+        let beginning = Beginning::take(fields)?;
+        before(beginning.checkpoint)?;
+        if beginning.first_lost == LogIndex(0) || beginning.first_lost >= first {
+            return Err(Problem::impossible("first lost index", beginning.first_lost.0));
+        }
+        begins = Some(beginning);
+    }
+    Ok((continues, begins))
 }

@@ -12,6 +12,7 @@
 //!                   | crc32 u32 }*
 //! removed     4 | names u32 | name 26 *
 //! recovered   5 | incarnation u16
+//! skipped     6 | skip (see `skip.rs`)
 //! ```
 //!
 //! Little-endian but for names; runs as in `runs.rs`. Objects of a round and chunks share all of the
@@ -27,6 +28,7 @@ use super::error::Problem;
 use super::fields::{Fields, word};
 use super::frame::ObjectRef;
 use super::runs::{Run, Runs};
+use super::skip::CommittedSkip;
 use crate::resting::{Compacted, Moved, Rested, Tiered};
 
 mod kind {
@@ -35,6 +37,7 @@ mod kind {
     pub(super) const COMPACTED: u8 = 3;
     pub(super) const REMOVED: u8 = 4;
     pub(super) const RECOVERED: u8 = 5;
+    pub(super) const SKIPPED: u8 = 6;
 }
 
 /// One change to a group's archive.
@@ -47,6 +50,8 @@ pub enum Housekeeping {
     Removed(Vec<ObjectName>),
     /// The cluster was brought back from its bucket: names are led by this from now on.
     Recovered(Incarnation),
+    /// The archive goes on behind entries that are lost.
+    Skipped(CommittedSkip),
 }
 
 /// A round whose objects are all in the bucket.
@@ -96,6 +101,19 @@ impl Housekeeping {
                 out.put_u8(kind::RECOVERED);
                 out.put_u16_le(incarnation.0);
             }
+            Self::Skipped(skip) => {
+                out.put_u8(kind::SKIPPED);
+                skip.put(out);
+            }
+        }
+    }
+
+    /// Up to where the log is archived when this has taken effect, where it changes that.
+    pub(crate) fn archived_to(&self) -> Option<LogIndex> {
+        match self {
+            Self::Round(round) => Some(*round.range().end()),
+            Self::Skipped(skip) => Some(*skip.lost.end()),
+            _ => None,
         }
     }
 
@@ -113,6 +131,7 @@ impl Housekeeping {
                 Self::Removed(names.collect::<Result<_, _>>()?)
             }
             kind::RECOVERED => Self::Recovered(Incarnation(fields.u16("incarnation")?)),
+            kind::SKIPPED => Self::Skipped(CommittedSkip::take(&mut fields)?),
             other => return Err(Problem::impossible("kind of housekeeping", other)),
         };
         fields.end()?;

@@ -15,6 +15,7 @@ use super::header::{EntryHeader, EntryKind, FeatureLevel};
 use super::packed::{self, Slice};
 use super::packer::Packer;
 use super::runs::{Run, Runs};
+use super::skip::Beginning;
 
 /// Runs of one round: where they lie must fit into the one log entry that commits the round.
 const RUNS_MAX: usize = 128 * 1024;
@@ -112,6 +113,7 @@ struct Owned {
 pub struct RoundBuilder {
     settings: RoundSettings,
     continues: Option<ObjectRef>,
+    begins: Option<Beginning>,
     first: LogIndex,
     next: LogIndex,
     term: Term,
@@ -127,6 +129,7 @@ impl RoundBuilder {
         Self {
             settings,
             continues,
+            begins: None,
             first,
             next: first,
             term: Term(0),
@@ -135,6 +138,11 @@ impl RoundBuilder {
             runs: 0,
             payload_bytes: 0,
         }
+    }
+
+    /// The entries between the round that it continues and this one are lost.
+    pub fn behind(self, begins: Option<Beginning>) -> Self {
+        Self { begins, ..self }
     }
 
     /// The index that comes next.
@@ -207,6 +215,7 @@ impl RoundBuilder {
             first: self.first,
             entries,
             continues: self.continues,
+            begins: self.begins,
             membership,
             objects: &references,
             runs: &runs,
@@ -230,6 +239,9 @@ impl RoundBuilder {
             }
             Some(previous) if previous.name >= name => {
                 refuse("the round that it continues has a later name")
+            }
+            _ if self.begins.is_some_and(|begins| begins.checkpoint.name >= name) => {
+                refuse("the checkpoint that it begins with has a later name")
             }
             _ => Ok(()),
         }

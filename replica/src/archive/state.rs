@@ -17,6 +17,7 @@ use super::housekeeping::{CommittedCheckpoint, CommittedRound};
 use crate::entry::Stamp;
 
 mod saved;
+mod skips;
 #[cfg(test)]
 mod tests;
 
@@ -30,13 +31,15 @@ pub struct Archive {
     end_term: Term,
     /// The last entry with an operation of the machine: what is worth a round of its own.
     last_operation: LogIndex,
-    /// By last index; a gapless chain up to `end`.
+    /// By last index; a chain up to `end`, gapless but for what was skipped.
     rounds: BTreeMap<LogIndex, KeptRound>,
     /// Payload that the machine refers to.
     objects: BTreeMap<ObjectName, Stored>,
     /// By index.
     checkpoints: BTreeMap<LogIndex, KeptCheckpoint>,
     dropped: BTreeMap<ObjectName, Dropped>,
+    /// Entries that were lost before they were archived, by the last one of each run.
+    skips: BTreeMap<LogIndex, KeptSkip>,
     unsaved: BTreeSet<Record>,
 }
 
@@ -71,6 +74,14 @@ pub struct Dropped {
     pub names_others: bool,
 }
 
+/// Lost entries that the chain goes on behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptSkip {
+    pub first: LogIndex,
+    /// Index of the checkpoint that the chain begins with anew.
+    pub checkpoint: LogIndex,
+}
+
 /// What is saved in one piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Record {
@@ -79,6 +90,7 @@ enum Record {
     Object(ObjectName),
     Checkpoint(LogIndex),
     Dropped(ObjectName),
+    Skip(LogIndex),
 }
 
 /// Why a change is refused. Whoever proposed it makes it again, or not.
@@ -92,6 +104,8 @@ pub enum Refused {
     NotReached,
     #[error("a newer one is known")]
     Older,
+    #[error("its state does not know all that was archived before the lost entries")]
+    BeforeSkip,
 }
 
 /// Where an entry stands, as far as the archive cares.
@@ -113,6 +127,7 @@ impl Default for Archive {
             objects: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
             dropped: BTreeMap::new(),
+            skips: BTreeMap::new(),
             unsaved: BTreeSet::new(),
         }
     }
@@ -138,8 +153,11 @@ impl Archive {
     }
 
     /// What whoever lacks the log up to the archived end can begin with; `None` where nothing is
-    /// archived.
+    /// archived, or where the chain does not reach the checkpoint of its new beginning yet.
     pub(crate) fn basis(&self) -> Option<Basis> {
+        if self.restorable_end() < self.end {
+            return None;
+        }
         let newest = self.checkpoints.last_key_value();
         let checkpoint = newest.map(|(_, kept)| kept.committed.clone());
         Some(Basis { checkpoint, tip: self.tip()? })
@@ -265,6 +283,9 @@ impl Archive {
         }
         if checkpoint.index <= self.newest_checkpoint() {
             return Err(Refused::Older);
+        }
+        if self.is_before_a_skip(checkpoint) {
+            return Err(Refused::BeforeSkip);
         }
         let kept = KeptCheckpoint { committed: checkpoint.clone(), up_micros: at.stamp.up_micros };
         self.checkpoints.insert(checkpoint.index, kept);

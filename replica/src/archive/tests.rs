@@ -93,6 +93,20 @@ fn sample_round() -> Round {
     build(&sample(), small(), Some(continues))
 }
 
+/// Behind entries that are lost, from 3 on.
+fn beginning_round() -> Round {
+    let continues = ObjectRef { name: name(42), length: 4_096, checksum: 0xfeed_beef };
+    let checkpoint = ObjectRef { name: name(50), length: 77, checksum: 0x0bad_cafe };
+    let begins = Beginning { first_lost: LogIndex(3), checkpoint };
+    let entries = sample();
+    let builder = RoundBuilder::new(small(), Some(continues), entries[0].index);
+    let mut builder = builder.behind(Some(begins));
+    for entry in &entries {
+        assert_eq!(builder.push(entry), Ok(Taken::Yes));
+    }
+    builder.finish(name(100), b"voters 1 2 3").unwrap()
+}
+
 fn sample_checkpoint() -> (Vec<Sealed>, Sealed) {
     let applied = Applied {
         index: LogIndex(77),

@@ -29,6 +29,10 @@ pub fn absent<M: StateMachine>(
     let listing = restore::list(storage, group)?;
     let mut found = BTreeMap::<ObjectName, Absent>::new();
     back.machine.resting(&mut |piece| {
+        if piece.rested.lost_entry().is_some() {
+            // Lost before there was a bucket to miss it.
+            return;
+        }
         let object = piece.rested.object;
         let stored = back.archive.objects().get(&object);
         let is_there = listing

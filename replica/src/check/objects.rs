@@ -89,10 +89,16 @@ fn pieces<M: StateMachine>(
     let mut by_object = BTreeMap::<ObjectName, Vec<Piece>>::new();
     let mut findings = Vec::new();
     let mut last: Option<Piece> = None;
+    let mut lost = Lost::default();
     machine.resting(&mut |piece| {
         let gap = |last: Piece| {
             last.owner == piece.owner && last.position + u64::from(last.bytes) != piece.position
         };
+        if let Some(entry) = piece.rested.lost_entry() {
+            lost.note(entry, &piece);
+            last = Some(piece);
+            return;
+        }
         let object = piece.rested.object;
         let what = if last.is_some_and(gap) {
             Some(format!("the bytes before {} of an owner are in no object", piece.position))
@@ -105,7 +111,34 @@ fn pieces<M: StateMachine>(
         last = Some(piece);
         by_object.entry(object).or_default().push(piece);
     });
+    findings.extend(lost.findings());
     (by_object, findings)
+}
+
+/// Payload that a repair of the log gave up before it was archived.
+#[derive(Default)]
+struct Lost {
+    /// By owner: the entries from the first to the last, bytes of them.
+    owners: BTreeMap<u128, (LogIndex, LogIndex, u64)>,
+}
+
+impl Lost {
+    fn note(&mut self, entry: LogIndex, piece: &Piece) {
+        let of = self.owners.entry(piece.owner).or_insert((entry, entry, 0));
+        of.1 = entry;
+        of.2 += u64::from(piece.bytes);
+    }
+
+    fn findings(self) -> impl Iterator<Item = Finding> {
+        self.owners.into_iter().map(|(owner, (first, last, bytes))| Finding {
+            subject: format!("owner {owner:032x}"),
+            what: format!(
+                "{bytes} bytes of it are lost: they were in entries {first} to {last} of the log, which \
+                 a repair gave up before they were archived"
+            ),
+            advice: "nothing brings them back; readers are told, and go on behind them",
+        })
+    }
 }
 
 fn look_at_all(

@@ -243,6 +243,11 @@ impl<M: StateMachine> Applier<M> {
             }
             Housekeeping::Removed(names) => self.archive.removed(&names, at),
             Housekeeping::Recovered(incarnation) => self.archive.recovered(incarnation)?,
+            Housekeeping::Skipped(skip) => {
+                self.archive.skip(&skip, at)?;
+                self.digests.archived(self.archive.end());
+                self.machine.lost(skip.lost);
+            }
         }
         self.bury_dead(at);
         Ok(())

@@ -195,7 +195,8 @@ impl<M: StateMachine> Group<M> {
 
     fn archived(&self) -> LogIndex {
         if self.tiering.is_on() && !planted::active("log-truncated-before-it-is-archived") {
-            self.applier.archive.end()
+            // What a new beginning cannot be brought back from yet is not dropped.
+            self.applier.archive.restorable_end()
         } else {
             LogIndex(u64::MAX)
         }

@@ -3,7 +3,7 @@
 use common::{GroupId, LogIndex, MonotonicTime};
 
 use super::apply::Applier;
-use crate::archive::{Archive, At, CommittedRound, Refused};
+use crate::archive::{Archive, At, Housekeeping, Refused};
 use crate::kv::Applied;
 use crate::machine::StateMachine;
 use crate::restore::{Chain, RestoreFailure};
@@ -29,30 +29,50 @@ pub(crate) fn replay<M: StateMachine>(
     for header in chain.headers(applier.applied.index, end) {
         applier.replay(&header, now).map_err(RestoreFailure::Replay)?;
     }
-    for round in chain.rounds_behind(applier.archive.end()) {
-        take_over(&mut applier, round)?;
+    for said in chain.said_behind(applier.archive.end()) {
+        take_over(&mut applier, said, end)?;
     }
     applier.machine.round_done();
     Ok(Rebuilt { machine: applier.machine, archive: applier.archive })
 }
 
+/// As an entry behind the `end` of the chain would.
 fn take_over<M: StateMachine>(
     applier: &mut Applier<M>,
-    mut round: CommittedRound,
+    mut said: Housekeeping,
+    end: LogIndex,
 ) -> Result<(), RestoreFailure> {
-    let name = round.footer.name;
-    round.recovered = name.incarnation < applier.archive.incarnation();
-    let index = LogIndex(round.range().end().0 + 1);
-    let at = At { index, term: name.term, stamp: applier.applied.stamp };
-    applier.take_over(&round, at).map_err(|refused| {
-        RestoreFailure::Broken(format!("the round of footer `{name}` is refused: {refused}"))
+    let now = applier.archive.incarnation();
+    let name = match &mut said {
+        Housekeeping::Round(round) => {
+            round.recovered = round.footer.name.incarnation < now;
+            round.footer.name
+        }
+        Housekeeping::Skipped(skip) => {
+            skip.recovered = skip.checkpoint.reference.name.incarnation < now;
+            skip.checkpoint.reference.name
+        }
+        _ => return Ok(()),
+    };
+    let at = At { index: LogIndex(end.0 + 1), term: name.term, stamp: applier.applied.stamp };
+    applier.take_over(said, at).map_err(|refused| {
+        RestoreFailure::Broken(format!("what is taken over with `{name}` is refused: {refused}"))
     })
 }
 
 impl<M: StateMachine> Applier<M> {
-    fn take_over(&mut self, round: &CommittedRound, at: At) -> Result<(), Refused> {
-        self.archive.round(round, at)?;
-        self.machine.taken_over(&round.tiered);
+    fn take_over(&mut self, said: Housekeeping, at: At) -> Result<(), Refused> {
+        match said {
+            Housekeeping::Round(round) => {
+                self.archive.round(&round, at)?;
+                self.machine.taken_over(&round.tiered);
+            }
+            Housekeeping::Skipped(skip) => {
+                self.archive.skip(&skip, at)?;
+                self.machine.lost(skip.lost);
+            }
+            _ => {}
+        }
         let dead = self.machine.take_dead_objects();
         self.archive.dead(dead, at);
         Ok(())

@@ -25,9 +25,8 @@ use super::proposals::Proposals;
 use super::queries::Queries;
 use super::ready::Unsynced;
 use super::snapshot::Sent;
-use super::tiering::{Behind, Tiering};
+use super::tiering::{Behind, Holes, Tiering};
 use super::{Group, GroupSpec, Member, Role, draw_timeout};
-use crate::archive::CommittedRound;
 use crate::conf;
 use crate::error::StartError;
 use crate::handle::Shared;
@@ -104,21 +103,21 @@ impl Starting {
         self.forget_mark(&found)?;
         let mut applier = self.load(machine, saved)?;
         applier.archives = self.storage.is_some();
-        let mut rounds = Vec::new();
+        let mut said = Vec::new();
         if let Some(chain) = chain {
             self.replay_archived(&mut applier, &chain, found.truncated)?;
             // What came later is of a node that lives on: no log here has its entries.
-            let ours = |round: &CommittedRound| *round.range().end() <= found.truncated.index;
-            rounds.extend(chain.rounds_behind(applier.archive.end()).filter(ours));
+            said = chain.said_behind(applier.archive.end());
+            said.retain(|said| said.archived_to() <= Some(found.truncated.index));
             if common::planted::active("recovery-forgets-the-last-rounds") {
-                rounds.clear();
+                said.clear();
             }
         }
         let recover = self.spec.recover.or_else(|| self.is_new_behind_a_recovery(&applier, &found));
         let flushed = saved.map_or(LogIndex(0), |saved| saved.index);
         let replaying = self.replaying(applier, shared, found, flushed)?;
         Ok(Restored::Replaying(Box::new(match recover {
-            Some(incarnation) => replaying.says_first(incarnation, rounds),
+            Some(incarnation) => replaying.says_first(incarnation, said),
             None => replaying,
         })))
     }
@@ -218,7 +217,7 @@ impl Starting {
             serving: false,
             election_timeout: draw_timeout(&mut self.rng, &self.settings),
         };
-        let tiering = self.tiering(&applier);
+        let tiering = self.tiering(&applier, Holes::found(&found.lost, has_peers));
         let origin = self.clone();
         let mut group = Group {
             id,
@@ -253,7 +252,7 @@ impl Starting {
     }
 
     /// What is not archived counts as new from now on.
-    fn tiering<M: StateMachine>(&self, applier: &Applier<M>) -> Tiering {
+    fn tiering<M: StateMachine>(&self, applier: &Applier<M>, holes: Holes) -> Tiering {
         let now = self.clock.monotonic();
         let mut tiering = Tiering::new(self.storage.clone(), now);
         let groups = self.log.usage().groups;
@@ -265,6 +264,7 @@ impl Starting {
         let since_checkpoint = if lacks { all } else { Behind::default() };
         let to_cover = if lacks { applier.applied.index } else { LogIndex(0) };
         tiering.found(behind, since_checkpoint, to_cover);
+        tiering.found_lost(holes, (archive, applier.applied.index), now);
         tiering
     }
 

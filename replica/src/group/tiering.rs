@@ -16,7 +16,7 @@ use raft::eraftpb::Entry as RaftEntry;
 
 use super::Group;
 use super::apply::Applier;
-use crate::archive::{Archive, CommittedCheckpoint, CommittedRound, Housekeeping, Refused};
+use crate::archive::{Archive, CommittedCheckpoint, Housekeeping, Refused};
 use crate::error::Failure;
 use crate::machine::StateMachine;
 use crate::tiering::{
@@ -26,11 +26,13 @@ use crate::tiering::{
 
 mod begin;
 mod behind;
+mod hole;
 mod propose;
 mod rest;
 mod sweep;
 
 pub(super) use behind::Behind;
+pub(super) use hole::Holes;
 
 /// The pause after a job that failed; it doubles with every failure in a row.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -67,6 +69,8 @@ pub(super) struct Tiering {
     in_checkpoint: Behind,
     /// The next copy is of no use if it does not include this entry.
     to_cover: LogIndex,
+    /// Entries that a repair of the log gave up.
+    pub(super) holes: Holes,
     checkpoint_not_before: MonotonicTime,
     next_look: Looks,
     sweep: Option<Sweep>,
@@ -133,6 +137,7 @@ impl Tiering {
             since_checkpoint: Behind::default(),
             in_checkpoint: Behind::default(),
             to_cover: LogIndex(0),
+            holes: Holes::default(),
             checkpoint_not_before: now,
             next_look: Looks::default(),
             sweep: None,
@@ -156,19 +161,30 @@ impl Tiering {
         self.to_cover = to_cover;
     }
 
+    /// What the group found of its log to be lost.
+    pub(super) fn found_lost(
+        &mut self,
+        holes: Holes,
+        applier_at: (&Archive, LogIndex),
+        now: MonotonicTime,
+    ) {
+        self.holes = holes;
+        let (archive, applied) = applier_at;
+        self.come_to_hole(archive, applied, now);
+    }
+
     /// What the group says as soon as it leads: of all that a recovery has to say, what the log does
     /// not say yet.
     pub(super) fn recovered(
         &mut self,
         incarnation: Incarnation,
-        mut rounds: Vec<CommittedRound>,
+        mut said: Vec<Housekeeping>,
         archive: &Archive,
     ) {
-        rounds.retain(|round| *round.range().end() > archive.end());
-        self.take_over_until = rounds.last().map_or(LogIndex(0), |round| *round.range().end());
+        said.retain(|said| said.archived_to() > Some(archive.end()));
+        self.take_over_until = said.last().and_then(Housekeeping::archived_to).unwrap_or_default();
         let raised = (incarnation > archive.incarnation()).then_some(incarnation);
-        let rounds = rounds.into_iter().map(Housekeeping::Round);
-        self.recovery = raised.map(Housekeeping::Recovered).into_iter().chain(rounds).collect();
+        self.recovery = raised.map(Housekeeping::Recovered).into_iter().chain(said).collect();
     }
 
     pub(super) fn take_over(&mut self) {
@@ -248,6 +264,7 @@ impl Tiering {
             self.decided(kind, job, result, &applier.archive, now);
         }
         if result.is_ok() {
+            self.come_to_hole(&applier.archive, LogIndex(entry.index), now);
             self.look_for_garbage(&applier.archive, LogIndex(entry.index), now);
         }
     }
@@ -299,6 +316,9 @@ impl Tiering {
     }
 
     fn round_due(&self, archive: &Archive) -> Option<MonotonicTime> {
+        if self.is_at_hole(archive) {
+            return None;
+        }
         let settings = self.settings()?;
         let full = self.pressed || self.behind.bytes() >= settings.round_bytes.bytes();
         let age = if full { Duration::ZERO } else { settings.round_age };
@@ -306,14 +326,20 @@ impl Tiering {
         // A copy counts when the rounds have reached it, be it by housekeeping alone.
         let uploaded = self.uploaded.as_ref().map(|copy| copy.since.plus(settings.round_age));
         let unnamed = is_unnamed(archive).then(MonotonicTime::default);
-        let reasons = [self.in_the_way, self.above_tip, unnamed, lacking, uploaded];
+        let mends = self.mends_chain(archive).then(MonotonicTime::default);
+        let reasons = [self.in_the_way, self.above_tip, unnamed, mends, lacking, uploaded];
         self.at(JobKind::Round, reasons.into_iter().flatten().min()?)
     }
 
-    fn checkpoint_due(&self, saved: LogIndex, newest: LogIndex) -> Option<MonotonicTime> {
+    fn checkpoint_due(&self, saved: LogIndex, archive: &Archive) -> Option<MonotonicTime> {
         let settings = self.settings()?;
+        let newest = archive.newest_checkpoint();
         if self.uploaded.is_some() || saved <= newest || saved < self.to_cover {
             return None;
+        }
+        if self.is_at_hole(archive) {
+            // Nothing is archived before there is one.
+            return self.at(JobKind::Checkpoint, self.checkpoint_not_before);
         }
         let since = self.since_checkpoint.since()?;
         let full = self.since_checkpoint.bytes() >= settings.checkpoint_bytes.bytes();
@@ -395,9 +421,8 @@ impl<M: StateMachine> Group<M> {
         if !self.leads_storage() {
             return None;
         }
-        let newest = self.applier.archive.newest_checkpoint();
         let round = self.tiering.round_due(&self.applier.archive);
-        let checkpoint = self.tiering.checkpoint_due(self.saved.flushed, newest);
+        let checkpoint = self.tiering.checkpoint_due(self.saved.flushed, &self.applier.archive);
         let looks = self.tiering.next_look;
         let collection = (!self.applier.archive.dropped().is_empty())
             .then(|| self.tiering.at(JobKind::Collection, looks.collection));

@@ -8,6 +8,7 @@
 use common::{GroupId, Incarnation, LogIndex};
 use lts::ObjectName;
 
+use super::beginning::Begun;
 use super::{Chain, Listing, RestoreFailure, list};
 use crate::archive::Footer;
 use crate::tiering::Storage;
@@ -47,6 +48,16 @@ struct Search<'a> {
     from: Option<LogIndex>,
     /// Where the log of the node begins that has one.
     begins: Option<LogIndex>,
+}
+
+/// What came of a walk.
+enum Walked {
+    Found(Found),
+    /// Behind lost entries, and not as far as the checkpoint there: as if it had not begun.
+    Unreached {
+        losses: Vec<Loss>,
+        begins: ObjectName,
+    },
 }
 
 /// What came of one tip.
@@ -154,8 +165,22 @@ impl<'a> Search<'a> {
         self.begins.is_none_or(begins)
     }
 
+    /// The newest chain whose tip is named lower than `below`, from where it begins.
+    fn below(&self, mut below: Option<ObjectName>) -> Result<Found, RestoreFailure> {
+        let mut losses = Vec::new();
+        loop {
+            match self.walk(below)? {
+                Walked::Found(found) => return Ok(found.with_newer(losses)),
+                Walked::Unreached { losses: more, begins } => {
+                    losses.extend(more);
+                    below = Some(begins);
+                }
+            }
+        }
+    }
+
     /// Walks back from the newest tip that is named lower than `below`.
-    fn below(&self, below: Option<ObjectName>) -> Result<Found, RestoreFailure> {
+    fn walk(&self, below: Option<ObjectName>) -> Result<Walked, RestoreFailure> {
         let Self { storage, listing, from, .. } = self;
         let suits = |tip: &Footer| self.suits(tip);
         let mut chain = Chain {
@@ -168,7 +193,9 @@ impl<'a> Search<'a> {
             Some(below) => chain.find_tip(storage, listing, listing.range(..below), suits),
             None => chain.find_tip(storage, listing, listing.iter(), suits),
         };
-        let Some(tip) = tip? else { return Ok(Found::Nothing { losses: chain.losses }) };
+        let Some(tip) = tip? else {
+            return Ok(Walked::Found(Found::Nothing { losses: chain.losses }));
+        };
         chain.footers.push(tip);
         while !chain.is_complete(*from) {
             if from.is_none() && chain.checkpoint.is_none() {
@@ -177,28 +204,57 @@ impl<'a> Search<'a> {
                     break;
                 }
             }
-            match chain.walk_back(storage, listing) {
-                Ok(()) => {}
+            let back = match chain.begins_anew() {
+                Some(beginning) if from.is_none() => chain.begin(beginning, storage, listing),
+                _ => chain.walk_back(storage, listing).map(|()| Begun::Yes),
+            };
+            match back {
+                Ok(Begun::Yes) => {}
+                Ok(Begun::Unreached(what)) => return Ok(chain.unreached(what)),
                 Err(RestoreFailure::Broken(why)) if chain.does_without_earlier() => {
                     chain.problems.push(why);
                     break;
                 }
-                Err(RestoreFailure::Broken(why)) => return Ok(chain.broken_off(why)),
+                Err(RestoreFailure::Broken(why)) => {
+                    return Ok(Walked::Found(chain.broken_off(why)));
+                }
                 Err(other) => return Err(other),
             }
         }
         chain.footers.reverse();
-        Ok(Found::Whole(Box::new(chain)))
+        Ok(Walked::Found(Found::Whole(Box::new(chain))))
+    }
+}
+
+impl Found {
+    /// Behind what was of no use.
+    fn with_newer(mut self, newer: Vec<Loss>) -> Self {
+        let losses = match &mut self {
+            Self::Whole(chain) => &mut chain.losses,
+            Self::Broken { losses, .. } | Self::Nothing { losses } => losses,
+        };
+        losses.splice(..0, newer);
+        self
     }
 }
 
 impl Chain {
+    /// The walk back from the tip came to a beginning whose checkpoint is behind the tip.
+    fn unreached(mut self, what: String) -> Walked {
+        let begins = self.footers.last().expect("the tip was pushed").reference.name;
+        let archived_to = Some(self.footers[0].last_index());
+        self.losses.push(Loss { what, unreadable_to: archived_to, archived_to });
+        Walked::Unreached { losses: self.losses, begins }
+    }
+
     /// The walk back from the tip came to a link that is broken.
     fn broken_off(mut self, what: String) -> Found {
         let oldest = self.footers.last().expect("the tip was pushed");
         let first = *oldest.range().start();
         // What a damaged link names may be anything: the search only ever goes down.
-        let link = oldest.continues.map(|previous| previous.name);
+        // Behind lost entries it is not the round before that is to blame.
+        let link = oldest.continues.filter(|_| oldest.begins.is_none());
+        let link = link.map(|previous| previous.name);
         let give_up = link.map_or(oldest.reference.name, |link| link.min(oldest.reference.name));
         let archived_to = self.footers[0].last_index();
         self.losses.push(Loss {

@@ -12,7 +12,8 @@ use wal::{Log, LogEntry};
 use super::held::Holding;
 use super::{Done, NameRange, StorageFailure, Workshop};
 use crate::archive::{
-    CommittedRound, EntryKind, FeatureLevel, ObjectRef, Round, RoundBuilder, RoundEntry, Taken,
+    Beginning, CommittedRound, EntryKind, FeatureLevel, ObjectRef, Round, RoundBuilder, RoundEntry,
+    Taken,
 };
 use crate::digests::Digests;
 use crate::resting::{OwnedRun, Owners, Tiered};
@@ -24,7 +25,9 @@ const READ_BYTES: usize = 4 << 20;
 pub(crate) struct RoundUpload {
     pub(crate) names: NameRange,
     pub(crate) continues: Option<ObjectRef>,
-    /// From the first entry that is not archived to the last one that is applied.
+    pub(crate) begins: Option<Beginning>,
+    /// From the first entry that is not archived to the last one that is applied, or before one that
+    /// is lost.
     pub(crate) range: RangeInclusive<LogIndex>,
     pub(crate) membership: Vec<u8>,
     /// Those of the range that are still in memory, in order.
@@ -67,7 +70,7 @@ impl RoundUpload {
         let settings = &workshop.storage.settings;
         let (first, last) = self.range.clone().into_inner();
         let mut gathered = Gathered {
-            builder: RoundBuilder::new(settings.round, self.continues, first),
+            builder: RoundBuilder::new(settings.round, self.continues, first).behind(self.begins),
             last_term: Term(0),
             log_bytes: 0,
             held: workshop.storage.held.hold(0),

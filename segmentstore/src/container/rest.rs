@@ -10,8 +10,14 @@
 //! one of those. Its bytes are nowhere any more, so the segment takes the truncation over from the
 //! round: it begins behind them. The entry that truncated them, should it come, finds nothing left
 //! to be done.
+//!
+//! Lost: entries that a repair of the log gave up before a round held them. Their extents stay, as
+//! what rests nowhere: readers of those bytes are told, and those of others are not held up.
 
-use replica::{NotArchived, Tiered};
+use std::ops::RangeInclusive;
+
+use common::LogIndex;
+use replica::{NotArchived, Rested, Tiered};
 
 use super::segment::Segment;
 use super::{ContainerMachine, Marks, Oldest};
@@ -54,6 +60,33 @@ impl ContainerMachine {
                 Ok(())
             }
         }
+    }
+}
+
+impl ContainerMachine {
+    /// What is in these entries, and in no object, is lost.
+    pub(super) fn lose(&mut self, entries: &RangeInclusive<LogIndex>) {
+        let group = self.container.group();
+        let mut in_log = std::mem::take(&mut self.marks.in_log);
+        in_log.retain(|id, shared| {
+            let first = shared.lock().extents.items().front().map(|extent| extent.index);
+            if first.is_none_or(|first| first > *entries.end()) {
+                return first.is_some();
+            }
+            let segment = self.segments.get_mut(id).expect("a segment with extents exists");
+            self.marks.changes(segment);
+            let mut state = shared.lock();
+            while let Some(first) = state.extents.items().front().copied()
+                && first.index <= *entries.end()
+            {
+                let lost = Rested::lost(group, first.index, first.start);
+                state.rest_first(lost, |effect| self.marks.extents(*id, effect));
+            }
+            self.marks.has_other_objects(*id, &state);
+            !state.extents.items().is_empty()
+        });
+        self.marks.in_log = in_log;
+        self.oldest_live.set(Oldest::Stale);
     }
 }
 

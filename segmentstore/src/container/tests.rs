@@ -2,6 +2,7 @@ mod commands;
 mod counted;
 mod expiry;
 mod frozen;
+mod lost;
 mod model;
 mod order;
 mod resting;

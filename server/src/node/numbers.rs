@@ -193,6 +193,7 @@ fn group(
         quarantined: status.quarantined.clone().unwrap_or_default(),
         checkpoint_waits: status.checkpoint_waits,
         tiering_failure: status.storage_failure.clone().unwrap_or_default(),
+        lost_entries: status.lost_entries(),
     }
 }
 

@@ -36,6 +36,9 @@ pub struct RecoveredGroup {
     pub rounds: usize,
     /// Objects that are damaged or missing, and could be done without.
     pub problems: Vec<String>,
+    /// Entries, from the first to the last, that a repair of the lost node's log had given up before
+    /// they were archived: events in them cannot be read.
+    pub lost: Vec<(u64, u64)>,
     /// What was given up of it.
     pub loss: Option<GroupLoss>,
 }
@@ -50,6 +53,7 @@ impl RecoveredGroup {
             checkpoint: found.checkpoint.map(|index| index.0),
             rounds: found.rounds,
             problems: found.problems,
+            lost: Vec::new(),
             loss: loss.cloned(),
         }
     }

@@ -8,13 +8,14 @@
 //! 02 name 26                     version u8 | length u32 | crc32 u32
 //! 03 index u64 big-endian        version u8 | up-time u64 | checkpoint (see `housekeeping`)
 //! 04 name 26                     version u8 | index u64 | up-time u64 | names others u8
+//! 05 last index u64 big-endian   version u8 | first lost u64 | index of the checkpoint u64
 //! ```
 
 use bytes::{BufMut, Bytes};
 use common::{Incarnation, LogIndex, Term};
 use lts::ObjectName;
 
-use super::{Archive, Dropped, KeptCheckpoint, KeptRound, Record, Stored};
+use super::{Archive, Dropped, KeptCheckpoint, KeptRound, KeptSkip, Record, Stored};
 use crate::archive::error::Problem;
 use crate::archive::fields::Fields;
 use crate::archive::frame::ObjectRef;
@@ -29,6 +30,7 @@ mod part {
     pub(super) const OBJECT: u8 = 2;
     pub(super) const CHECKPOINT: u8 = 3;
     pub(super) const DROPPED: u8 = 4;
+    pub(super) const SKIP: u8 = 5;
 }
 
 impl Record {
@@ -40,6 +42,7 @@ impl Record {
             Self::Object(name) => of(part::OBJECT, &name.encode()),
             Self::Checkpoint(index) => of(part::CHECKPOINT, &index.0.to_be_bytes()),
             Self::Dropped(name) => of(part::DROPPED, &name.encode()),
+            Self::Skip(last) => of(part::SKIP, &last.0.to_be_bytes()),
         }
     }
 }
@@ -81,6 +84,11 @@ impl Archive {
                 out.put_u64_le(dropped.index.0);
                 out.put_u64_le(dropped.up_micros);
                 out.put_u8(u8::from(dropped.names_others));
+            }
+            Record::Skip(last) => {
+                let skip = self.skips.get(&last)?;
+                out.put_u64_le(skip.first.0);
+                out.put_u64_le(skip.checkpoint.0);
             }
         }
         Some(out.into())
@@ -138,6 +146,12 @@ impl Archive {
                 let up_micros = fields.u64("up-time")?;
                 let names_others = fields.u8("whether it names others")? != 0;
                 self.dropped.insert(name, Dropped { index, up_micros, names_others });
+            }
+            part::SKIP => {
+                let last = take_index(&mut key)?;
+                let first = LogIndex(fields.u64("first lost")?);
+                let checkpoint = LogIndex(fields.u64("index of the checkpoint")?);
+                self.skips.insert(last, KeptSkip { first, checkpoint });
             }
             other => return Err(Problem::impossible("part", other)),
         }

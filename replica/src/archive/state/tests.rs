@@ -4,6 +4,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::archive::runs::Runs;
+use crate::archive::skip::{Beginning, CommittedSkip};
 use crate::resting::Tiered;
 
 const HOUR: u64 = 3_600_000_000;
@@ -48,7 +49,8 @@ fn check_saved(archive: &Archive) {
     let objects = archive.objects.keys().map(|name| Record::Object(*name));
     let checkpoints = archive.checkpoints.keys().map(|index| Record::Checkpoint(*index));
     let dropped = archive.dropped.keys().map(|name| Record::Dropped(*name));
-    let all = rounds.chain(objects).chain(checkpoints).chain(dropped);
+    let skips = archive.skips.keys().map(|last| Record::Skip(*last));
+    let all = rounds.chain(objects).chain(checkpoints).chain(dropped).chain(skips);
     whole.unsaved = all.chain([Record::Head]).collect();
     let changes = whole.freeze().into_iter();
     let mut pairs = changes.map(|change| (change.key.into(), change.value.unwrap()));
@@ -192,4 +194,70 @@ fn a_planted_bug_fails_the_test_of_its_law(#[case] bug: &str, #[case] law: fn())
     law();
     let _planted = plant(bug);
     assert!(std::panic::catch_unwind(law).is_err(), "{bug} was not found");
+}
+
+/// Entries 6 to 8 are lost; a state that includes them, and that knows what is archived, is copied.
+fn skip() -> CommittedSkip {
+    let checkpoint = CommittedCheckpoint { archived: LogIndex(5), ..checkpoint(12, 20) };
+    let lost = LogIndex(6)..=LogIndex(8);
+    CommittedSkip { lost, last_term: Term(3), checkpoint, recovered: false }
+}
+
+#[test]
+fn lost_entries_are_skipped_only_with_a_checkpoint_behind_them() {
+    let mut archive = Archive::default();
+    let early = skip();
+    assert_eq!(archive.skip(&early, at(14, 3, 0)), Err(Refused::NotTheNext));
+    archive.round(&round(1, 5, 1), at(9, 3, 0)).unwrap();
+    let before = archive.clone();
+    let with = |change: &dyn Fn(&mut CommittedSkip)| {
+        let mut skip = skip();
+        change(&mut skip);
+        skip
+    };
+    let deposed = skip();
+    assert_eq!(archive.skip(&deposed, at(14, 4, 0)), Err(Refused::OfAnotherTerm));
+    let inside = with(&|skip| skip.checkpoint.index = LogIndex(7));
+    assert_eq!(archive.skip(&inside, at(14, 3, 0)), Err(Refused::NotReached));
+    assert_eq!(archive.skip(&skip(), at(12, 3, 0)), Err(Refused::NotReached), "of the future");
+    let ignorant = with(&|skip| skip.checkpoint.archived = LogIndex(4));
+    assert_eq!(archive.skip(&ignorant, at(14, 3, 0)), Err(Refused::BeforeSkip));
+    let recovered = with(&|skip| skip.recovered = true);
+    assert_eq!(archive.skip(&recovered, at(14, 4, 0)), Err(Refused::OfAnotherTerm));
+    assert_eq!(archive, before, "what is refused changes nothing");
+    archive.skip(&skip(), at(14, 3, 0)).unwrap();
+    assert_eq!(archive.skip(&skip(), at(15, 3, 0)), Err(Refused::NotTheNext), "once");
+    assert_eq!((archive.end(), archive.tip()), (LogIndex(8), Some(object(3, 2))));
+    assert_eq!(archive.lost().collect::<Vec<_>>(), [LogIndex(6)..=LogIndex(8)]);
+    check_saved(&archive);
+}
+
+#[test]
+fn what_was_before_lost_entries_is_kept_until_the_chain_reaches_the_checkpoint_behind_them() {
+    let mut archive = Archive::default();
+    archive.round(&round(1, 5, 1), at(6, 3, 0)).unwrap();
+    archive.checkpoint(&checkpoint(4, 4), at(7, 3, 0)).unwrap();
+    archive.skip(&skip(), at(14, 3, 0)).unwrap();
+    let begins = Beginning { first_lost: LogIndex(6), checkpoint: skip().checkpoint.reference };
+    assert_eq!(archive.beginning(), Some(begins));
+    assert_eq!((archive.restorable_end(), archive.basis()), (LogIndex(5), None));
+    archive.round(&round(9, 11, 30), at(15, 3, 2 * HOUR)).unwrap();
+    assert_eq!(archive.beginning(), None, "the chain has begun");
+    assert_eq!(archive.restorable_end(), LogIndex(5), "but is not where it is of use");
+    // The older checkpoint is old, and yet nothing of it may go.
+    archive.removed(&[], at(16, 3, 3 * HOUR));
+    let gone = |archive: &Archive| archive.collectable(9 * HOUR, 0, Incarnation(0), 99);
+    assert_eq!(gone(&archive), []);
+    archive.round(&round(12, 13, 40), at(17, 3, 3 * HOUR)).unwrap();
+    assert_eq!(archive.restorable_end(), LogIndex(13));
+    assert_eq!(archive.basis().unwrap().checkpoint, Some(skip().checkpoint));
+    // A copy of a state of before would need rounds that a walk does not come to.
+    let ignorant = CommittedCheckpoint { archived: LogIndex(3), ..checkpoint(13, 44) };
+    assert_eq!(archive.checkpoint(&ignorant, at(18, 3, 3 * HOUR)), Err(Refused::BeforeSkip));
+    archive.round(&round(14, 20, 50), at(22, 3, 3 * HOUR)).unwrap();
+    archive.checkpoint(&checkpoint(19, 60), at(23, 3, 4 * HOUR)).unwrap();
+    assert_eq!(gone(&archive), [], "that of the beginning is kept for its time, too");
+    archive.removed(&[], at(24, 3, 6 * HOUR));
+    assert!(gone(&archive).contains(&name(3, 2)), "the round before the hole");
+    check_saved(&archive);
 }

@@ -19,6 +19,12 @@ fn the_bytes_of_a_round_are_what_they_were() {
 }
 
 #[test]
+fn the_bytes_of_a_round_behind_lost_entries_are_what_they_were() {
+    let golden = include_str!("../golden/footer-beginning-1.hex");
+    assert_golden(&beginning_round().footer, golden);
+}
+
+#[test]
 fn the_bytes_of_a_checkpoint_are_what_they_were() {
     let (chunks, checkpoint) = sample_checkpoint();
     assert_golden(&chunks[0], include_str!("../golden/chunk-1.hex"));

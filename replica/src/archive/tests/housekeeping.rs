@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::archive::housekeeping::{CommittedCheckpoint, CommittedRound, Housekeeping};
 use crate::archive::runs::{Run, Runs};
+use crate::archive::skip::CommittedSkip;
 use crate::resting::{Compacted, Moved, Rested, Tiered};
 
 fn reference(sequence: u64) -> ObjectRef {
@@ -39,6 +40,18 @@ fn samples() -> Vec<Housekeeping> {
         }),
         Housekeeping::Removed(vec![name(1)]),
         Housekeeping::Recovered(Incarnation(2)),
+        Housekeeping::Skipped(CommittedSkip {
+            lost: LogIndex(9)..=LogIndex(11),
+            last_term: Term(4),
+            checkpoint: CommittedCheckpoint {
+                reference: reference(7),
+                index: LogIndex(12),
+                archived: LogIndex(8),
+                chunks: vec![reference(6)],
+                keep_micros: 77,
+            },
+            recovered: true,
+        }),
     ]
 }
 
@@ -51,7 +64,7 @@ fn encoded(said: &Housekeeping) -> Bytes {
 #[test]
 fn every_kind_reads_back_and_keeps_its_bytes() {
     let lengths: Vec<usize> = samples().iter().map(|said| encoded(said).len()).collect();
-    assert_eq!(lengths, [128, 79, 87, 31, 3]);
+    assert_eq!(lengths, [128, 79, 87, 31, 3, 104]);
     let crcs: Vec<u32> = samples().iter().map(|s| crc32fast::hash(&encoded(s))).collect();
     assert_eq!(crcs, GOLDEN);
     for said in samples() {
@@ -59,7 +72,7 @@ fn every_kind_reads_back_and_keeps_its_bytes() {
     }
 }
 
-const GOLDEN: [u32; 5] = [952121489, 3658954824, 1110075723, 3303369464, 3418126715];
+const GOLDEN: [u32; 6] = [952121489, 3658954824, 1110075723, 3303369464, 3418126715, 1071785189];
 
 #[test]
 fn what_cannot_be_is_refused() {

@@ -84,6 +84,24 @@ fn a_round_follows_only_the_very_one_it_continues() {
     assert_eq!(back.problem, Problem::impossible("first term", 2_u64));
 }
 
+#[test]
+fn a_round_behind_lost_entries_says_so_and_follows_nothing() {
+    let round = beginning_round();
+    let found = footer(&round);
+    let begins = found.begins.unwrap();
+    assert_eq!((begins.first_lost, begins.checkpoint.name), (LogIndex(3), name(50)));
+    assert_eq!(found.continues.unwrap().name, name(42));
+    // Not even what it is said to continue, and were there no gap.
+    let before = build(&[empty(4, 3)], small(), None);
+    assert!(found.follows(&footer(&before)).is_err());
+    let later =
+        Beginning { checkpoint: ObjectRef { name: name(101), ..begins.checkpoint }, ..begins };
+    let mut builder = RoundBuilder::new(small(), None, LogIndex(5)).behind(Some(later));
+    assert_eq!(builder.push(&empty(5, 3)), Ok(Taken::Yes));
+    let refused = builder.finish(name(100), b"").unwrap_err();
+    assert!(matches!(refused, RoundError::Name { .. }), "{refused}");
+}
+
 #[derive(Debug, Clone)]
 struct AnyOp {
     header: Vec<u8>,

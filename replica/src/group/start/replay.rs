@@ -12,7 +12,7 @@ use common::{GroupId, Incarnation, LogIndex};
 use wal::{GroupState, LogEntry, ReadError};
 
 use super::{Opened, Starting};
-use crate::archive::CommittedRound;
+use crate::archive::Housekeeping;
 use crate::error::StartError;
 use crate::group::Group;
 use crate::group::apply::Applier;
@@ -38,7 +38,7 @@ pub(crate) struct Replaying<M: StateMachine> {
     /// Up to where the state was saved.
     flushed: LogIndex,
     /// What a recovered group says first.
-    recovered: Option<(Incarnation, Vec<CommittedRound>)>,
+    recovered: Option<(Incarnation, Vec<Housekeeping>)>,
     failed: Option<Failed>,
 }
 
@@ -70,12 +70,8 @@ impl Starting {
 }
 
 impl<M: StateMachine> Replaying<M> {
-    pub(super) fn says_first(
-        mut self,
-        incarnation: Incarnation,
-        rounds: Vec<CommittedRound>,
-    ) -> Self {
-        self.recovered = Some((incarnation, rounds));
+    pub(super) fn says_first(mut self, incarnation: Incarnation, said: Vec<Housekeeping>) -> Self {
+        self.recovered = Some((incarnation, said));
         self
     }
 
@@ -132,8 +128,8 @@ impl<M: StateMachine> Replaying<M> {
         assert_eq!(end, commit, "the log was replayed up to entry {end} only");
         applier.outcomes.clear();
         let mut group = starting.group(applier, shared, &found, commit, flushed)?;
-        if let Some((incarnation, rounds)) = recovered {
-            group.tiering.recovered(incarnation, rounds, &group.applier.archive);
+        if let Some((incarnation, said)) = recovered {
+            group.tiering.recovered(incarnation, said, &group.applier.archive);
         }
         Ok(Ok(Box::new(group)))
     }

@@ -15,11 +15,13 @@ impl<M: StateMachine> Group<M> {
         }
         let archive = &self.applier.archive;
         let first = LogIndex(archive.end().0 + 1);
-        let last = LogIndex(self.applier.applied.index.0.min(archive.end().0 + ROUND_ENTRIES_MAX));
+        let most = LogIndex(archive.end().0 + ROUND_ENTRIES_MAX);
+        let before_hole = self.tiering.hole(archive).map_or(most, |hole| hole.before());
+        let last = self.applier.applied.index.min(most).min(before_hole);
         if last < first {
             return None;
         }
-        let continues = archive.tip();
+        let (continues, begins) = (archive.tip(), archive.beginning());
         self.tiering.in_the_way = None;
         let bytes_max = self.tiering.settings()?.round_bytes_max.bytes();
         let number = self.tiering.begin(JobKind::Round, now);
@@ -27,6 +29,7 @@ impl<M: StateMachine> Group<M> {
         Some(Work::Round(RoundUpload {
             names: self.names(number),
             continues,
+            begins,
             range: first..=last,
             membership: self.node.store().membership(),
             kept: self.node.store().kept(first..=last, bytes_max),
@@ -36,8 +39,8 @@ impl<M: StateMachine> Group<M> {
     }
 
     pub(super) fn begin_checkpoint(&mut self, now: MonotonicTime) -> Option<Work> {
-        let newest = self.applier.archive.newest_checkpoint();
-        if self.tiering.checkpoint_due(self.saved.flushed, newest).is_none_or(|due| due > now) {
+        let due = self.tiering.checkpoint_due(self.saved.flushed, &self.applier.archive);
+        if due.is_none_or(|due| due > now) {
             return None;
         }
         let settings = self.tiering.settings()?;

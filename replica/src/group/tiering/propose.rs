@@ -16,6 +16,7 @@ use crate::tiering::{JobKind, NameRange};
 impl<M: StateMachine> Group<M> {
     /// Proposes what waits for it.
     pub(in crate::group) fn propose_housekeeping(&mut self) -> Result<(), Failure> {
+        self.skip_hole();
         let end = self.applier.archive.end();
         let reached = |copy: &mut Uploaded| copy.checkpoint.index <= end;
         if !self.tiering.under_way.contains_key(&JobKind::Checkpoint)

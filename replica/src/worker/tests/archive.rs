@@ -18,6 +18,7 @@ mod checking;
 mod clocks;
 pub(super) mod collecting;
 mod crashing;
+mod losing;
 mod restoring;
 pub(super) mod taking_over;
 
@@ -115,6 +116,7 @@ impl Node {
             match location {
                 Location::Log { index, .. } => assert!(index >= self.handle.status().first),
                 Location::Nowhere => panic!("the payload of {number} is gone"),
+                Location::Lost { .. } => {}
                 Location::Object { rested, bytes } => {
                     let range = u64::from(rested.offset)..u64::from(rested.offset + bytes);
                     let read = wait_for(memory.get(&rested.object.into(), range)).unwrap();

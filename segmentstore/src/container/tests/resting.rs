@@ -12,7 +12,7 @@ use crate::testing::{
 };
 
 /// With segments 1 to `count`, each open for writer 1.
-fn segments(count: u32) -> Driver {
+pub(super) fn segments(count: u32) -> Driver {
     let mut driver = Driver::new();
     for number in 1..=count {
         let create = Command::Create(Box::new(identity(number)));
@@ -22,13 +22,13 @@ fn segments(count: u32) -> Driver {
     driver
 }
 
-fn write(driver: &mut Driver, number: u32, bytes: &[u8]) {
+pub(super) fn write(driver: &mut Driver, number: u32, bytes: &[u8]) {
     let length = driver.machine.view(segment(number)).unwrap().bounds.length.0;
     let numbers = (length, length + bytes.len() as u64);
     driver.append(append(number, 1, session(1, 1), numbers), bytes);
 }
 
-fn truncate(driver: &mut Driver, number: u32, offset: u64) {
+pub(super) fn truncate(driver: &mut Driver, number: u32, offset: u64) {
     let (segment, offset) = (segment(number), Offset(offset));
     let step = driver.index as u32;
     driver.give(command(1, 2, step), Command::Truncate { segment, offset }).unwrap();
@@ -40,13 +40,13 @@ fn delete(driver: &mut Driver, number: u32) {
     driver.give(command(1, 2, step), Command::Delete { segment }).unwrap();
 }
 
-fn extents(driver: &Driver, number: u32) -> Vec<ObjectExtent> {
+pub(super) fn extents(driver: &Driver, number: u32) -> Vec<ObjectExtent> {
     let shared = driver.machine.view(segment(number)).unwrap().shared;
     shared.lock().objects.items().iter().copied().collect()
 }
 
 /// Bytes in objects, bytes in the log, extents.
-fn places(driver: &Driver, number: u32) -> (u64, u64, usize) {
+pub(super) fn places(driver: &Driver, number: u32) -> (u64, u64, usize) {
     let view = driver.machine.view(segment(number)).unwrap();
     (view.object_bytes, view.log_bytes, view.extents)
 }

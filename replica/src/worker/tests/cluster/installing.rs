@@ -107,6 +107,7 @@ impl Archiving {
             match location {
                 Location::Log { index, .. } => assert!(*index >= self.cluster.statuses()[0].first),
                 Location::Nowhere => panic!("payload is gone"),
+                Location::Lost { .. } => panic!("nothing was repaired"),
                 Location::Object { .. } => {}
             }
         }

@@ -1,4 +1,5 @@
 use lts::{Fault, Operation};
+use replica::StateMachine;
 
 use super::*;
 
@@ -197,4 +198,33 @@ async fn a_store_that_is_away_is_not_damage_and_the_reader_goes_on_when_it_is_ba
     }
     bytes.extend(read_all(&mut reader).await.unwrap());
     assert_eq!(bytes, shelf.all);
+}
+
+#[tokio::test]
+async fn bytes_that_were_lost_with_the_log_are_told_and_those_around_them_are_read() {
+    let mut shelf = Shelf::new(0);
+    shelf.append_pattern(1_000);
+    shelf.rest(1, 32 << 20, false);
+    shelf.append_pattern(500);
+    let entry = shelf.container.driver().index;
+    shelf.append_pattern(2_000);
+    shelf.container.driver().machine.lost(LogIndex(entry)..=LogIndex(entry));
+    shelf.rest(1, 32 << 20, false);
+    let before = read_all(&mut shelf.reader(0, Some(1_000))).await.unwrap();
+    assert_eq!(before, shelf.all[..1_000]);
+    let mut reader = shelf.reader(0, None);
+    let mut read = Vec::new();
+    let lost = loop {
+        match reader.next().await {
+            Ok(Some(chunk)) => read.extend_from_slice(&chunk.data),
+            other => break other.unwrap_err(),
+        }
+    };
+    assert_eq!(read, shelf.all[..1_000], "all that comes before is handed out");
+    assert!(matches!(lost, ReadError::Damaged { offset: Offset(1_000), .. }), "{lost}");
+    assert_eq!(lost.reason(), Reason::DataLost);
+    let text = lost.to_string();
+    let parts = [&format!("entry {entry}"), "repair", "cannot be read", "behind offset 1500"];
+    assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+    assert_eq!(read_all(&mut shelf.reader(1_500, None)).await.unwrap(), shelf.all[1_500..]);
 }

@@ -53,7 +53,10 @@ const TIERING_THREADS: [&str; 4] = ["braid-tier-0", "braid-tier-1", "braid-tier-
 pub struct Host {
     log: Log,
     recovered: Recovered,
-    kv: Arc<dyn Kv>,
+    /// Closed by a stop.
+    kv: Option<Arc<dyn Kv>>,
+    /// For whoever asks what memory it has.
+    state: Weak<dyn Kv>,
     storage: Option<Storage>,
     clock: Arc<dyn Clock>,
     worker: Option<Worker>,
@@ -145,8 +148,20 @@ impl Host {
             failed: watch::Sender::default(),
         });
         let (worker, threads, watch) = (Some(worker), Threads::default(), Threads::default());
-        let storage = None;
-        Ok(Host { log, recovered, kv, storage, clock, worker, center, threads, watch, patience })
+        let (storage, state, kv) = (None, Arc::downgrade(&kv), Some(kv));
+        Ok(Host {
+            log,
+            recovered,
+            kv,
+            state,
+            storage,
+            clock,
+            worker,
+            center,
+            threads,
+            watch,
+            patience,
+        })
     }
 
     /// Groups that are added from now on archive their log there. Only before [`Host::run`].
@@ -193,6 +208,7 @@ impl Host {
     /// Starts the threads.
     pub fn run(&mut self) -> Result<(), StartError> {
         let worker = self.worker.take().expect("a host runs once");
+        let kv = self.kv.clone().expect("a host runs before it stops");
         let (blocks, blocks_in) = sync_channel(1);
         let (jobs, jobs_in) = sync_channel(64);
         let (center, look) = (self.center.clone(), self.patience.look);
@@ -203,11 +219,11 @@ impl Host {
         self.spawn("braid-log", move || write_blocks(&center, &blocks_in))?;
         let center = self.center.clone();
         self.spawn("braid-files", move || make_files(&center))?;
-        let (center, kv) = (self.center.clone(), self.kv.clone());
-        self.spawn("braid-checkpoint", move || run_background(&center, &*kv, &jobs_in))?;
+        let (center, of_saves) = (self.center.clone(), kv.clone());
+        self.spawn("braid-checkpoint", move || run_background(&center, &*of_saves, &jobs_in))?;
         if let Some(storage) = self.storage.clone() {
             let jobs = storage.settings.jobs.max(1);
-            let workshop = Workshop { storage, log: self.log.clone(), kv: self.kv.clone() };
+            let workshop = Workshop { storage, log: self.log.clone(), kv };
             for name in TIERING_THREADS.into_iter().take(jobs) {
                 let (center, workshop) = (self.center.clone(), workshop.clone());
                 self.spawn(name, move || run_storage_jobs(&center, &workshop))?;
@@ -238,9 +254,9 @@ impl Host {
         self.log.clone()
     }
 
-    /// The state store, for whoever asks what memory it has: it is closed when the host has gone.
+    /// The state store, for whoever asks what memory it has: it is closed when the host has stopped.
     pub fn state_store(&self) -> Weak<dyn Kv> {
-        Arc::downgrade(&self.kv)
+        self.state.clone()
     }
 
     /// What recovery found.
@@ -255,7 +271,8 @@ impl Host {
 
     /// Refuses new work, finishes what was taken, saves the state, seals the log, ends the threads.
     /// Comes back even where the disk does not: then the node has failed, or the stop took too
-    /// long, and what hangs is left behind.
+    /// long, and what hangs is left behind. The state store is closed when it returns, whoever still
+    /// holds the host; where something was left behind, never.
     pub fn stop(&mut self) {
         self.center.mailbox().stop = true;
         self.center.bell.ring();
@@ -264,27 +281,35 @@ impl Host {
         if let Some(storage) = &self.storage {
             storage.waiter.stop();
         }
-        self.end_threads();
+        let ended = self.end_threads();
         self.center.stop_watch.store(true, Ordering::Release);
         self.center.watch.ring();
         // It waits for nothing but its bell.
         self.watch.wait(Duration::MAX);
+        match self.kv.take() {
+            // The threads have ended, and with them who else had it: it is closed here.
+            Some(kv) if ended => drop(kv),
+            // What hangs still uses it, and may do so while the process ends: it is never closed.
+            left => std::mem::forget(left),
+        }
     }
 
-    fn end_threads(&mut self) {
+    /// Whether all have ended.
+    fn end_threads(&mut self) -> bool {
         let mut waited = Duration::ZERO;
         while !self.threads.wait(self.patience.look) {
             waited += self.patience.look;
             let failed = self.center.has_failed();
             if failed && self.threads.wait(self.patience.failed) {
-                return;
+                return true;
             }
             if failed || waited >= self.patience.stop {
                 let left = self.threads.abandon().join(", ");
                 tracing::error!(threads = left, "they hang and are left behind");
-                return;
+                return false;
             }
         }
+        true
     }
 }
 

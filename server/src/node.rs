@@ -243,18 +243,31 @@ impl Node {
         }
     }
 
+    /// The end of what a stop has stopped: whoever calls this is the last to have the groups and
+    /// their state store. A stop that was not waited for still has them, for the end of the process
+    /// to take along: nothing is closed then, which another thread could not do while the process
+    /// ends.
+    pub(crate) fn close(self, stopped: bool) {
+        if !stopped {
+            std::mem::forget(self.numbers.state.upgrade());
+        }
+        let host = Arc::into_inner(self.host);
+        if stopped && host.is_none() {
+            tracing::error!("the groups are still held by somebody: this is a defect");
+        }
+    }
+
     /// On a thread of its own, so that whoever waits may lose patience.
     async fn stop_host(&self) {
         let host = self.host.clone();
-        let stop = move || host.lock().unwrap_or_else(PoisonError::into_inner).stop();
+        let stop = |host: &Mutex<Host>| host.lock().unwrap_or_else(PoisonError::into_inner).stop();
         let (done, stopped) = oneshot::channel();
-        let thread = spawn_thread("stop", {
-            let stop = stop.clone();
-            move || {
-                stop();
-                // Nobody may wait any more.
-                let _ = done.send(());
-            }
+        let thread = spawn_thread("stop", move || {
+            stop(&host);
+            // Before anybody hears of it: this thread may live on while the process ends.
+            drop(host);
+            // Nobody may wait any more.
+            let _ = done.send(());
         });
         match thread {
             Ok(_) => {
@@ -263,7 +276,7 @@ impl Node {
             }
             Err(error) => {
                 tracing::warn!(%error, "no thread to stop the node on");
-                stop();
+                stop(&self.host);
             }
         }
     }

@@ -132,6 +132,7 @@ fn serve(
             stopped = node.stop() => stopped,
             () = stopping.asked() => Err(ServerError::Interrupted),
         };
+        node.close(!matches!(stopped, Err(ServerError::Interrupted)));
         result.and(stopped)
     });
     net.join();

@@ -320,9 +320,31 @@ async fn a_stop_gives_up_a_checkpoint_that_hangs_and_the_log_has_it_all() {
     host.run().unwrap();
     numbers.serving().await.unwrap();
     numbers.submit(number(0), payload(0, 10)).await.unwrap();
+    let store = host.state_store();
     host.stop();
     assert!(host.failed().borrow().is_none(), "the log is whole");
+    drop(host);
     drop(release);
+    assert!(store.upgrade().is_some(), "nobody closes it under the thread that was left behind");
+}
+
+/// A process that ends closes RocksDB on no thread but its own, and before its exit.
+#[tokio::test]
+async fn a_stop_closes_the_state_store_whoever_still_holds_the_host() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(RealDisk::open(&dir.path().join("wal"), true).unwrap());
+    let kv = Arc::new(MemKv::default());
+    let store = Arc::downgrade(&kv);
+    let (clock, rng) = (SystemClock::shared(), Rng::from_seed(1));
+    let mut host = Host::start(settings(), disk, kv, clock, rng).unwrap();
+    let numbers = host.add_group(GROUP, Numbers::new(&Arc::default())).unwrap();
+    host.run().unwrap();
+    numbers.serving().await.unwrap();
+    numbers.submit(number(0), payload(0, 10)).await.unwrap();
+    assert!(store.upgrade().is_some());
+    host.stop();
+    assert!(store.upgrade().is_none(), "the handles and the host are still there");
+    drop((host, numbers));
 }
 
 #[tokio::test]

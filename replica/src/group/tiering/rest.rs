@@ -48,7 +48,7 @@ impl Tiering {
     /// Since when the state is to be saved although no operation asks for it; it is saved up to
     /// `flushed`.
     pub(in crate::group) fn save_wanted(&self, flushed: LogIndex) -> Option<MonotonicTime> {
-        let since = self.since_checkpoint.since().or(self.holes.waits_since());
+        let since = self.since_checkpoint.since().or_else(|| self.holes.waits_since());
         since.filter(|_| flushed < self.to_cover)
     }
 }

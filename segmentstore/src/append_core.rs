@@ -17,6 +17,7 @@
 
 mod answers;
 mod blocks;
+mod close;
 mod open;
 mod slots;
 
@@ -32,7 +33,7 @@ use tonic::Status;
 use crate::append_core::answers::Answers;
 use crate::append_core::slots::Slots;
 use crate::handle::Containers;
-use crate::limits::ANONYMOUS_WRITER_TTL;
+use crate::limits::{WRITER_TTL, micros};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::permits::BytePermit;
@@ -90,16 +91,15 @@ impl AppendConnection {
                 self.append(blocks, permit)?;
                 state = self.lock();
             }
-            // Nothing is forgotten early: entries expire.
-            Some(Message::Close(close)) => state.answers.closed(close.slots),
+            Some(Message::Close(close)) => self.close(&mut state, close)?,
             None => {
                 let message = "a message of an append stream is empty or of a kind that this \
                                version does not know; use a client of this version or older";
                 return Err(status(Reason::InvalidArgument, message));
             }
         }
-        // Refusals that were decided here do not wait for a round.
-        let waker = state.answers.has_failures().then(|| state.publish()).flatten();
+        // What was decided here does not wait for a round.
+        let waker = state.answers.has_ends().then(|| state.publish()).flatten();
         drop(state);
         wake(waker);
         Ok(())
@@ -191,7 +191,7 @@ impl State {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol_min: PROTOCOL_MIN,
             protocol_max: PROTOCOL_MAX,
-            writer_kept_micros: ANONYMOUS_WRITER_TTL.as_micros() as u64,
+            writer_kept_micros: micros(WRITER_TTL),
         });
         wake(self.publish());
         Ok(())

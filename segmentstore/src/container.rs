@@ -11,6 +11,7 @@
 //! an object that no segment refers to any more is reported once.
 
 mod append;
+mod close;
 mod command;
 mod compact;
 mod describe;
@@ -29,12 +30,12 @@ mod writers;
 pub use describe::SegmentDescription;
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use common::{ContainerId, Fence, LogIndex, SegmentId, WallTime, WriterId};
+use common::{ContainerId, Fence, LogIndex, SegmentId, WallTime};
 use lts::ObjectName;
 use replica::{
     Compacted, CompactionPlan, Entry, NotArchived, Owners, Piece, RestoreError, Slice,
@@ -80,8 +81,6 @@ pub struct ContainerMachine {
     fence: Fence,
     fence_changed: bool,
     segments: BTreeMap<SegmentId, Segment>,
-    /// When which writer's next stage of expiry is due, at the earliest.
-    due: BTreeSet<(u64, SegmentId, WriterId)>,
     /// Up-time of the newest applied entry.
     up_micros: u64,
     marks: Marks,
@@ -135,7 +134,6 @@ impl ContainerMachine {
             fence: Fence::default(),
             fence_changed: false,
             segments: BTreeMap::new(),
-            due: BTreeSet::new(),
             up_micros: 0,
             marks: Marks::default(),
             begun_after: LogIndex(0),
@@ -200,6 +198,7 @@ impl ContainerMachine {
                 Err(refusal) => refusal.into(),
             },
             Operation::Expire(writers) => Outcome::Expired(self.expire(&writers)),
+            Operation::Close(close) => self.close(&close),
         }
     }
 

@@ -35,7 +35,7 @@ pub use extent::{Extent, ObjectExtent};
 pub use handle::{ContainerError, ContainerHandle, Containers};
 pub use identity::{AttributeUpdate, CommandId, Expected, SegmentIdentity, SegmentKind, Successor};
 pub use metrics::{Counter, Metrics, StreamCounters};
-pub use operation::{Append, Command, Open, OpenSegment, Operation};
+pub use operation::{Append, Close, Command, EventSum, Open, OpenSegment, Operation};
 pub use outcome::{Done, Expired, Opened, Outcome, Refusal};
 pub use permits::{BytePermit, BytePermits};
 pub use pressure::Pressure;

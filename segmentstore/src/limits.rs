@@ -14,20 +14,36 @@ pub const ATTRIBUTES_MAX: usize = 64;
 /// Bytes of an attribute's value: a small fact, not data.
 pub const ATTRIBUTE_VALUE_BYTES_MAX: usize = KIB;
 
-/// Up-time for which a named writer's entry is kept after its last use: a century, that is, for as
-/// long as its segment. The controller knows a name for as long as its stream; a segment that
-/// forgot before would store everything again for the name's next process (ADR 0019).
-pub const NAMED_WRITER_TTL: Duration = Duration::from_hours(100 * 365 * 24);
+/// Up-time for which a writer's entry is kept after its last use, unless it is a named one's with
+/// stored events: that stays with its segment until the name is deleted (ADR 0019).
+pub const WRITER_TTL: Duration = Duration::from_hours(1);
 
-/// Up-time for which an anonymous writer's entry is kept after its last use.
-pub const ANONYMOUS_WRITER_TTL: Duration = Duration::from_hours(1);
+/// Up-time for which the session number of a writer is kept that was closed, expired or made room
+/// for another, so that what is still on its way is refused and not stored.
+pub const WRITER_STUB_TTL: Duration = Duration::from_hours(1);
 
-/// Up-time for which only the session number of an expired entry is kept, so that a block that is
-/// still on its way is refused and not stored.
-pub const EXPIRED_SESSION_TTL: Duration = Duration::from_hours(1);
+/// Session numbers kept per segment beyond its writers. More are kept only while they are younger
+/// than [`STUB_AGE_MIN`].
+pub const STUBS_PER_SEGMENT_MAX: usize = 10_000;
 
-/// Writers named by one expire operation: bounds the time that its apply takes.
+/// Up-time for which a session number is kept whatever their number: longer than anything that a
+/// closed writer sent stays on its way (ADR 0044).
+pub const STUB_AGE_MIN: Duration = Duration::from_secs(10);
+
+/// Session numbers above the bound that go for each that comes: more than one, so that their number
+/// comes back to the bound, and not all at once, which would hold up the worker.
+pub const SURPLUS_STUBS_PER_STUB: usize = 4;
+
+/// Writers named by one expire operation at most.
 pub const EXPIRE_WRITERS_MAX: usize = 4_096;
+
+/// Writers that the leader names in one: its apply takes far below a millisecond.
+pub const EXPIRE_SLICE_WRITERS: usize = 256;
+
+/// A duration as up-time counts.
+pub(crate) const fn micros(duration: Duration) -> u64 {
+    duration.as_micros() as u64
+}
 
 /// The resolution of the time index for what was stored lately: no byte at or behind the answer for
 /// a time is older than the time by more than this. It becomes coarser with age.

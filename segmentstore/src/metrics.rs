@@ -60,6 +60,8 @@ pub struct Metrics {
     pub object_cache_hits: Counter,
     /// Blocks and indices of objects that a reader had to ask long-term storage for.
     pub object_cache_misses: Counter,
+    /// Level: bytes of the tables of writers, session numbers of former writers included.
+    pub writer_table_bytes: Counter,
     /// Level: append connections.
     pub append_connections: Counter,
     /// Level: reads under way.

@@ -5,13 +5,16 @@
 //! create      1 1 | command 22 | identity
 //! open        1 2 | writer 16 | session 12 | named u8 | count u32 | { segment 16 | resuming u8 }*
 //! append      1 3 | segment 16 | writer 16 | session 12 | previous u64 | last u64 | events u32
-//!                 | conditional u8 | expected offset u64 (0 where unconditional)
+//!                 | flags u8 (1: conditional, 2: summed) | expected offset u64 (0 where
+//!                 unconditional) | [sum u64 | sum after u64]
 //! seal        1 4 | command 22 | segment 16 | count u32 | successors
 //! truncate    1 5 | command 22 | segment 16 | offset u64
 //! delete      1 6 | command 22 | segment 16
 //! forget      1 7 | command 22 | segment 16
 //! attributes  1 8 | command 22 | segment 16 | count u32 | updates
 //! expire      1 9 | count u32 | { segment 16 | writer 16 }*
+//! close       1 10 | writer 16 | session 12 | count u32 | { segment 16 }*
+//! del. writer 1 11 | command 22 | segment 16 | writer 16 | epoch u64
 //! ```
 //!
 //! Segment ids are in their own encoding (big-endian, so that they sort). The payload of an append
@@ -20,7 +23,7 @@
 //! keep the bytes of each kind.
 
 use bytes::{BufMut, Bytes};
-use common::{EventNumber, Offset, SegmentId, WriterId, WriterSession};
+use common::{EventNumber, Offset, SegmentId, WriterEpoch, WriterId, WriterSession};
 
 use crate::codec::{CodecError, Fields, PutFields, written};
 use crate::identity::{AttributeUpdate, CommandId, SegmentIdentity, Successor};
@@ -38,6 +41,8 @@ mod kind {
     pub(super) const FORGET: u8 = 7;
     pub(super) const ATTRIBUTES: u8 = 8;
     pub(super) const EXPIRE: u8 = 9;
+    pub(super) const CLOSE: u8 = 10;
+    pub(super) const DELETE_WRITER: u8 = 11;
 }
 
 /// One change to a container's state.
@@ -47,6 +52,7 @@ pub enum Operation {
     Open(Open),
     Command(CommandId, Command),
     Expire(Vec<(SegmentId, WriterId)>),
+    Close(Close),
 }
 
 /// A block of events of one writer for one segment: stored whole or not at all.
@@ -62,6 +68,17 @@ pub struct Append {
     pub events: u32,
     /// Store only at this length.
     pub expected_offset: Option<Offset>,
+    pub sum: EventSum,
+}
+
+/// What a writer that replays its source adds up of its events in a segment. The store keeps it
+/// beside the last number and gives it back; what it means is between the writer's processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EventSum {
+    /// Modulo 2^64.
+    pub sum: u64,
+    /// The number behind which the sum begins.
+    pub after: EventNumber,
 }
 
 /// Raises a writer's session on a list of segments.
@@ -78,6 +95,14 @@ pub struct OpenSegment {
     pub segment: SegmentId,
     /// A block was once sent to this segment: no entry there means that it expired.
     pub resuming: bool,
+}
+
+/// Ends the use of segments by an anonymous writer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Close {
+    pub writer: WriterId,
+    pub session: WriterSession,
+    pub segments: Vec<SegmentId>,
 }
 
 /// What the controller tells a container to do.
@@ -105,15 +130,25 @@ pub enum Command {
         segment: SegmentId,
         updates: Vec<AttributeUpdate>,
     },
+    /// Forgets what the segment knows of a writer, and refuses what comes of it with an epoch below
+    /// `epoch`. The segment may be a tombstone.
+    DeleteWriter {
+        segment: SegmentId,
+        writer: WriterId,
+        epoch: WriterEpoch,
+    },
 }
 
 impl Operation {
     /// The header of this operation.
     pub fn encode(&self) -> Bytes {
         match self {
-            Operation::Append(append) => written(Append::BYTES, |out| append.put(out)),
+            Operation::Append(append) => written(Append::BYTES_MAX, |out| append.put(out)),
             Operation::Open(open) => written(64 + 17 * open.segments.len(), |out| open.put(out)),
             Operation::Command(id, command) => written(128, |out| command.put(*id, out)),
+            Operation::Close(close) => {
+                written(64 + 16 * close.segments.len(), |out| close.put(out))
+            }
             Operation::Expire(writers) => written(8 + 32 * writers.len(), |out| {
                 put_kind(out, kind::EXPIRE);
                 out.put_count(writers.len());
@@ -136,6 +171,7 @@ impl Operation {
             kind::APPEND => Operation::Append(Append::take(&mut fields)?),
             kind::OPEN => Operation::Open(Open::take(&mut fields)?),
             kind::EXPIRE => Operation::Expire(take_writers(&mut fields)?),
+            kind::CLOSE => Operation::Close(Close::take(&mut fields)?),
             kind => {
                 let id = CommandId::take(&mut fields)?;
                 Operation::Command(id, Command::take(kind, &mut fields)?)
@@ -156,8 +192,8 @@ impl Operation {
 }
 
 impl Append {
-    /// Bytes of an append header.
-    pub const BYTES: usize = 2 + 16 + 16 + 12 + 8 + 8 + 4 + 1 + 8;
+    /// Bytes of an append header at most: of one with a sum.
+    pub const BYTES_MAX: usize = 2 + 16 + 16 + 12 + 8 + 8 + 4 + 1 + 8 + EventSum::BYTES;
 
     pub fn order_key(&self) -> u128 {
         u128::from_be_bytes(self.segment.encode())
@@ -172,8 +208,13 @@ impl Append {
         out.put_u64_le(self.previous.0);
         out.put_u64_le(self.last.0);
         out.put_u32_le(self.events);
-        out.put_u8(u8::from(self.expected_offset.is_some()));
+        let summed = self.sum != EventSum::default();
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        out.put_u8(flag(self.expected_offset.is_some(), CONDITIONAL) | flag(summed, SUMMED));
         out.put_u64_le(self.expected_offset.unwrap_or(Offset::ZERO).0);
+        if summed {
+            self.sum.put(out);
+        }
     }
 
     fn take(fields: &mut Fields<'_>) -> Result<Self, CodecError> {
@@ -185,14 +226,52 @@ impl Append {
             last: fields.number("last number")?,
             events: fields.u32("events")?,
             expected_offset: None,
+            sum: EventSum::default(),
         };
-        let conditional = fields.flag("conditional")?;
+        let flags = fields.u8("flags")?;
+        if flags & !(CONDITIONAL | SUMMED) != 0 {
+            return Err(CodecError::Impossible { field: "flags", value: flags.into() });
+        }
         let offset = fields.offset("expected offset")?;
-        append.expected_offset = conditional.then_some(offset);
+        append.expected_offset = (flags & CONDITIONAL != 0).then_some(offset);
+        if flags & SUMMED != 0 {
+            append.sum = EventSum::take(fields)?;
+        }
         if append.last <= append.previous {
             return Err(CodecError::Impossible { field: "last number", value: append.last.0 });
         }
         Ok(append)
+    }
+}
+
+const CONDITIONAL: u8 = 1;
+const SUMMED: u8 = 2;
+
+impl EventSum {
+    pub(crate) const BYTES: usize = 8 + 8;
+
+    pub(crate) fn put(&self, out: &mut impl BufMut) {
+        out.put_u64_le(self.sum);
+        out.put_u64_le(self.after.0);
+    }
+
+    pub(crate) fn take(fields: &mut Fields<'_>) -> Result<Self, CodecError> {
+        Ok(Self { sum: fields.u64("sum")?, after: fields.number("begin of the sum")? })
+    }
+}
+
+impl Close {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_kind(out, kind::CLOSE);
+        out.put_u128_le(self.writer.0);
+        out.put_session(self.session);
+        out.put_segments(&self.segments);
+    }
+
+    fn take(fields: &mut Fields<'_>) -> Result<Self, CodecError> {
+        let (writer, session) = (fields.writer()?, fields.session()?);
+        let segments = fields.segments(common::limits::OPEN_SEGMENTS_MAX, "segments")?;
+        Ok(Self { writer, session, segments })
     }
 }
 
@@ -231,7 +310,8 @@ impl Command {
             | Command::Truncate { segment, .. }
             | Command::Delete { segment }
             | Command::Forget { segment }
-            | Command::UpdateAttributes { segment, .. } => *segment,
+            | Command::UpdateAttributes { segment, .. }
+            | Command::DeleteWriter { segment, .. } => *segment,
         }
     }
 
@@ -256,6 +336,11 @@ impl Command {
                     update.put(out);
                 }
             }
+            Command::DeleteWriter { segment, writer, epoch } => {
+                out.put_segment(*segment);
+                out.put_u128_le(writer.0);
+                out.put_u64_le(epoch.0);
+            }
         }
     }
 
@@ -273,6 +358,11 @@ impl Command {
                 let updates = AttributeUpdate::take_all(fields, ATTRIBUTES_MAX)?;
                 Command::UpdateAttributes { segment, updates }
             }
+            kind::DELETE_WRITER => {
+                let writer = fields.writer()?;
+                let epoch = WriterEpoch(fields.u64("writer epoch")?);
+                Command::DeleteWriter { segment, writer, epoch }
+            }
             other => return Err(CodecError::Kind(other)),
         })
     }
@@ -285,6 +375,7 @@ impl Command {
             Command::Delete { .. } => kind::DELETE,
             Command::Forget { .. } => kind::FORGET,
             Command::UpdateAttributes { .. } => kind::ATTRIBUTES,
+            Command::DeleteWriter { .. } => kind::DELETE_WRITER,
         }
     }
 }

@@ -6,6 +6,7 @@ use common::{EventNumber, Fence, Offset, SegmentId, WriterSession};
 use proto::v1::Reason;
 
 use crate::identity::Successor;
+use crate::operation::EventSum;
 
 /// The outcome of one operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,7 @@ pub enum Outcome {
     Opened(Vec<Result<Opened, Refusal>>),
     Done(Done),
     Expired(Expired),
+    Closed,
 }
 
 /// A session that is current now.
@@ -33,6 +35,8 @@ pub enum Outcome {
 pub struct Opened {
     /// The last number stored for the writer; `NONE` where there is none.
     pub last_number: EventNumber,
+    /// As the block that brought `last_number` had it.
+    pub sum: EventSum,
     pub length: Offset,
     /// Of a sealed segment.
     pub successors: Option<Arc<[Successor]>>,
@@ -47,14 +51,15 @@ pub enum Done {
     Deleted,
     Forgotten,
     AttributesUpdated,
+    WriterDeleted,
 }
 
 /// What an expire operation did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Expired {
-    /// Writers whose last number was forgotten.
+    /// Entries of which only the session number is left.
     pub forgotten: u32,
-    /// Writers whose session number was forgotten, too.
+    /// Session numbers that were forgotten, too.
     pub removed: u32,
 }
 
@@ -74,7 +79,11 @@ pub enum Refusal {
     )]
     WriterExpired,
     #[error(
-        "the segment remembers {count} writers and takes no more; use fewer writers or wait until idle ones expire"
+        "the segment knows nothing of a writer that says it has sent to it: it expired long ago, or what it stored is lost; compare what is stored with what was sent"
+    )]
+    WriterAbsent,
+    #[error(
+        "the segment has {count} named writers with stored events and takes no more writers; delete names that are not used any more (`braid writer list`, `braid writer delete`)"
     )]
     TooManyWriters { count: usize },
     #[error("the segment is sealed; go on in its successors")]
@@ -114,9 +123,9 @@ impl Refusal {
             Refusal::SegmentNotFound { .. } => Reason::SegmentNotFound,
             Refusal::WriterFenced { .. } => Reason::WriterFenced,
             Refusal::WriterExpired => Reason::WriterExpired,
-            Refusal::TooManyWriters { .. } | Refusal::TooManyAttributes { .. } => {
-                Reason::ResourceExhausted
-            }
+            Refusal::WriterAbsent => Reason::WriterAbsent,
+            Refusal::TooManyWriters { .. } => Reason::TooManyWriters,
+            Refusal::TooManyAttributes { .. } => Reason::ResourceExhausted,
             Refusal::SegmentSealed { .. } => Reason::SegmentSealed,
             Refusal::SessionBroken { .. } => Reason::SessionBroken,
             Refusal::OffsetMismatch { .. } | Refusal::AttributeMismatch { .. } => {
@@ -152,7 +161,13 @@ impl Outcome {
                 digest.add(&[4, answers.len() as u64]);
                 for answer in answers {
                     match answer {
-                        Ok(opened) => digest.add(&[1, opened.last_number.0, opened.length.0]),
+                        Ok(opened) => digest.add(&[
+                            1,
+                            opened.last_number.0,
+                            opened.length.0,
+                            opened.sum.sum,
+                            opened.sum.after.0,
+                        ]),
                         Err(refusal) => refusal.digest_into(&mut digest),
                     }
                 }
@@ -164,7 +179,9 @@ impl Outcome {
                 Done::Deleted => digest.add(&[8]),
                 Done::Forgotten => digest.add(&[9]),
                 Done::AttributesUpdated => digest.add(&[10]),
+                Done::WriterDeleted => digest.add(&[12]),
             },
+            Outcome::Closed => digest.add(&[13]),
             Outcome::Expired(expired) => {
                 digest.add(&[11, expired.forgotten.into(), expired.removed.into()]);
             }

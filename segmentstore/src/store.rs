@@ -14,10 +14,10 @@ use crate::append_core::AppendConnection;
 use crate::commands::StoreCommands;
 use crate::container::{ContainerMachine, Memory};
 use crate::handle::{ContainerError, ContainerHandle, Containers};
-use crate::limits::EXPIRE_WRITERS_MAX;
+use crate::limits::EXPIRE_SLICE_WRITERS;
 use crate::metrics::Metrics;
 use crate::operation::Operation;
-use crate::outcome::Outcome;
+use crate::outcome::{Expired, Outcome};
 use crate::permits::BytePermits;
 use crate::pressure::Pressure;
 use crate::read::{LogCache, LogSource, ObjectCache, ReadError, ReadRange, SegmentReader, Sources};
@@ -174,25 +174,45 @@ impl SegmentStore {
         }
     }
 
-    /// Expires the writers of a container that may be due; how many were looked at. The first call
-    /// with a new `seen` only learns the container's up-time.
+    /// Expires the writers of a container until none is due, a slice at a time; how many traces were
+    /// forgotten. The first call with a new `seen` only learns the container's up-time.
     pub async fn expire_due(
         &self,
         container: ContainerId,
         seen: &mut UpTime,
     ) -> Result<usize, ContainerError> {
+        let mut forgotten = 0;
+        loop {
+            let expired = self.expire_slice(container, seen).await?;
+            let count = (expired.forgotten + expired.removed) as usize;
+            forgotten += count;
+            // Nothing is due, or nothing yet by the up-time that the leader stamps.
+            if count == 0 {
+                return Ok(forgotten);
+            }
+        }
+    }
+
+    /// A slice is small, and others' entries come between two of them.
+    async fn expire_slice(
+        &self,
+        container: ContainerId,
+        seen: &mut UpTime,
+    ) -> Result<Expired, ContainerError> {
         let containers = &self.inner.containers;
         let up_micros = containers.ask(container, ContainerMachine::up_micros).await?;
         let up_now = seen.estimate(up_micros, self.inner.clock.monotonic());
-        let due = move |machine: &ContainerMachine| machine.due_writers(up_now, EXPIRE_WRITERS_MAX);
+        let due =
+            move |machine: &ContainerMachine| machine.due_writers(up_now, EXPIRE_SLICE_WRITERS);
         let writers = containers.ask(container, due).await?;
-        let count = writers.len();
-        if count > 0 {
-            let header = Operation::Expire(writers).encode();
-            let outcome = containers.submit(container, Proposal::new(header, Bytes::new())).await?;
-            assert!(matches!(outcome, Outcome::Expired(_)), "an expiry is answered with one");
+        if writers.is_empty() {
+            return Ok(Expired::default());
         }
-        Ok(count)
+        let header = Operation::Expire(writers).encode();
+        match containers.submit(container, Proposal::new(header, Bytes::new())).await? {
+            Outcome::Expired(expired) => Ok(expired),
+            other => unreachable!("an expiry was answered with {other:?}"),
+        }
     }
 }
 

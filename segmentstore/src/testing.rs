@@ -14,7 +14,7 @@ use replica::{Change, Entry, Stamp, StateMachine, envelope};
 use crate::container::{ContainerMachine, Memory};
 use crate::extent::ObjectExtent;
 use crate::identity::{CommandId, SegmentIdentity, SegmentKind, Successor};
-use crate::operation::{Append, Command, Open, OpenSegment, Operation};
+use crate::operation::{Append, Close, Command, EventSum, Open, OpenSegment, Operation};
 use crate::outcome::{Opened, Outcome, Refusal};
 use crate::settings::Settings;
 
@@ -70,6 +70,7 @@ pub(crate) fn append(number: u32, who: u128, as_of: WriterSession, numbers: (u64
         last: EventNumber(numbers.1),
         events: (numbers.1 - numbers.0) as u32,
         expected_offset: None,
+        sum: EventSum::default(),
     }
 }
 
@@ -77,9 +78,14 @@ pub(crate) fn open(number: u32, who: u128, as_of: WriterSession, resuming: bool)
     Operation::Open(Open {
         writer: writer(who),
         session: as_of,
-        named: who >= 100,
+        named: (100..1_000).contains(&who),
         segments: vec![OpenSegment { segment: segment(number), resuming }],
     })
+}
+
+pub(crate) fn close(number: u32, who: u128, as_of: WriterSession) -> Operation {
+    let segments = vec![segment(number)];
+    Operation::Close(Close { writer: writer(who), session: as_of, segments })
 }
 
 /// The log entries of a container, so that extents can be followed, and its machine.

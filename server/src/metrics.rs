@@ -297,6 +297,11 @@ fn of_caches(store: &segmentstore::Metrics) -> Vec<Family> {
             "Bytes of log entries kept for readers",
             store.read_cache_bytes.get(),
         ),
+        gauge(
+            "braid_writer_table_bytes",
+            "Bytes of what segments remember of their writers",
+            store.writer_table_bytes.get(),
+        ),
     ]
 }
 

@@ -7,8 +7,8 @@ use common::{
 };
 use replica::{Entry, Stamp, StateMachine, envelope};
 use segmentstore::{
-    Append, Command, CommandId, ContainerMachine, Memory, Open, OpenSegment, Operation, Outcome,
-    SegmentIdentity, SegmentKind, Settings,
+    Append, Command, CommandId, ContainerMachine, EventSum, Memory, Open, OpenSegment, Operation,
+    Outcome, SegmentIdentity, SegmentKind, Settings,
 };
 
 const CONTAINER: ContainerId = ContainerId(2);
@@ -81,6 +81,7 @@ impl Container {
             last: EventNumber(last),
             events: (last - previous) as u32,
             expected_offset: None,
+            sum: EventSum::default(),
         };
         let payload: Vec<u8> = (previous + 1..=last).map(|number| number as u8).collect();
         let outcome = self.apply(&Operation::Append(append), &payload);

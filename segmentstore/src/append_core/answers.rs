@@ -33,8 +33,9 @@ impl Answers {
         self.ready
     }
 
-    pub(super) fn has_failures(&self) -> bool {
-        !self.collected.failures.is_empty()
+    /// Whether a session's end is to be told.
+    pub(super) fn has_ends(&self) -> bool {
+        !self.collected.failures.is_empty() || !self.collected.closed.is_empty()
     }
 
     /// Takes what was collected; `None` where that is nothing.
@@ -58,13 +59,13 @@ impl Answers {
             sealed: opened.successors.is_some(),
             successors,
             has_more_successors,
-            sum: 0,
-            sum_after: 0,
+            sum: opened.sum.sum,
+            sum_after: opened.sum.after.0,
         });
     }
 
-    pub(super) fn closed(&mut self, slots: Vec<u32>) {
-        self.collected.closed.extend(slots);
+    pub(super) fn closed(&mut self, slot: u32) {
+        self.collected.closed.push(slot);
     }
 
     /// Notes an acknowledgement; one of the same slot that is not sent yet is raised instead.
@@ -104,7 +105,6 @@ pub(super) fn refused(slot: u32, refusal: &Refusal) -> SessionFailure {
         | Refusal::OffsetMismatch { last_number, length, .. } => {
             (failure.last_number, failure.length) = (last_number.0, length.0);
         }
-        Refusal::TooManyWriters { .. } => failure.retry_after_millis = millis(RETRY_AFTER),
         _ => {}
     }
     failure

@@ -14,7 +14,7 @@ use super::slots::{Session, Tag};
 use super::{AppendConnection, State};
 use crate::handle::ContainerError;
 use crate::limits::ZERO_COPY_BYTES_MIN;
-use crate::operation::Append;
+use crate::operation::{Append, EventSum};
 use crate::outcome::Outcome;
 use crate::permits::BytePermit;
 
@@ -34,7 +34,8 @@ impl AppendConnection {
             _ => 0,
         };
         let payloads: usize = message.blocks.iter().map(small).sum();
-        let mut buffer = BytesMut::with_capacity(message.blocks.len() * Append::BYTES + payloads);
+        let mut buffer =
+            BytesMut::with_capacity(message.blocks.len() * Append::BYTES_MAX + payloads);
         let mut blocks = message.blocks.into_iter();
         while blocks.len() > 0 {
             let mut state = self.lock();
@@ -63,7 +64,8 @@ impl AppendConnection {
         };
         // The client has been told that the session is over.
         let Some(session) = &entry.session else { return Ok(()) };
-        if let Some(failure) = check(&block) {
+        let closed = entry.closing.then(|| closed(slot));
+        if let Some(failure) = closed.or_else(|| check(&block)) {
             self.end_session(state, slot, failure);
             return Ok(());
         }
@@ -117,6 +119,11 @@ impl AppendConnection {
     }
 }
 
+fn closed(slot: u32) -> SessionFailure {
+    let message = format!("slot {slot} was closed; open the segment again under another slot");
+    invalid(slot, Reason::InvalidArgument, message)
+}
+
 /// Why a block cannot be proposed, whatever the segment's state.
 fn check(block: &AppendBlock) -> Option<SessionFailure> {
     let bytes = block.data.len();
@@ -149,6 +156,7 @@ fn header(session: &Session, block: &AppendBlock, buffer: &mut BytesMut) -> (Byt
         last: EventNumber(block.last_number),
         events: block.events,
         expected_offset: block.expected_offset.map(Offset),
+        sum: EventSum { sum: block.sum, after: EventNumber(block.sum_after) },
     };
     append.put(buffer);
     (buffer.split().freeze(), append.order_key())

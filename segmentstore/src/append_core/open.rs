@@ -99,7 +99,7 @@ impl AppendConnection {
         }
     }
 
-    fn propose_open(
+    pub(super) fn propose_open(
         self: &Arc<Self>,
         state: &mut State,
         handle: &Arc<dyn ContainerHandle>,
@@ -114,7 +114,7 @@ impl AppendConnection {
         Some(refused.error.into())
     }
 
-    /// The outcome of an `Open` entry is known.
+    /// The outcome of an `Open` or `Close` entry is known.
     pub(super) fn opened(
         &self,
         state: &mut State,
@@ -127,6 +127,7 @@ impl AppendConnection {
                 assert_eq!(answers.len(), slots.len(), "an open answers for each of its segments");
                 answers
             }
+            Ok(Outcome::Closed) => return Self::closed(state, slots),
             Ok(other) => unreachable!("an open was answered with {other:?}"),
             Err(error) => {
                 let error = ContainerError::Propose(error);

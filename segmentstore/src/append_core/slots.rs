@@ -17,7 +17,7 @@ const SLOTS_MAX: usize = 1 << 18;
 /// The answers that a connection waits for carry a tag that says what they are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tag {
-    /// An `Open` entry, by its number on this connection.
+    /// An `Open` or `Close` entry, by its number on this connection.
     Open(u32),
     Block {
         slot: u32,
@@ -64,6 +64,8 @@ pub(super) struct Slot {
     /// Blocks that were proposed and are not answered, in their order.
     in_flight: VecDeque<InFlight>,
     next_sequence: u32,
+    /// The client has closed it: it takes no more blocks.
+    pub(super) closing: bool,
     /// Where the slot's acknowledgement stands in the answer that is being collected.
     pub(super) ack: Option<usize>,
 }
@@ -106,7 +108,7 @@ impl Slots {
         Ok(())
     }
 
-    /// Remembers which slots the next `Open` entry is for.
+    /// Remembers which slots the next `Open` or `Close` entry is for.
     pub(super) fn add_open(&mut self, slots: Vec<u32>) -> u32 {
         let open = self.next_open;
         self.next_open = self.next_open.wrapping_add(1);

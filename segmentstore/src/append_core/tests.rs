@@ -6,8 +6,8 @@ use bytes::Bytes;
 use common::WriterSession;
 use proto::error::reason_of;
 use proto::v1::{
-    AppendBlock, AppendBlocks, AppendRequest, AppendResponse, BlockAck, Hello, OpenSegment,
-    OpenSessions, Reason, SessionFailure, append_request::Message,
+    AppendBlock, AppendBlocks, AppendRequest, AppendResponse, BlockAck, CloseSessions, Hello,
+    OpenSegment, OpenSessions, Reason, SessionFailure, append_request::Message,
 };
 use replica::{OutcomeSink, ProposeError};
 use tonic::Code;
@@ -18,7 +18,7 @@ use crate::operation::Command;
 use crate::permits::BytePermits;
 use crate::settings::Settings;
 use crate::testing::{
-    CONTAINER, FakeContainer, command, identity, segment, session, successor, writer,
+    CONTAINER, FakeContainer, HOUR, command, identity, segment, session, successor, writer,
 };
 
 struct Fixture {
@@ -315,6 +315,68 @@ fn a_client_that_does_not_speak_the_protocol_is_cut_off() {
         let (code, ..) = fixture.refused(bad);
         assert_eq!(code, Code::InvalidArgument);
     }
+}
+
+fn close(slots: &[u32]) -> Message {
+    Message::Close(CloseSessions { slots: slots.to_vec() })
+}
+
+#[test]
+fn what_was_sent_before_a_close_is_acknowledged_and_then_the_slot_is_closed() {
+    let fixture = Fixture::opened();
+    fixture.send(blocks(vec![block(1, 0, 3, "abc"), block(2, 0, 1, "d")]));
+    fixture.send(close(&[1]));
+    assert_eq!(fixture.connection.take_response(), None, "nothing is known yet");
+    fixture.container.round();
+    let response = fixture.take();
+    assert_eq!((response.acks.len(), &response.closed[..]), (2, &[1][..]));
+    assert_eq!(fixture.connection.unanswered(), 0);
+    // The writer's entry is gone there, and only there.
+    let writers =
+        |number| fixture.container.driver().machine.view(segment(number)).unwrap().writers;
+    assert_eq!((writers(1), writers(2)), (0, 1));
+    // Slots without a session have nothing to wait for.
+    fixture.send(close(&[1, 9]));
+    assert_eq!(fixture.take().closed, [1, 9]);
+    assert!(fixture.container.queued().is_empty());
+}
+
+#[test]
+fn closes_of_many_slots_are_one_entry_and_a_block_behind_a_close_is_refused() {
+    let fixture = Fixture::opened();
+    fixture.send(close(&[1, 2]));
+    fixture.send(close(&[2]));
+    assert_eq!(fixture.container.queued().len(), 1);
+    fixture.send(blocks(vec![block(1, 0, 1, "a")]));
+    assert_eq!(fixture.failure().reason(), Reason::InvalidArgument);
+    fixture.container.round();
+    assert_eq!(fixture.take().closed, [1, 2]);
+}
+
+#[test]
+fn a_close_that_is_not_proposed_ends_the_session_with_its_reason() {
+    let fixture = Fixture::opened();
+    *fixture.container.refuse.lock().unwrap() = Some(ProposeError::NotLeader { hint: None });
+    fixture.send(close(&[1]));
+    let failure = fixture.failure();
+    assert_eq!((failure.slot, failure.reason()), (1, Reason::NotLeader));
+    let (_, reason, message) = fixture.refused(close(&[]));
+    assert_eq!(reason, Reason::InvalidArgument, "{message}");
+}
+
+#[test]
+fn the_sum_of_a_block_comes_back_with_the_next_open_and_hello_says_how_long_it_is_kept() {
+    let fixture = Fixture::silent();
+    fixture.send(hello(1, 1));
+    assert_eq!(fixture.take().hello.unwrap().writer_kept_micros, HOUR);
+    fixture.send(open(1, session(1, 1), &[(1, 1)]));
+    let summed = AppendBlock { sum: u64::MAX, sum_after: 2, ..block(1, 0, 3, "abc") };
+    fixture.send(blocks(vec![summed]));
+    fixture.send(open(1, session(1, 2), &[(2, 1)]));
+    fixture.container.round();
+    let opened = fixture.take().opened;
+    assert_eq!((opened[0].sum, opened[0].sum_after), (0, 0));
+    assert_eq!((opened[1].last_number, opened[1].sum, opened[1].sum_after), (3, u64::MAX, 2));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //!
 //! 1. tombstone (or no such segment);
 //! 2. session: a stale one is fenced, on a sealed segment, too, because successors are told only to
-//!    the current session; one that was never opened is broken; an expired one is expired;
+//!    the current session; one that was never opened is broken; a forgotten one is expired;
 //! 3. duplicate: acknowledged, not stored;
 //! 4. sealed;
 //! 5. the block continues what is stored; otherwise this and everything after it is broken until
@@ -14,10 +14,10 @@
 //! So a proposal lost between two pipelined blocks, a retry in other blocks or a block from an old
 //! connection can neither lose nor double an event.
 
-use common::Offset;
+use common::{EventNumber, Offset};
 
 use super::segment::Segment;
-use super::writers::WriterState;
+use super::writers::{Stub, WriterState};
 use super::{At, ContainerMachine, Marks, Oldest};
 use crate::operation::Append;
 use crate::outcome::{Outcome, Refusal};
@@ -56,8 +56,12 @@ impl ContainerMachine {
                 marks.changes(segment);
                 let writer = marks.writer(segment, append.writer);
                 let writer = writer.expect("a judged writer has an entry");
-                writer.used_micros = writer.used_micros.max(used);
+                let moves = writer.touch(used);
                 let last_number = writer.last;
+                if moves {
+                    segment.writers.queue(append.writer);
+                    marks.reschedule(append.segment, &mut segment.writers);
+                }
                 if counts {
                     self.memory.metrics.duplicate_blocks.add(1);
                 }
@@ -92,8 +96,7 @@ fn judge(segment: &Segment, append: &Append) -> Verdict {
     }
     let length = segment.record.length;
     let Some(writer) = segment.writers.get(append.writer) else {
-        let last_number = common::EventNumber::NONE;
-        return Verdict::Refuse(Refusal::SessionBroken { last_number, length });
+        return Verdict::Refuse(without_entry(append, segment.writers.stub(append.writer), length));
     };
     let last_number = writer.last;
     let broken = Refusal::SessionBroken { last_number, length };
@@ -102,9 +105,6 @@ fn judge(segment: &Segment, append: &Append) -> Verdict {
     }
     if append.session > writer.session {
         return Verdict::Refuse(broken);
-    }
-    if writer.is_expired() {
-        return Verdict::Refuse(Refusal::WriterExpired);
     }
     if append.last <= writer.last {
         return Verdict::Duplicate;
@@ -127,13 +127,28 @@ fn judge(segment: &Segment, append: &Append) -> Verdict {
     }
 }
 
+/// What a block is told whose writer has no entry.
+fn without_entry(append: &Append, stub: Option<&Stub>, length: Offset) -> Refusal {
+    match stub {
+        Some(stub) if append.session < stub.session => {
+            Refusal::WriterFenced { current: stub.session }
+        }
+        Some(stub) if append.session == stub.session && stub.stored => Refusal::WriterExpired,
+        _ => Refusal::SessionBroken { last_number: EventNumber::NONE, length },
+    }
+}
+
 /// Adds the block's bytes to the segment; whether they began a new piece of its tail.
 fn store(segment: &mut Segment, append: &Append, at: At<'_>, marks: &mut Marks) -> bool {
     let (id, offset, stamp) = (append.segment, segment.record.length, at.entry.stamp);
     marks.changes(segment);
     let writer = marks.writer(segment, append.writer).expect("a judged writer has an entry");
     writer.last = append.last;
-    writer.used_micros = writer.used_micros.max(stamp.up_micros);
+    writer.sum = append.sum;
+    if writer.touch(stamp.up_micros) {
+        segment.writers.queue(append.writer);
+        marks.reschedule(id, &mut segment.writers);
+    }
     let bytes = (at.payload_end - at.payload_start) as u32;
     if bytes == 0 {
         return false;

@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 
-use common::Offset;
+use common::{Attempt, Offset, WriterId, WriterSession};
 
+use super::close::leave;
 use super::segment::{Record, Segment};
 use super::unsaved::UNCHANGED;
 use super::{ContainerMachine, Marks, Oldest};
-use crate::container::writers::WriterTable;
+use crate::container::writers::{Stub, WriterTable};
 use crate::identity::{AttributeUpdate, CommandId, Expected, SegmentIdentity, Successor};
 use crate::limits::ATTRIBUTES_MAX;
 use crate::operation::Command;
@@ -75,7 +76,7 @@ impl ContainerMachine {
             identity,
             record,
             times: TimeIndex::default(),
-            writers: WriterTable::default(),
+            writers: WriterTable::new(self.memory.metrics.clone()),
             shared,
             mark: UNCHANGED,
             to_wake: false,
@@ -98,12 +99,15 @@ impl ContainerMachine {
             // Deleted and forgotten: whoever asks again was answered before.
             return match command {
                 Command::Delete { .. } => Ok(Done::Deleted),
+                Command::DeleteWriter { .. } => Ok(Done::WriterDeleted),
                 _ => Err(not_found),
             };
         };
         let marks = &mut self.marks;
         let again = id.is_retry_of(segment.record.command);
-        if segment.record.deleted && !matches!(command, Command::Delete { .. }) {
+        let to_tombstones =
+            matches!(command, Command::Delete { .. } | Command::DeleteWriter { .. });
+        if segment.record.deleted && !to_tombstones {
             return Err(not_found);
         }
         marks.changes(segment);
@@ -126,6 +130,11 @@ impl ContainerMachine {
                 }
                 Ok(Done::AttributesUpdated)
             }
+            Command::DeleteWriter { writer, epoch, .. } => {
+                let session = WriterSession { epoch, attempt: Attempt::default() };
+                delete_writer(segment, marks, writer, session, self.up_micros);
+                Ok(Done::WriterDeleted)
+            }
             Command::Create(_) | Command::Forget { .. } => {
                 unreachable!("create and forget have their own ways")
             }
@@ -141,8 +150,10 @@ impl ContainerMachine {
         self.copy_all_of(segment);
         let tombstone = self.segments.remove(&segment).expect("it was found just now");
         self.marks.unsaved.list((segment, None));
-        for (writer, entry) in tombstone.writers.iter() {
-            self.due.remove(&(entry.queued_micros, segment, writer));
+        if let Some(due) = tombstone.writers.due {
+            self.marks.due.remove(&(due, segment));
+        }
+        for writer in tombstone.writers.ids() {
             self.marks.unsaved.list((segment, Some(writer)));
         }
         Ok(Done::Forgotten)
@@ -197,6 +208,25 @@ fn delete(segment: &mut Segment, marks: &mut Marks) {
     marks.has_other_extents(&segment.shared);
     segment.times.clear(|level, chunk| marks.times(id, level, chunk));
     marks.wake(segment);
+}
+
+/// Leaves a session number that refuses every process of the name that was. A segment that takes
+/// no more appends gets none for a writer that it never knew.
+fn delete_writer(
+    segment: &mut Segment,
+    marks: &mut Marks,
+    writer: WriterId,
+    session: WriterSession,
+    up_micros: u64,
+) {
+    let known = segment.writers.trace(writer);
+    if known.is_some_and(|known| known.session() >= session)
+        || known.is_none() && segment.takes_no_more()
+    {
+        return;
+    }
+    leave(segment, marks, writer, Stub { session, since_micros: up_micros, stored: true });
+    marks.reschedule(segment.identity.segment, &mut segment.writers);
 }
 
 /// All updates or none.

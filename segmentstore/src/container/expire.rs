@@ -1,23 +1,25 @@
-//! Expiry of writers, in two stages: first the last number is forgotten, an hour later the session
+//! Expiry of writers, in two stages: first what was stored is forgotten, an hour later the session
 //! number, too.
 //!
 //! The leader says which entries to look at, apply decides by the entry's up-time: an entry that
 //! was used meanwhile stays. Up-time passes only while the container has a leader, so that nobody
 //! expires because nobody served.
 
-use std::collections::BTreeSet;
-
-use common::{EventNumber, SegmentId, WriterId};
+use common::{SegmentId, WriterId};
 
 use super::ContainerMachine;
-use super::writers::{Writer, WriterState};
+use super::close::forget;
 use crate::outcome::Expired;
 
 impl ContainerMachine {
-    /// The entries that may be due at `up_micros`, at most `count`.
+    /// The writers of which something is to be forgotten at `up_micros`, at most `count`.
     pub fn due_writers(&self, up_micros: u64, count: usize) -> Vec<(SegmentId, WriterId)> {
-        let due = self.due.iter().take_while(|(due, ..)| *due <= up_micros);
-        due.take(count).map(|(_, segment, writer)| (*segment, *writer)).collect()
+        let due = self.marks.due.iter().take_while(|(due, _)| *due <= up_micros);
+        let segments = due.filter_map(|(_, id)| Some((*id, self.segments.get(id)?)));
+        let writers = segments.flat_map(|(id, segment)| {
+            segment.writers.due_at(up_micros).map(move |writer| (id, writer))
+        });
+        writers.take(count).collect()
     }
 
     /// Up-time of the newest applied entry.
@@ -35,41 +37,21 @@ impl ContainerMachine {
 
     fn expire_writer(&mut self, id: SegmentId, writer: WriterId, expired: &mut Expired) {
         let Some(segment) = self.segments.get_mut(&id) else { return };
-        let Some(known) = segment.writers.get(writer).copied() else { return };
-        let is_due = known.due_micros() <= self.up_micros;
-        if !is_due {
-            if let Some(entry) = segment.writers.get_mut(writer) {
-                schedule(&mut self.due, id, writer, Some(known), entry);
-            }
-            return;
-        }
+        let up_micros = self.up_micros;
         let marks = &mut self.marks;
-        marks.changes(segment);
-        if known.is_expired() {
-            self.due.remove(&(known.queued_micros, id, writer));
+        if let Some(entry) = segment.writers.get(writer) {
+            if !entry.is_due(up_micros) {
+                return;
+            }
+            let session = entry.session;
+            marks.changes(segment);
+            forget(segment, marks, writer, session, up_micros);
+            expired.forgotten += 1;
+        } else if segment.writers.is_stub_due(writer, up_micros) {
+            marks.changes(segment);
             marks.remove_writer(segment, writer);
             expired.removed += 1;
-        } else if let Some(entry) = marks.writer(segment, writer) {
-            entry.state = WriterState::Expired;
-            entry.last = EventNumber::NONE;
-            entry.used_micros = self.up_micros;
-            schedule(&mut self.due, id, writer, Some(known), entry);
-            expired.forgotten += 1;
         }
+        marks.reschedule(id, &mut segment.writers);
     }
-}
-
-/// Gives an entry its place in the queue of expiries.
-pub(super) fn schedule(
-    due: &mut BTreeSet<(u64, SegmentId, WriterId)>,
-    segment: SegmentId,
-    writer: WriterId,
-    before: Option<Writer>,
-    entry: &mut Writer,
-) {
-    if let Some(before) = before {
-        due.remove(&(before.queued_micros, segment, writer));
-    }
-    entry.queued_micros = entry.due_micros();
-    due.insert((entry.queued_micros, segment, writer));
 }

@@ -9,8 +9,8 @@ use common::{SegmentId, WriterId};
 use super::live_objects::LiveObjects;
 use super::save;
 use super::segment::Segment;
-use super::unsaved::{Part, Unsaved};
-use super::writers::Writer;
+use super::unsaved::{Generation, Unsaved};
+use super::writers::{Stub, Trace, Writer, WriterTable};
 use crate::chunked::ChunkChange;
 use crate::shared::{Effect, ReadState, SegmentShared};
 
@@ -26,6 +26,8 @@ pub(super) struct Marks {
     pub(super) in_log: BTreeMap<SegmentId, Arc<SegmentShared>>,
     /// The segments with too many small extents.
     pub(super) scattered: BTreeSet<SegmentId>,
+    /// When something is to be forgotten of which segment's writers, at the earliest.
+    pub(super) due: BTreeSet<(u64, SegmentId)>,
 }
 
 impl Marks {
@@ -50,7 +52,10 @@ impl Marks {
         let part = (segment.identity.segment, Some(writer));
         let entry = segment.writers.get_mut(writer)?;
         if !self.unsaved.is_listed(entry.mark) {
-            self.copy_before(part, Some(entry));
+            if self.unsaved.thaw(part) {
+                let before = Some(Trace::Writer(*entry));
+                self.unsaved.keep(save::writer_change(part.0, writer, before));
+            }
             entry.mark = self.unsaved.list(part);
         }
         Some(entry)
@@ -62,25 +67,43 @@ impl Marks {
         writer: WriterId,
         mut entry: Writer,
     ) {
-        let part = (segment.identity.segment, Some(writer));
-        self.copy_before(part, segment.writers.get(writer));
-        entry.mark = self.unsaved.list(part);
-        segment.writers.insert(writer, entry);
+        entry.mark = self.changes_writer(segment, writer);
+        segment.writers.put(writer, Trace::Writer(entry));
+    }
+
+    pub(super) fn put_stub(&mut self, segment: &mut Segment, writer: WriterId, stub: Stub) {
+        self.changes_writer(segment, writer);
+        segment.writers.put(writer, Trace::Stub(stub));
     }
 
     pub(super) fn remove_writer(&mut self, segment: &mut Segment, writer: WriterId) {
-        let part = (segment.identity.segment, Some(writer));
-        self.copy_before(part, segment.writers.get(writer));
-        self.unsaved.list(part);
+        self.changes_writer(segment, writer);
         segment.writers.remove(writer);
     }
 
-    fn copy_before(&mut self, part: Part, entry: Option<&Writer>) {
-        if let (segment, Some(writer)) = part
-            && self.unsaved.thaw(part)
-        {
-            self.unsaved.keep(save::writer_change(segment, writer, entry));
+    fn changes_writer(&mut self, segment: &Segment, writer: WriterId) -> Generation {
+        let part = (segment.identity.segment, Some(writer));
+        if self.unsaved.thaw(part) {
+            let before = segment.writers.trace(writer);
+            self.unsaved.keep(save::writer_change(part.0, writer, before));
         }
+        self.unsaved.list(part)
+    }
+
+    /// Gives a segment the place that it has now in the queue of those with writers that time takes
+    /// something from.
+    pub(super) fn reschedule(&mut self, segment: SegmentId, writers: &mut WriterTable) {
+        let due = writers.due_micros();
+        if due == writers.due {
+            return;
+        }
+        if let Some(before) = writers.due {
+            self.due.remove(&(before, segment));
+        }
+        if let Some(due) = due {
+            self.due.insert((due, segment));
+        }
+        writers.due = due;
     }
 
     pub(super) fn wake(&mut self, segment: &mut Segment) {

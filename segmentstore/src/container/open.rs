@@ -2,17 +2,19 @@
 //!
 //! Every `Open` uses a new attempt, so that a session as high as the current one is fenced, too. A
 //! writer that says it has sent to a segment before, and whose entry is gone, is told so: what it
-//! has in flight there may be stored or not.
+//! has in flight there may be stored or not. Where only the session number is left it *expired*; where
+//! nothing is, the segment cannot tell, and the writer is *absent*.
 //!
 //! The tombstone of a segment that was sealed with successors opens, too: its stream goes on, and
-//! only here a writer learns what of it is stored, and where to go on. Nothing will ever be stored
-//! there, so a writer that it does not know leaves no trace.
+//! only here a writer learns what of it is stored, and where to go on. Where nothing will ever be
+//! stored, in a tombstone or a sealed segment, a writer that it does not know leaves no trace.
 
 use common::limits::WRITERS_PER_SEGMENT_MAX;
 
-use super::ContainerMachine;
+use super::close::forget;
 use super::segment::Segment;
-use super::writers::{Writer, WriterState};
+use super::writers::{Trace, Writer};
+use super::{ContainerMachine, Marks};
 use crate::operation::{Open, OpenSegment};
 use crate::outcome::{Opened, Refusal};
 
@@ -28,40 +30,52 @@ impl ContainerMachine {
         if segment.record.deleted && !goes_on {
             return Err(not_found);
         }
-        let known = segment.writers.get(open.writer).copied();
+        let known = segment.writers.trace(open.writer);
         if let Some(known) = known
-            && open.session <= known.session
+            && open.session <= known.session()
         {
-            return Err(Refusal::WriterFenced { current: known.session });
+            return Err(Refusal::WriterFenced { current: known.session() });
         }
-        let remembered = known.filter(|known| !known.is_expired());
-        if remembered.is_none() && asked.resuming {
-            return Err(Refusal::WriterExpired);
-        }
-        if segment.record.deleted && known.is_none() {
-            let nothing = Writer::new(open.session, open.named, self.up_micros);
-            return Ok(opened(segment, &nothing));
-        }
-        let count = segment.writers.len();
-        if known.is_none() && count >= WRITERS_PER_SEGMENT_MAX {
-            return Err(Refusal::TooManyWriters { count });
+        let remembered = segment.writers.get(open.writer).copied();
+        if asked.resuming {
+            match known {
+                None => return Err(Refusal::WriterAbsent),
+                Some(Trace::Stub(stub)) if stub.stored => return Err(Refusal::WriterExpired),
+                Some(_) => {}
+            }
         }
         let mut entry = Writer::new(open.session, open.named, self.up_micros);
-        if let Some(remembered) = remembered {
-            entry.last = remembered.last;
-            entry.state = WriterState::Open;
+        if remembered.is_none() && segment.takes_no_more() {
+            return Ok(opened(segment, &entry));
         }
         let marks = &mut self.marks;
         marks.changes(segment);
-        super::expire::schedule(&mut self.due, asked.segment, open.writer, known, &mut entry);
+        match remembered {
+            Some(remembered) => (entry.last, entry.sum) = (remembered.last, remembered.sum),
+            None => make_room(segment, marks, self.up_micros)?,
+        }
         marks.put_writer(segment, open.writer, entry);
+        marks.reschedule(asked.segment, &mut segment.writers);
         Ok(opened(segment, &entry))
     }
+}
+
+/// At the limit the writer goes that was not used for longest. What named ones stored stays.
+fn make_room(segment: &mut Segment, marks: &mut Marks, up_micros: u64) -> Result<(), Refusal> {
+    let count = segment.writers.len();
+    if count < WRITERS_PER_SEGMENT_MAX {
+        return Ok(());
+    }
+    let unused = segment.writers.longest_unused().ok_or(Refusal::TooManyWriters { count })?;
+    let session = segment.writers.get(unused).expect("a queued writer has an entry").session;
+    forget(segment, marks, unused, session, up_micros);
+    Ok(())
 }
 
 fn opened(segment: &Segment, entry: &Writer) -> Opened {
     Opened {
         last_number: entry.last,
+        sum: entry.sum,
         length: segment.record.length,
         successors: segment.record.successors.clone(),
     }

@@ -6,7 +6,7 @@
 //! 01 segment 16 00                             segment (see `segment`)
 //! 01 segment 16 01 chunk u64 big-endian        extents in the log (see `chunked`)
 //! 01 segment 16 02 chunk u64 big-endian        time points (see `chunked`)
-//! 01 segment 16 03 writer 16 big-endian        writer (see `writers`)
+//! 01 segment 16 03 writer 16 big-endian        writer (see `writers::entry`)
 //! 01 segment 16 04 level u8 chunk u64 big-endian
 //!                                              time points of a level above 0 (see `time_index`)
 //! 01 segment 16 05 chunk u64 big-endian        extents in objects (see `chunked`)
@@ -19,10 +19,9 @@ use bytes::{BufMut, Bytes};
 use common::{Fence, Incarnation, SegmentId, Term, WriterId};
 use replica::{Change, RestoreError, Slice};
 
-use super::expire::schedule;
 use super::segment::Segment;
 use super::unsaved::Part;
-use super::writers::Writer;
+use super::writers::Trace;
 use super::{ContainerMachine, Oldest};
 use crate::chunked::ChunkChange;
 use crate::codec::{CodecError, Fields, written};
@@ -51,12 +50,8 @@ fn writer_key(segment: SegmentId, writer: WriterId) -> Vec<u8> {
     key(segment, WRITERS, &writer.0.to_be_bytes())
 }
 
-pub(super) fn writer_change(
-    segment: SegmentId,
-    writer: WriterId,
-    entry: Option<&Writer>,
-) -> Change {
-    Change { key: writer_key(segment, writer), value: entry.map(Writer::encode) }
+pub(super) fn writer_change(segment: SegmentId, writer: WriterId, trace: Option<Trace>) -> Change {
+    Change { key: writer_key(segment, writer), value: trace.map(|trace| trace.encode()) }
 }
 
 pub(super) fn extents_change(segment: SegmentId, (chunk, value): ChunkChange) -> Change {
@@ -135,8 +130,8 @@ impl ContainerMachine {
             (Some(segment), None) => copy_segment(segment, copied),
             (None, None) => copied(Change { key: key(id, RECORD, &[]), value: None }),
             (segment, Some(writer)) => {
-                let entry = segment.and_then(|segment| segment.writers.get(writer));
-                copied(writer_change(id, writer, entry));
+                let trace = segment.and_then(|segment| segment.writers.trace(writer));
+                copied(writer_change(id, writer, trace));
             }
         }
     }
@@ -193,9 +188,8 @@ impl ContainerMachine {
                 let bytes = fields.bytes(16, "writer")?;
                 let bytes = bytes.try_into().map_err(|_| CodecError::Short { field: "writer" })?;
                 let writer = WriterId(u128::from_be_bytes(bytes));
-                let mut entry = Writer::decode(value)?;
-                schedule(&mut self.due, id, writer, None, &mut entry);
-                segment.writers.insert(writer, entry);
+                segment.writers.put(writer, Trace::decode(value)?);
+                self.marks.reschedule(id, &mut segment.writers);
                 Ok(())
             }
             other => Err(CodecError::Kind(other)),

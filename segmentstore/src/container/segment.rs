@@ -44,6 +44,11 @@ pub(crate) struct Record {
 }
 
 impl Segment {
+    /// Sealed or deleted.
+    pub(crate) fn takes_no_more(&self) -> bool {
+        self.record.successors.is_some() || self.record.deleted
+    }
+
     /// version u8 | flags u8 | start u64 | length u64 | identity | [successors] | [command 22]
     /// | count u32 | { name | value }*
     pub(crate) fn encode(&self) -> Bytes {

@@ -1,3 +1,4 @@
+mod closing;
 mod commands;
 mod counted;
 mod expiry;

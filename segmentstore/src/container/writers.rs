@@ -1,115 +1,68 @@
 //! The writer table of a segment: who wrote what last, under which session.
+//!
+//! An *entry* knows what a writer stored. What is left of one that was closed, expired or made room
+//! for another is a *stub*: the session number, which refuses what is still on its way. Stubs are
+//! no writers: they have a bound of their own.
+//!
+//! Entries that time may take stand in a queue by their last use. A writer that is in use moves up
+//! in it once a second, and whoever needs the first one looks whether it is: what comes out follows
+//! from the entries alone, so that every replica finds the same.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+mod entry;
 
-use bytes::{BufMut, Bytes};
-use common::{EventNumber, WriterId, WriterSession};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::unsaved::{Generation, UNCHANGED};
-use crate::codec::{CodecError, Fields, PutFields, written};
-use crate::limits::{ANONYMOUS_WRITER_TTL, EXPIRED_SESSION_TTL, NAMED_WRITER_TTL};
+use common::WriterId;
 
-/// What a segment remembers of a writer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Writer {
-    pub(crate) session: WriterSession,
-    /// The last stored number.
-    pub(crate) last: EventNumber,
-    /// Up-time of the last use, microseconds; of the expiry where the entry is expired.
-    pub(crate) used_micros: u64,
-    pub(crate) named: bool,
-    pub(crate) state: WriterState,
-    /// Where the entry stands in the queue of expiries; not later than it is due.
-    pub(crate) queued_micros: u64,
-    /// When it was listed as changed.
-    pub(crate) mark: Generation,
-}
+pub(crate) use self::entry::{NOT_QUEUED, Stub, Trace, Writer, WriterState};
+use crate::limits::{STUB_AGE_MIN, STUBS_PER_SEGMENT_MAX, WRITER_STUB_TTL, WRITER_TTL, micros};
+use crate::metrics::Metrics;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WriterState {
-    /// The chain holds.
-    Open,
-    /// The chain broke: nothing is stored until the next `Open`.
-    Broken,
-    /// The last number is forgotten; the session number is kept to refuse what is on its way.
-    Expired,
-}
+/// Bytes of memory that an entry and a stub take, with their places in the queues. The nodes of a
+/// tree are two thirds full.
+const WRITER_BYTES: usize =
+    (size_of::<(WriterId, Writer)>() + size_of::<(u64, WriterId)>()) * 3 / 2;
+const STUB_BYTES: usize = (size_of::<(WriterId, Stub)>() + size_of::<(u64, WriterId)>()) * 3 / 2;
+
+/// How far an entry's place in the queue lags behind its use: a writer in use moves at most once in
+/// this time.
+const QUEUE_LAG_MICROS: u64 = 1_000_000;
 
 /// All writers of one segment.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 pub(crate) struct WriterTable {
     writers: BTreeMap<WriterId, Writer>,
+    /// The entries that time may take, at or before their last use.
+    idle: BTreeSet<(u64, WriterId)>,
+    stubs: BTreeMap<WriterId, Stub>,
+    /// The stubs, oldest first.
+    stub_ages: BTreeSet<(u64, WriterId)>,
+    /// Where the segment stands in the container's queue.
+    pub(crate) due: Option<u64>,
+    metrics: Arc<Metrics>,
 }
-
-impl Writer {
-    pub(crate) fn new(session: WriterSession, named: bool, used_micros: u64) -> Self {
-        let (last, state) = (EventNumber::NONE, WriterState::Open);
-        Self { session, last, used_micros, named, state, queued_micros: 0, mark: UNCHANGED }
-    }
-
-    /// The up-time at which the entry's next stage of expiry is due.
-    pub(crate) fn due_micros(&self) -> u64 {
-        let ttl: Duration = match self.state {
-            WriterState::Expired => EXPIRED_SESSION_TTL,
-            _ if self.named => NAMED_WRITER_TTL,
-            _ => ANONYMOUS_WRITER_TTL,
-        };
-        self.used_micros.saturating_add(ttl.as_micros() as u64)
-    }
-
-    pub(crate) fn is_expired(&self) -> bool {
-        self.state == WriterState::Expired
-    }
-
-    /// version u8 | session 12 | last u64 | used u64 | named u8 | state u8
-    pub(crate) fn encode(&self) -> Bytes {
-        written(1 + 12 + 8 + 8 + 1 + 1, |out| {
-            out.put_u8(VERSION);
-            out.put_session(self.session);
-            out.put_u64_le(self.last.0);
-            out.put_u64_le(self.used_micros);
-            out.put_u8(u8::from(self.named));
-            out.put_u8(match self.state {
-                WriterState::Open => 0,
-                WriterState::Broken => 1,
-                WriterState::Expired => 2,
-            });
-        })
-    }
-
-    pub(crate) fn decode(value: &[u8]) -> Result<Self, CodecError> {
-        let mut fields = Fields::new(value);
-        let version = fields.u8("version")?;
-        if version != VERSION {
-            return Err(CodecError::Version(version));
-        }
-        let writer = Self {
-            session: fields.session()?,
-            last: fields.number("last number")?,
-            used_micros: fields.u64("last use")?,
-            named: fields.flag("named")?,
-            state: match fields.u8("state")? {
-                0 => WriterState::Open,
-                1 => WriterState::Broken,
-                2 => WriterState::Expired,
-                value => {
-                    return Err(CodecError::Impossible { field: "state", value: value.into() });
-                }
-            },
-            queued_micros: 0,
-            mark: UNCHANGED,
-        };
-        fields.end()?;
-        Ok(writer)
-    }
-}
-
-const VERSION: u8 = 1;
 
 impl WriterTable {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            writers: BTreeMap::new(),
+            idle: BTreeSet::new(),
+            stubs: BTreeMap::new(),
+            stub_ages: BTreeSet::new(),
+            due: None,
+            metrics,
+        }
+    }
+
+    /// Writers with an entry.
     pub(crate) fn len(&self) -> usize {
         self.writers.len()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn stub_count(&self) -> usize {
+        self.stubs.len()
     }
 
     pub(crate) fn get(&self, writer: WriterId) -> Option<&Writer> {
@@ -120,15 +73,122 @@ impl WriterTable {
         self.writers.get_mut(&writer)
     }
 
-    pub(crate) fn insert(&mut self, writer: WriterId, entry: Writer) {
-        self.writers.insert(writer, entry);
+    pub(crate) fn stub(&self, writer: WriterId) -> Option<&Stub> {
+        self.stubs.get(&writer)
+    }
+
+    /// Whatever is known of a writer.
+    pub(crate) fn trace(&self, writer: WriterId) -> Option<Trace> {
+        let entry = self.writers.get(&writer).copied().map(Trace::Writer);
+        entry.or_else(|| self.stubs.get(&writer).copied().map(Trace::Stub))
+    }
+
+    /// Writers of which something is known.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = WriterId> {
+        self.writers.keys().chain(self.stubs.keys()).copied()
+    }
+
+    /// Puts a trace in the place of whatever was known.
+    pub(crate) fn put(&mut self, writer: WriterId, trace: Trace) {
+        self.remove(writer);
+        match trace {
+            Trace::Writer(mut entry) => {
+                entry.queued_micros = NOT_QUEUED;
+                self.writers.insert(writer, entry);
+                self.metrics.writer_table_bytes.add(WRITER_BYTES as u64);
+                self.queue(writer);
+            }
+            Trace::Stub(stub) => {
+                self.stubs.insert(writer, stub);
+                self.stub_ages.insert((stub.since_micros, writer));
+                self.metrics.writer_table_bytes.add(STUB_BYTES as u64);
+            }
+        }
     }
 
     pub(crate) fn remove(&mut self, writer: WriterId) {
-        self.writers.remove(&writer);
+        if let Some(entry) = self.writers.remove(&writer) {
+            self.idle.remove(&(entry.queued_micros, writer));
+            self.metrics.writer_table_bytes.subtract(WRITER_BYTES as u64);
+        }
+        if let Some(stub) = self.stubs.remove(&writer) {
+            self.stub_ages.remove(&(stub.since_micros, writer));
+            self.metrics.writer_table_bytes.subtract(STUB_BYTES as u64);
+        }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (WriterId, &Writer)> {
-        self.writers.iter().map(|(writer, entry)| (*writer, entry))
+    /// Gives an entry the place in the queue that it has now, if any.
+    pub(crate) fn queue(&mut self, writer: WriterId) {
+        let Some(entry) = self.writers.get_mut(&writer) else { return };
+        let place = if entry.expires() { entry.used_micros } else { NOT_QUEUED };
+        if place == entry.queued_micros {
+            return;
+        }
+        if entry.queued_micros != NOT_QUEUED {
+            self.idle.remove(&(entry.queued_micros, writer));
+        }
+        if place != NOT_QUEUED {
+            self.idle.insert((place, writer));
+        }
+        entry.queued_micros = place;
+    }
+
+    /// The entry that was not used for longest, of those that time may take.
+    pub(crate) fn longest_unused(&mut self) -> Option<WriterId> {
+        loop {
+            let (queued, writer) = *self.idle.first()?;
+            if self.writers.get(&writer)?.used_micros == queued {
+                return Some(writer);
+            }
+            self.queue(writer);
+        }
+    }
+
+    /// The oldest stub, where there are too many and it is old enough to go.
+    pub(crate) fn surplus_stub(&self, up_micros: u64) -> Option<WriterId> {
+        if self.stubs.len() <= STUBS_PER_SEGMENT_MAX {
+            return None;
+        }
+        let (since, writer) = *self.stub_ages.first()?;
+        (since.saturating_add(micros(STUB_AGE_MIN)) <= up_micros).then_some(writer)
+    }
+
+    /// Whether a session number may go: after its hour, or as one of too many.
+    pub(crate) fn is_stub_due(&self, writer: WriterId, up_micros: u64) -> bool {
+        let Some(stub) = self.stubs.get(&writer) else { return false };
+        let passed = |ttl| stub.since_micros.saturating_add(micros(ttl)) <= up_micros;
+        passed(WRITER_STUB_TTL) || self.stubs.len() > STUBS_PER_SEGMENT_MAX && passed(STUB_AGE_MIN)
+    }
+
+    /// The up-time at which something is to be done, at the earliest.
+    pub(crate) fn due_micros(&self) -> Option<u64> {
+        let first = |queue: &BTreeSet<(u64, WriterId)>| queue.first().map(|(micros, _)| *micros);
+        let idle = first(&self.idle).map(|used| used.saturating_add(micros(WRITER_TTL)));
+        let kept =
+            if self.stubs.len() > STUBS_PER_SEGMENT_MAX { STUB_AGE_MIN } else { WRITER_STUB_TTL };
+        let stub = first(&self.stub_ages).map(|since| since.saturating_add(micros(kept)));
+        idle.into_iter().chain(stub).min()
+    }
+
+    /// The writers of which something is to be forgotten at `up_micros`, as apply decides it then.
+    pub(crate) fn due_at(&self, up_micros: u64) -> impl Iterator<Item = WriterId> {
+        let passed = move |micros_: u64, ttl| micros_.saturating_add(micros(ttl)) <= up_micros;
+        let idle = self.idle.iter().take_while(move |(used, _)| passed(*used, WRITER_TTL));
+        let idle = idle.map(|(_, writer)| *writer);
+        let unused = move |writer: &WriterId| {
+            self.writers.get(writer).is_some_and(|entry| entry.is_due(up_micros))
+        };
+        let surplus = self.stubs.len().saturating_sub(STUBS_PER_SEGMENT_MAX);
+        let stubs = self.stub_ages.iter().enumerate().take_while(move |(at, (since, _))| {
+            passed(*since, if *at < surplus { STUB_AGE_MIN } else { WRITER_STUB_TTL })
+        });
+        idle.filter(unused).chain(stubs.map(|(_, (_, writer))| *writer))
+    }
+}
+
+impl Drop for WriterTable {
+    fn drop(&mut self) {
+        let bytes = self.writers.len() * WRITER_BYTES + self.stubs.len() * STUB_BYTES;
+        self.metrics.writer_table_bytes.subtract(bytes as u64);
     }
 }

@@ -50,6 +50,7 @@ fn samples() -> Vec<Operation> {
         last: EventNumber(8),
         events: 4,
         expected_offset: None,
+        sum: EventSum::default(),
     };
     let open = Open {
         writer: WRITER,
@@ -69,6 +70,20 @@ fn samples() -> Vec<Operation> {
         of(Command::Forget { segment: segment(3) }),
         of(Command::UpdateAttributes { segment: segment(3), updates: vec![update] }),
         Operation::Expire(vec![(segment(3), WRITER)]),
+        Operation::Append(Append {
+            sum: EventSum { sum: 0x1122_3344_5566_7788, after: EventNumber(2) },
+            ..append
+        }),
+        Operation::Close(Close {
+            writer: WRITER,
+            session: SESSION,
+            segments: vec![segment(3), segment(4)],
+        }),
+        of(Command::DeleteWriter {
+            segment: segment(3),
+            writer: WRITER,
+            epoch: WriterEpoch(0x0a0c),
+        }),
     ]
 }
 
@@ -100,6 +115,12 @@ fn every_kind_keeps_its_golden_bytes() {
         format!("0107{command}{SEGMENT_3}"),
         format!("0108{command}{SEGMENT_3}0100000004006d61726b02010031{}", "01010032"),
         format!("010901000000{SEGMENT_3}{writer}"),
+        format!(
+            "0103{SEGMENT_3}{writer}{session}{numbers}020000000000000000\
+             88776655443322110200000000000000"
+        ),
+        format!("010a{writer}{session}02000000{SEGMENT_3}{segment_4}"),
+        format!("010b{command}{SEGMENT_3}{writer}0c0a000000000000"),
     ];
     for (operation, expected) in samples().iter().zip(expected) {
         assert_eq!(hex(&operation.encode()), expected, "{operation:?}");
@@ -108,9 +129,9 @@ fn every_kind_keeps_its_golden_bytes() {
 }
 
 #[test]
-fn an_append_header_has_its_fixed_size() {
-    let header = samples()[2].encode();
-    assert_eq!(header.len(), Append::BYTES);
+fn an_append_header_is_as_large_as_it_may_be_with_a_sum() {
+    assert_eq!(samples()[10].encode().len(), Append::BYTES_MAX);
+    assert_eq!(samples()[2].encode().len(), Append::BYTES_MAX - EventSum::BYTES);
 }
 
 #[test]
@@ -156,19 +177,20 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_behind_a_known_kind_never_panic_and_what_decodes_encodes_the_same(
-        kind in 1_u8..10,
+        kind in 1_u8..12,
         bytes in proptest::collection::vec(prop_oneof![Just(0_u8), Just(1), any::<u8>()], 0..200),
     ) {
         let mut header = vec![VERSION, kind];
         header.extend(bytes);
         if let Ok(operation) = Operation::decode(&header) {
-            // An unconditional append ignores its offset; everything else has one form.
+            // An unconditional append ignores its offset, and one whose sum is nothing has none;
+            // everything else has one form.
             prop_assert_eq!(Operation::decode(&operation.encode()), Ok(operation));
         }
     }
 
     #[test]
-    fn a_flipped_byte_never_panics(at: proptest::sample::Index, value: u8, sample in 0_usize..10) {
+    fn a_flipped_byte_never_panics(at: proptest::sample::Index, value: u8, sample in 0_usize..13) {
         let mut header = samples()[sample].encode().to_vec();
         let at = at.index(header.len());
         header[at] = value;

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::container::{ContainerMachine, Memory};
+use crate::limits::EXPIRE_SLICE_WRITERS;
 use crate::operation::{Command, Operation};
 use crate::settings::Settings;
 use crate::store::{SegmentStore, UpTime};
@@ -301,6 +302,30 @@ async fn idle_writers_are_expired_by_up_time_that_no_entry_has_told_yet() {
     assert_eq!(expire.await.unwrap(), 1);
     let due = fixture.container.driver().machine.due_writers(2 * HOUR, 9);
     assert!(due.is_empty());
+}
+
+#[tokio::test]
+async fn writers_are_expired_in_slices_until_none_is_due() {
+    let fixture = Fixture::new(0);
+    let count = 2 * EXPIRE_SLICE_WRITERS + 10;
+    for who in 0..count as u128 {
+        fixture.container.driver().one(open(1, 1_000 + who, session(1, 1), false), b"");
+    }
+    fixture.container.driver().up = HOUR;
+    fixture.container.driver().one(Operation::Expire(vec![]), b"");
+    let mut seen = UpTime::default();
+    let mut expire = pin!(fixture.store.expire_due(CONTAINER, &mut seen));
+    let mut slices = 0;
+    let expired = loop {
+        match poll!(&mut expire) {
+            std::task::Poll::Ready(expired) => break expired.unwrap(),
+            std::task::Poll::Pending => fixture.container.round(),
+        }
+        slices += 1;
+    };
+    // The fixture's own writer is one more.
+    assert_eq!((expired, slices), (count + 1, 3));
+    assert!(fixture.container.driver().machine.due_writers(HOUR, 9).is_empty());
 }
 
 #[tokio::test]

@@ -1,8 +1,5 @@
 //! Writers expire in two stages, by up-time.
 
-use rstest::rstest;
-
-use crate::limits::{ANONYMOUS_WRITER_TTL, NAMED_WRITER_TTL};
 use crate::operation::Operation;
 use crate::outcome::{Expired, Outcome, Refusal};
 use crate::testing::{Driver, HOUR, append, open, segment, session, writer};
@@ -22,18 +19,13 @@ fn refusal(outcome: Outcome) -> Refusal {
     }
 }
 
-#[rstest]
-#[case::anonymous(1, ANONYMOUS_WRITER_TTL)]
-#[case::named(100, NAMED_WRITER_TTL)]
-fn first_the_data_is_forgotten_and_an_hour_later_the_session(
-    #[case] who: u128,
-    #[case] ttl: std::time::Duration,
-) {
-    let mut driver = Driver::with_segment();
+#[test]
+fn first_the_data_is_forgotten_and_an_hour_later_the_session() {
+    let (mut driver, who) = (Driver::with_segment(), 1);
     driver.up = 5;
     driver.open(open(1, who, session(1, 1), false)).unwrap();
     driver.append(append(1, who, session(1, 1), (0, 3)), b"abc");
-    driver.up += ttl.as_micros() as u64 - 1;
+    driver.up += HOUR - 1;
     assert_eq!(expire(&mut driver), Expired::default());
     driver.up += 1;
     assert_eq!(expire(&mut driver), Expired { forgotten: 1, removed: 0 });
@@ -51,6 +43,8 @@ fn first_the_data_is_forgotten_and_an_hour_later_the_session(
     assert_eq!(expire(&mut driver), Expired { forgotten: 0, removed: 1 });
     assert_eq!(driver.machine.view(segment(1)).unwrap().writers, 0);
     assert!(driver.machine.due_writers(u64::MAX, 9).is_empty());
+    let absent = driver.open(open(1, who, session(1, 3), true)).unwrap_err();
+    assert_eq!(absent, Refusal::WriterAbsent, "from here on nothing tells what it was");
 }
 
 #[test]
@@ -60,9 +54,9 @@ fn use_puts_expiry_off_even_when_the_leader_thought_it_due() {
     driver.up += HOUR - 1;
     driver.append(append(1, 1, session(1, 1), (0, 1)), b"a");
     driver.up += 1;
-    assert_eq!(driver.machine.due_writers(driver.up, 9), [(segment(1), writer(1))]);
-    assert_eq!(expire(&mut driver), Expired::default());
     assert!(driver.machine.due_writers(driver.up, 9).is_empty(), "it was put off");
+    let early = driver.one(Operation::Expire(vec![(segment(1), writer(1))]), b"");
+    assert_eq!(early, Outcome::Expired(Expired::default()));
     // A duplicate is a use, too.
     driver.up += HOUR - 2;
     driver.append(append(1, 1, session(1, 1), (0, 1)), b"a");
@@ -86,4 +80,49 @@ fn an_expired_writer_may_begin_anew_under_a_higher_session() {
         driver.append(append(1, 1, session(1, 2), (0, 1)), b"d"),
         Outcome::Appended { .. }
     ));
+}
+
+#[test]
+fn what_a_named_writer_stored_outlives_any_time_and_what_it_only_opened_does_not() {
+    let mut driver = Driver::with_segment();
+    for who in [100, 101] {
+        driver.open(open(1, who, session(1, 1), false)).unwrap();
+    }
+    driver.append(append(1, 100, session(1, 1), (0, 3)), b"abc");
+    driver.up += 1_000_000 * HOUR;
+    assert_eq!(driver.machine.due_writers(driver.up, 9), [(segment(1), writer(101))]);
+    assert_eq!(expire(&mut driver), Expired { forgotten: 1, removed: 0 });
+    let named = driver.one(Operation::Expire(vec![(segment(1), writer(100))]), b"");
+    assert_eq!(named, Outcome::Expired(Expired::default()));
+    let known = driver.open(open(1, 100, session(2, 1), false)).unwrap();
+    assert_eq!(known.last_number.0, 3);
+}
+
+#[test]
+fn a_writer_that_had_stored_nothing_resumes_after_its_expiry_and_what_was_on_its_way_is_refused() {
+    let mut driver = Driver::with_segment();
+    driver.open(open(1, 100, session(1, 1), false)).unwrap();
+    driver.up += HOUR;
+    assert_eq!(expire(&mut driver), Expired { forgotten: 1, removed: 0 });
+    let late = refusal(driver.append(append(1, 100, session(1, 1), (0, 1)), b"a"));
+    assert!(matches!(late, Refusal::SessionBroken { .. }), "{late:?}");
+    let opened = driver.open(open(1, 100, session(1, 2), true)).unwrap();
+    assert_eq!(opened.last_number.0, 0);
+    driver.append(append(1, 100, session(1, 2), (0, 1)), b"a");
+    assert_eq!(driver.bytes_of(1).1, b"a");
+}
+
+#[test]
+fn a_writer_in_use_keeps_its_entry_through_saves_at_any_moment() {
+    let mut driver = Driver::with_segment();
+    driver.open(open(1, 1, session(1, 1), false)).unwrap();
+    for number in 0..8 {
+        driver.up += HOUR - 1;
+        driver.append(append(1, 1, session(1, 1), (number, number + 1)), b"a");
+        driver.save();
+        driver.machine = driver.restored();
+        assert!(driver.machine.due_writers(driver.up, 9).is_empty());
+    }
+    driver.up += HOUR;
+    assert_eq!(expire(&mut driver), Expired { forgotten: 1, removed: 0 });
 }

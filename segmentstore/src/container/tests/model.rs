@@ -3,15 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use common::{EventNumber, Offset, SegmentId, WriterId, WriterSession};
+use common::{EventNumber, Offset, SegmentId, WriterEpoch, WriterId, WriterSession};
 use proptest::prelude::*;
 use replica::StateMachine;
 
-use crate::limits::{ANONYMOUS_WRITER_TTL, EXPIRED_SESSION_TTL, NAMED_WRITER_TTL};
+use crate::limits::{WRITER_STUB_TTL, WRITER_TTL, micros};
 use crate::operation::{Append, Command, Operation};
 use crate::outcome::{Expired, Opened, Outcome, Refusal};
 use crate::testing::{
-    Driver, HOUR, append, command, identity, open, segment, session, successor, writer,
+    Driver, HOUR, append, close, command, identity, open, segment, session, successor, writer,
 };
 
 #[derive(Debug, Clone, Default)]
@@ -36,6 +36,8 @@ struct Writer {
     session: WriterSession,
     /// `None` once it is forgotten.
     last: Option<u64>,
+    /// Of a forgotten one: whether it had stored something.
+    stored: bool,
     broken: bool,
     named: bool,
     used: u64,
@@ -52,7 +54,8 @@ impl Reference {
         if block.session != writer.session {
             return Err(if block.session < writer.session { "fenced" } else { "broken" });
         }
-        let last = writer.last.ok_or("expired")?;
+        let forgotten = if writer.stored { "expired" } else { "broken" };
+        let last = writer.last.ok_or(forgotten)?;
         if block.last.0 <= last {
             writer.used = up;
             return Ok((last, false));
@@ -89,35 +92,65 @@ impl Reference {
         if known.is_some_and(|known| as_of <= known.session) {
             return Err("fenced");
         }
-        let last = known.and_then(|known| known.last);
-        if resuming && last.is_none() {
+        if resuming && known.is_none() {
+            return Err("absent");
+        }
+        if resuming && known.is_some_and(|known| known.last.is_none() && known.stored) {
             return Err("expired");
         }
-        let last = last.unwrap_or(0);
-        if segment.deleted && known.is_none() {
+        let last = known.and_then(|known| known.last);
+        if last.is_none() && (segment.deleted || segment.sealed) {
             return Ok(0);
         }
-        let entry = Writer { session: as_of, last: Some(last), broken: false, named, used: up };
+        let last = last.unwrap_or(0);
+        let entry = Writer {
+            session: as_of,
+            last: Some(last),
+            stored: false,
+            broken: false,
+            named,
+            used: up,
+        };
         segment.writers.insert(who, entry);
         Ok(last)
+    }
+
+    fn close(&mut self, id: SegmentId, who: WriterId, as_of: WriterSession) {
+        let Some(segment) = self.segments.get_mut(&id) else { return };
+        let Some(writer) = segment.writers.get_mut(&who) else { return };
+        if !writer.named && writer.last.is_some() && writer.session <= as_of {
+            writer.session = as_of;
+            writer.forget(self.up);
+        }
+    }
+
+    fn delete_writer(&mut self, id: SegmentId, who: WriterId, as_of: WriterSession) {
+        let Some(segment) = self.segments.get_mut(&id) else { return };
+        let known = segment.writers.get(&who);
+        let never = known.is_none() && (segment.sealed || segment.deleted);
+        if never || known.is_some_and(|known| known.session >= as_of) {
+            return;
+        }
+        let (named, used) = (true, self.up);
+        let stub = Writer { session: as_of, last: None, stored: true, broken: false, named, used };
+        segment.writers.insert(who, stub);
     }
 
     fn expire(&mut self) -> Expired {
         let mut expired = Expired::default();
         let up = self.up;
-        let micros = |ttl: std::time::Duration| ttl.as_micros() as u64;
         for segment in self.segments.values_mut() {
             segment.writers.retain(|_, writer| {
                 let idle = up - writer.used;
                 if writer.last.is_none() {
-                    let keep = idle < micros(EXPIRED_SESSION_TTL);
+                    let keep = idle < micros(WRITER_STUB_TTL);
                     expired.removed += u32::from(!keep);
                     return keep;
                 }
-                let ttl = if writer.named { NAMED_WRITER_TTL } else { ANONYMOUS_WRITER_TTL };
-                if idle >= micros(ttl) {
+                let expires = !writer.named || writer.last == Some(0);
+                if expires && idle >= micros(WRITER_TTL) {
                     expired.forgotten += 1;
-                    (writer.last, writer.used) = (None, up);
+                    writer.forget(up);
                 }
                 true
             });
@@ -126,11 +159,20 @@ impl Reference {
     }
 }
 
+impl Writer {
+    fn forget(&mut self, up: u64) {
+        self.stored = self.last > Some(0);
+        (self.last, self.used) = (None, up);
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     /// Segment, writer, attempt, how the number chains, events, expected offset right or wrong.
     Append(u32, u128, u32, Chain, u64, Option<bool>),
     Open(u32, u128, u32, bool),
+    Close(u32, u128, u32),
+    DeleteWriter(u32, u128, u32),
     Create(u32),
     Seal(u32),
     Truncate(u32, u8),
@@ -160,8 +202,11 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         20 => (number.clone(), who.clone(), attempt.clone(), chain, 1_u64..4, expected)
             .prop_map(|(s, w, a, c, e, x)| Step::Append(s, w, a, c, e, x)),
-        6 => (number.clone(), who, attempt, any::<bool>())
+        6 => (number.clone(), who.clone(), attempt.clone(), any::<bool>())
             .prop_map(|(s, w, a, r)| Step::Open(s, w, a, r)),
+        2 => (number.clone(), who.clone(), attempt.clone())
+            .prop_map(|(s, w, a)| Step::Close(s, w, a)),
+        1 => (number.clone(), who, attempt).prop_map(|(s, w, a)| Step::DeleteWriter(s, w, a)),
         3 => number.clone().prop_map(Step::Create),
         1 => number.clone().prop_map(Step::Seal),
         2 => (number.clone(), any::<u8>()).prop_map(|(s, o)| Step::Truncate(s, o)),
@@ -207,8 +252,8 @@ impl Pair {
     fn session_of(&self, number: u32, who: u128, attempt: u32) -> WriterSession {
         let segment = self.reference.segments.get(&segment(number));
         let known = segment.and_then(|segment| segment.writers.get(&writer(who)));
-        let current = known.map_or(1, |known| known.session.attempt.0);
-        session(1, (current + attempt).saturating_sub(1))
+        let current = known.map_or_else(|| session(1, 1), |known| known.session);
+        session(current.epoch.0, (current.attempt.0 + attempt).saturating_sub(1))
     }
 
     fn run(&mut self, step: Step) {
@@ -224,7 +269,7 @@ impl Pair {
                 let id = segment(number);
                 let wanted = self.reference.open(id, writer(who), as_of, named, resuming);
                 match (answers.remove(0), wanted) {
-                    (Ok(Opened { last_number, length, successors }), Ok(last)) => {
+                    (Ok(Opened { last_number, length, successors, .. }), Ok(last)) => {
                         let segment = &self.reference.segments[&id];
                         assert_eq!(last_number.0, last);
                         assert_eq!(length.0, segment.bytes.len() as u64);
@@ -233,6 +278,19 @@ impl Pair {
                     (Err(refusal), Err(wanted)) => assert_eq!(name(&refusal), wanted),
                     (got, wanted) => panic!("{got:?} instead of {wanted:?}"),
                 }
+            }
+            Step::Close(number, who, attempt) => {
+                let as_of = self.session_of(number, who, attempt);
+                assert_eq!(self.one(close(number, who, as_of), b""), Outcome::Closed);
+                self.reference.close(segment(number), writer(who), as_of);
+            }
+            Step::DeleteWriter(number, who, attempt) => {
+                // The fence of a deletion is an epoch of its own.
+                let epoch = self.session_of(number, who, 1).epoch;
+                let epoch = WriterEpoch((epoch.0 + u64::from(attempt)).saturating_sub(1));
+                let (segment, writer) = (segment(number), writer(who));
+                self.give(Command::DeleteWriter { segment, writer, epoch });
+                self.reference.delete_writer(segment, writer, session(epoch.0, 0));
             }
             Step::Create(number) => {
                 self.give(Command::Create(Box::new(identity(number))));
@@ -350,7 +408,8 @@ impl Pair {
             assert_eq!(view.is_none(), segment.deleted);
             let Some(view) = view else { continue };
             assert_eq!(view.bounds.sealed, segment.sealed);
-            assert_eq!(view.writers, segment.writers.len());
+            let known = segment.writers.values().filter(|writer| writer.last.is_some());
+            assert_eq!(view.writers, known.count());
             let (start, bytes) = self.driver.bytes_of(id.number.0);
             assert_eq!(start.0, segment.start);
             assert_eq!(bytes, segment.bytes[segment.start as usize..]);
@@ -366,6 +425,7 @@ fn name(refusal: &Refusal) -> &'static str {
         Refusal::SegmentNotFound { .. } => "not found",
         Refusal::WriterFenced { .. } => "fenced",
         Refusal::WriterExpired => "expired",
+        Refusal::WriterAbsent => "absent",
         Refusal::SegmentSealed { .. } => "sealed",
         Refusal::SessionBroken { .. } => "broken",
         Refusal::OffsetMismatch { .. } => "mismatch",

@@ -1,14 +1,14 @@
 //! The saved state keeps its bytes.
 
-use common::{Offset, WallTime};
+use common::{EventNumber, Offset, WallTime, WriterEpoch};
 use replica::StateMachine;
 
 use crate::container::{ContainerMachine, Memory};
 use crate::identity::{AttributeUpdate, Expected};
-use crate::operation::Command;
+use crate::operation::{Command, EventSum};
 use crate::settings::Settings;
 use crate::testing::{
-    CONTAINER, Driver, SECOND, append, command, open, segment, session, successor,
+    CONTAINER, Driver, SECOND, append, command, open, segment, session, successor, writer,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -21,7 +21,16 @@ fn sample() -> Driver {
     driver.up = 0x55;
     driver.open(open(1, 0x0102, session(3, 4), false)).unwrap();
     driver.wall = 0x66;
-    driver.append(append(1, 0x0102, session(3, 4), (0, 7)), b"hello");
+    let mut block = append(1, 0x0102, session(3, 4), (0, 7));
+    block.sum = EventSum { sum: 0x1122_3344_5566_7788, after: EventNumber(2) };
+    driver.append(block, b"hello");
+    driver.open(open(1, 0x0103, session(3, 4), false)).unwrap();
+    let delete = Command::DeleteWriter {
+        segment: segment(1),
+        writer: writer(0x0103),
+        epoch: WriterEpoch(4),
+    };
+    driver.give(command(2, 3, 3), delete).unwrap();
     let updates = vec![AttributeUpdate {
         name: bytes::Bytes::from_static(b"k"),
         expected: Expected::Absent,
@@ -61,9 +70,15 @@ fn every_record_keeps_its_golden_bytes() {
         ),
         (
             format!("01{id}0300000000000000000000000000000102"),
-            "0103000000000000000400000007000000000000005500000000000000\
-             0100"
+            "0200030000000000000004000000550000000000000001\
+             070000000000000088776655443322110200000000000000"
                 .replace(' ', ""),
+        ),
+        (
+            format!("01{id}0300000000000000000000000000000103"),
+            "02020400000000000000000000005500000000000000\
+             01"
+            .replace(' ', ""),
         ),
     ];
     let saved: Vec<_> = sample().saved.iter().map(|(key, value)| (hex(key), hex(value))).collect();
@@ -147,7 +162,7 @@ fn only_what_changed_is_saved_again() {
     let mut driver = sample();
     driver.save();
     assert!(driver.machine.freeze_whole().is_empty());
-    driver.open(open(1, 7, session(1, 1), false)).unwrap();
+    driver.open(open(1, 0x0102, session(3, 5), false)).unwrap();
     let keys: Vec<_> =
         driver.machine.freeze_whole().iter().map(|change| change.key.len()).collect();
     assert_eq!(keys, [18, 34], "the segment's record and one writer");

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use client::{EventReader, ReadFrom, ReadUntil};
+use client::{EventReader, OnTruncated, ReadFrom, ReadUntil, Skipped};
 use common::ScopedStream;
 use futures::poll;
 
@@ -49,6 +49,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PLACE", allow_hyphen_values = true)]
     until: Option<Place>,
 
+    /// Where what is to be read next was truncated away: fail, or go on at what is kept and say what
+    /// was skipped
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Truncated::Fail)]
+    on_truncated: Truncated,
+
     /// End after this many events
     #[arg(long, value_name = "EVENTS")]
     limit: Option<u64>,
@@ -70,6 +75,21 @@ pub(crate) struct Args {
     connect: ConnectArgs,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Truncated {
+    Fail,
+    Skip,
+}
+
+impl From<Truncated> for OnTruncated {
+    fn from(truncated: Truncated) -> Self {
+        match truncated {
+            Truncated::Fail => Self::Fail,
+            Truncated::Skip => Self::Skip,
+        }
+    }
+}
+
 pub(crate) async fn run(args: &Args) -> Result<()> {
     let mut interrupts = Interrupts::listen()?;
     if args.from.is_none() {
@@ -83,7 +103,8 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         let reader = client
             .event_reader(&args.stream)
             .from(read_from(args.from.clone().unwrap_or(Place::Tail)))
-            .until(read_until(args.until.clone()));
+            .until(read_until(args.until.clone()))
+            .on_truncated(args.on_truncated.into());
         Ok::<_, Failure>(reader.open().await?)
     };
     let reader = tokio::select! {
@@ -115,6 +136,18 @@ fn read_until(place: Option<Place>) -> ReadUntil {
     }
 }
 
+fn tell_skipped(Skipped { segment, from, to, .. }: Skipped) {
+    let segment = segment.local_name();
+    match to {
+        Some(to) => note(format_args!(
+            "segment {segment}: skipped bytes {from} to {to}, which were truncated away"
+        )),
+        None => note(format_args!(
+            "segment {segment}: skipped everything from byte {from} on, which was truncated away"
+        )),
+    }
+}
+
 /// Writes events until the end, the limit or a signal. Output is gathered while events are at
 /// hand and written before waiting for more, so that a follower sees each at once.
 async fn copy(
@@ -125,18 +158,21 @@ async fn copy(
 ) -> Result<()> {
     let mut out = std::io::BufWriter::with_capacity(OUTPUT_BYTES, std::io::stdout().lock());
     for _ in 0..limit {
-        let mut next = pin!(reader.next());
-        let event = match poll!(next.as_mut()) {
-            Poll::Ready(event) => event,
-            Poll::Pending => {
-                out.flush().map_err(output_failed)?;
-                tokio::select! {
-                    biased;
-                    () = interrupts.next() => break,
-                    event = next => event,
+        let event = {
+            let mut next = pin!(reader.next());
+            match poll!(next.as_mut()) {
+                Poll::Ready(event) => event,
+                Poll::Pending => {
+                    out.flush().map_err(output_failed)?;
+                    tokio::select! {
+                        biased;
+                        () = interrupts.next() => break,
+                        event = next => event,
+                    }
                 }
             }
         };
+        reader.take_skipped().into_iter().for_each(tell_skipped);
         match event {
             None => break,
             Some(Ok(event)) => shape.write(&mut out, &event)?,

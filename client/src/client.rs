@@ -18,7 +18,7 @@ use crate::config::ClientConfig;
 use crate::connection::Connections;
 use crate::error::{ClientError, Result};
 use crate::raw::{SegmentReader, SegmentWriter};
-use crate::reader::EventReaderBuilder;
+use crate::reader::EventReaderStart;
 use crate::streams::{SegmentPlace, StreamManager};
 use crate::writer::EventWriterBuilder;
 
@@ -139,9 +139,9 @@ impl Client {
         EventWriterBuilder::new(self.clone(), stream.clone())
     }
 
-    /// A reader of events; see [`EventReaderBuilder`] for what can be chosen.
-    pub fn event_reader(&self, stream: &ScopedStream) -> EventReaderBuilder {
-        EventReaderBuilder::new(self.clone(), stream.clone())
+    /// A reader of events; where it begins is to be said first.
+    pub fn event_reader(&self, stream: &ScopedStream) -> EventReaderStart {
+        EventReaderStart::new(self.clone(), stream.clone())
     }
 
     /// A writer of raw bytes to one segment.
@@ -273,6 +273,19 @@ impl Inner {
     {
         let endpoint = &self.config.endpoint;
         self.repeat(endpoint, || Ok(call(self.connections.controller(endpoint)?))).await
+    }
+
+    /// As [`Inner::controller`], with one attempt.
+    pub(crate) async fn controller_once<T, F>(
+        &self,
+        call: impl FnOnce(v1::controller_client::ControllerClient<Channel>) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let endpoint = &self.config.endpoint;
+        let call = call(self.connections.controller(endpoint)?);
+        self.once(endpoint, self.config.connect_timeout, call).await
     }
 
     /// As [`Inner::controller`], for a store's unary calls.

@@ -15,7 +15,7 @@ use crate::error::{ClientError, Result};
 
 /// HTTP/2 flow control windows and frame size of a connection that moves bytes.
 const STREAM_WINDOW_BYTES: u32 = 8 * MIB as u32;
-const CONNECTION_WINDOW_BYTES: u32 = 16 * MIB as u32;
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 * MIB as u32;
 const FRAME_BYTES_MAX: u32 = 256 * KIB as u32;
 
 /// A silent peer is asked for a sign of life this often, and given up when none comes.
@@ -49,7 +49,15 @@ impl Connections {
 
     /// A connection of its own for bytes, with the windows of the data path.
     pub(crate) fn data(&self, endpoint: &str) -> Result<Channel> {
+        self.data_within(endpoint, CONNECTION_WINDOW_BYTES)
+    }
+
+    /// As [`Connections::data`], with at most so many bytes that wait for who reads from it.
+    pub(crate) fn data_within(&self, endpoint: &str, window: u32) -> Result<Channel> {
         let endpoint = self.endpoint(endpoint)?;
+        let endpoint = endpoint
+            .initial_connection_window_size(window)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES.min(window / 2));
         // The task that holds the connection is spawned in here.
         let _runtime = self.runtime.enter();
         Ok(endpoint.connect_lazy())

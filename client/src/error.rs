@@ -151,7 +151,8 @@ pub enum ClientError {
     /// The position was truncated away.
     #[error(
         "offset {offset} of segment {segment} was truncated away; the segment starts at \
-         {start_offset}: read from the head of the stream"
+         {start_offset}: read from the head of the stream, or let the reader go on behind what is \
+         gone (`--on-truncated skip`)"
     )]
     Truncated {
         /// The segment.
@@ -160,6 +161,15 @@ pub enum ClientError {
         offset: Offset,
         /// Where the segment starts now.
         start_offset: Offset,
+    },
+    /// The segment that was to be read was truncated away as a whole.
+    #[error(
+        "segment {segment} was truncated away: read from the head of the stream, or let the reader \
+         go on behind what is gone (`--on-truncated skip`)"
+    )]
+    TruncatedAway {
+        /// The segment.
+        segment: SegmentId,
     },
     /// Stored bytes are not the event that was written.
     #[error(
@@ -207,9 +217,10 @@ impl ClientError {
             Self::Fenced { .. } | Self::FencedAtRegistration { .. } => ErrorKind::Fenced,
             Self::WriterExpired { .. } => ErrorKind::OutcomeUnknown,
             Self::DataLost { .. } | Self::Damaged { .. } => ErrorKind::DataDamaged,
-            Self::StreamSealed { .. } | Self::OffsetMismatch { .. } | Self::Truncated { .. } => {
-                ErrorKind::Conflict
-            }
+            Self::StreamSealed { .. }
+            | Self::OffsetMismatch { .. }
+            | Self::Truncated { .. }
+            | Self::TruncatedAway { .. } => ErrorKind::Conflict,
             Self::Closed { .. } => ErrorKind::Closed,
             Self::Protocol { .. } => ErrorKind::Bug,
         }

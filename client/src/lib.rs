@@ -20,6 +20,7 @@ mod config;
 mod connection;
 mod error;
 mod event;
+mod patient;
 mod raw;
 mod reader;
 pub mod session;
@@ -31,9 +32,9 @@ mod writer;
 pub use client::{Client, ServerInfo};
 #[doc(inline)]
 pub use common::{
-    Attempt, ByteSize, ContainerId, EventNumber, Incarnation, KeyRange, NameError, Offset, Rng,
-    ScopeName, ScopedStream, SegmentId, SegmentNumber, StreamCut, StreamEpoch, StreamId,
-    StreamName, WallTime, WriterEpoch, WriterName, WriterSession, cut::StreamCutError,
+    Attempt, ByteSize, ContainerId, CutCoverage, EventNumber, Incarnation, KeyRange, NameError,
+    Offset, Rng, ScopeName, ScopedStream, SegmentId, SegmentNumber, StreamCut, StreamEpoch,
+    StreamId, StreamName, WallTime, WriterEpoch, WriterName, WriterSession, cut::StreamCutError,
 };
 pub use config::ClientConfig;
 pub use error::{ClientError, ErrorKind, Refusal, Result};
@@ -43,7 +44,9 @@ pub use proto::error::Reason;
 #[doc(inline)]
 pub use proto::framing::{EventError, FramingError};
 pub use raw::{SegmentBytes, SegmentReader, SegmentWriter};
-pub use reader::{EventReader, EventReaderBuilder, ReadFrom, ReadUntil};
+pub use reader::{
+    EventReader, EventReaderBuilder, EventReaderStart, OnTruncated, ReadFrom, ReadUntil, Skipped,
+};
 pub use status::{
     GroupStatus, LtsStatus, MemoryStatus, Rates, ServerStatus, look_after_storage, server_status,
 };

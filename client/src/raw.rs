@@ -2,12 +2,14 @@
 
 mod writer;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use common::Offset;
 
 use crate::client::Client;
 use crate::error::Result;
-use crate::reader::bytes::{End, SegmentStream};
+use crate::reader::bytes::{Channels, End, SegmentStream};
 use crate::streams::{self, SegmentPlace};
 
 pub use writer::SegmentWriter;
@@ -59,10 +61,10 @@ impl SegmentReader {
             Some(stream) => stream,
             None => {
                 let end = self.find_end().await?;
-                let inner = &self.client.inner;
-                let channel = inner.connections.data(inner.endpoint_of(&self.place))?;
                 let (client, place) = (self.client.clone(), self.place.clone());
-                self.stream.insert(SegmentStream::new(client, place, channel, self.offset, end))
+                let channels = Arc::new(Channels::default());
+                let stream = SegmentStream::new(client, place, channels, self.offset, end)?;
+                self.stream.insert(stream)
             }
         };
         let bytes = stream.next().await?;

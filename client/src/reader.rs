@@ -3,29 +3,36 @@
 mod answers;
 mod builder;
 pub(crate) mod bytes;
+mod channels;
 mod frames;
+mod memory;
+mod reset;
+mod scope;
 mod source;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use common::{Offset, SegmentId, StreamCut, StreamId};
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, FuturesUnordered, SelectAll};
-use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 
-use crate::client::Client;
-use crate::error::Result;
+use crate::error::{ClientError, Result};
 use crate::event::ReadEvent;
 use crate::streams::{self, SegmentPlace};
 use crate::succession::Succession;
-use builder::Scope;
-pub use builder::{EventReaderBuilder, ReadFrom, ReadUntil};
-use bytes::End;
-use source::{Channels, Step, steps};
+use builder::Beginning;
+pub use builder::{EventReaderBuilder, EventReaderStart, ReadFrom, ReadUntil};
+use bytes::{Channels, End};
+use memory::Memory;
+pub use reset::{OnTruncated, Skipped};
+use scope::Scope;
+use source::{Common, Step, steps};
 
 /// A sealed segment with its end and its successors.
 type Succeeded = (SegmentId, Offset, Vec<SegmentPlace>);
@@ -35,14 +42,15 @@ type Succeeded = (SegmentId, Offset, Vec<SegmentPlace>);
 /// were appended.
 ///
 /// It is a [`Stream`] of events; [`EventReader::next_batch`] costs less per event. Nothing runs
-/// while nobody asks, and memory is bounded by the flow control of its own connections.
+/// while nobody asks, and memory is bounded, see [`EventReaderBuilder::memory_limit`].
 ///
 #[doc = concat!("```no_run\n", include_str!("../examples/snippets/read_and_go_on.rs"), "```")]
 pub struct EventReader {
-    client: Client,
+    /// How it was opened.
+    plan: EventReaderBuilder,
     stream: StreamId,
     scope: Scope,
-    channels: Channels,
+    common: Common,
     sources: SelectAll<BoxStream<'static, Result<Step>>>,
     lookups: FuturesUnordered<BoxFuture<'static, Result<Succeeded>>>,
     succession: Succession,
@@ -50,6 +58,7 @@ pub struct EventReader {
     segments: BTreeMap<SegmentId, Progress>,
     /// What is left of the last batch.
     batch: std::vec::IntoIter<ReadEvent>,
+    skipped: Vec<Skipped>,
     ended: bool,
 }
 
@@ -63,35 +72,63 @@ impl fmt::Debug for EventReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventReader")
             .field("position", &self.position().to_string())
+            .field("waiting", &self.succession.waiting().count())
             .field("ended", &self.ended)
             .finish_non_exhaustive()
     }
 }
 
 impl EventReader {
-    fn start(
-        client: Client,
-        stream: StreamId,
-        scope: Scope,
-        begin: Vec<(SegmentPlace, Offset)>,
-    ) -> Result<Self> {
+    fn start(plan: EventReaderBuilder, beginning: Beginning) -> Result<Self> {
+        let half = plan.half_of_memory();
+        let common = Common {
+            client: plan.client().clone(),
+            channels: Arc::new(Channels::within(half)),
+            memory: Memory::new(usize::try_from(half).unwrap_or(usize::MAX)),
+            on_truncated: plan.wanted_on_truncated(),
+        };
         let mut reader = Self {
-            client,
-            stream,
-            scope,
-            channels: Channels::default(),
+            plan,
+            stream: beginning.stream,
+            scope: beginning.scope,
+            common,
             sources: SelectAll::new(),
             lookups: FuturesUnordered::new(),
             succession: Succession::new(),
             segments: BTreeMap::new(),
             batch: Vec::new().into_iter(),
+            skipped: Vec::new(),
             ended: false,
         };
-        for (place, offset) in begin {
-            reader.succession.begin(&place);
-            reader.add(place, offset)?;
-        }
+        reader.begin(beginning.places)?;
         Ok(reader)
+    }
+
+    fn begin(&mut self, places: Vec<(SegmentPlace, Offset)>) -> Result<()> {
+        for (place, offset) in places {
+            self.succession.begin(&place);
+            self.add(place, offset)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on at another place of the same stream. Where the reader ends, and what of the stream it
+    /// reads, stays as it was found when it was opened; one that has ended can be sent back. After
+    /// an error it is where it was.
+    pub async fn seek(&mut self, from: ReadFrom) -> Result<()> {
+        let plan = self.plan.clone().from(from);
+        let beginning = plan.find_beginning(self.scope.until().cloned()).await?;
+        if beginning.stream != self.stream {
+            return Err(ClientError::invalid(
+                "the stream was deleted and created again since the reader was opened; open \
+                 another one",
+            ));
+        }
+        self.end();
+        (self.succession, self.segments) = (Succession::new(), BTreeMap::new());
+        (self.batch, self.skipped) = (Vec::new().into_iter(), Vec::new());
+        (self.scope, self.ended) = (beginning.scope, false);
+        self.begin(beginning.places)
     }
 
     /// The next event; `None` at the end. After an error the reader has ended.
@@ -109,8 +146,9 @@ impl EventReader {
     }
 
     /// The place behind everything given out: a reader from this cut goes on where this one is.
+    /// A reader of a part of the stream gives a cut that covers that part.
     pub fn position(&self) -> StreamCut {
-        let mut cut = StreamCut::new(self.stream);
+        let mut cut = StreamCut::of_part(self.stream, self.scope.coverage());
         for (segment, progress) in &self.segments {
             cut.set(*segment, progress.given_out);
         }
@@ -121,6 +159,23 @@ impl EventReader {
             cut.set(next.segment, next.offset);
         }
         cut
+    }
+
+    /// The place behind `event` and everything given out before it, for who works through a batch;
+    /// `None` where the reader is done with the event's segment and has gone on behind it. Nothing
+    /// is kept for this: it costs what [`EventReader::position`] costs.
+    pub fn position_behind(&self, event: &ReadEvent) -> Option<StreamCut> {
+        let mut cut = self.position();
+        let read_up_to = cut.get(event.segment)?;
+        cut.set(event.segment, event.next_offset.min(read_up_to));
+        Some(cut)
+    }
+
+    /// What was left out since this was last asked, because it was truncated away. Only a reader
+    /// that is told [`OnTruncated::Skip`] leaves anything out, and it knows before it gives out what
+    /// comes behind.
+    pub fn take_skipped(&mut self) -> Vec<Skipped> {
+        std::mem::take(&mut self.skipped)
     }
 
     /// Bytes of the segments being read that are not given out, as far as the last answers tell.
@@ -136,9 +191,9 @@ impl EventReader {
 
     fn add(&mut self, place: SegmentPlace, from: Offset) -> Result<()> {
         let end = self.scope.end_of(place.segment).map_or(End::Never, End::At);
-        let channel = self.channels.lease(&self.client, &place)?;
-        self.segments.insert(place.segment, Progress { given_out: from, length: from });
-        self.sources.push(steps(self.client.clone(), place, channel, from, end));
+        let segment = place.segment;
+        self.sources.push(steps(self.common.clone(), place, from, end)?);
+        self.segments.insert(segment, Progress { given_out: from, length: from });
         Ok(())
     }
 
@@ -195,18 +250,40 @@ impl EventReader {
                 }
                 Some(events)
             }
+            Step::Skipped(skipped) => {
+                let to = skipped.to.unwrap_or(skipped.from);
+                if let Some(progress) = self.segments.get_mut(&skipped.segment) {
+                    progress.given_out = to;
+                    progress.length = progress.length.max(to);
+                }
+                self.skipped.push(skipped);
+                None
+            }
             Step::End { segment, at, sealed } => {
-                if sealed && self.scope.follows(segment) {
-                    let client = self.client.inner.clone();
-                    let lookup = async move {
-                        let successors = streams::successors(client, segment).try_collect().await?;
-                        Ok((segment, at, successors))
-                    };
-                    self.lookups.push(lookup.boxed());
+                if sealed {
+                    self.look_behind(segment, at);
                 }
                 None
             }
+            Step::Gone { segment, at } => {
+                self.skipped.push(Skipped { segment, from: at, to: None });
+                self.look_behind(segment, at);
+                None
+            }
         }
+    }
+
+    /// Looks up what follows a segment, where that is wanted.
+    fn look_behind(&mut self, segment: SegmentId, at: Offset) {
+        if !self.scope.follows(segment) {
+            return;
+        }
+        let client = self.common.client.inner.clone();
+        let lookup = async move {
+            let find = || streams::successors(&client, segment);
+            Ok((segment, at, client.patiently(find).await?))
+        };
+        self.lookups.push(lookup.boxed());
     }
 
     fn succeed(&mut self, (segment, end, successors): Succeeded) -> Result<()> {

@@ -1,17 +1,20 @@
 //! Managing scopes and streams: what exists, where it is, and where it begins and ends.
 
+mod boundaries;
 mod cuts;
 mod lists;
 
 use std::sync::Arc;
 
 use common::{Offset, ScopeName, ScopedStream, SegmentId, StreamCut, StreamEpoch, StreamId};
-use futures::{Stream, TryStreamExt};
+use futures::Stream;
 pub use proto::convert::SegmentPlace;
 use proto::v1;
 
-pub(crate) use cuts::{PlacedCut, at_time, check_within, infos, placed_tail};
-pub(crate) use lists::{locate, segments, successors};
+pub(crate) use cuts::{
+    PlacedCut, at_time, check_cut, check_within, infos, placed_head, placed_tail,
+};
+pub(crate) use lists::{locate, locate_once, segments, successors};
 
 use crate::client::Inner;
 use crate::error::{ClientError, Result};
@@ -231,14 +234,15 @@ impl StreamManager {
         answer.await.map(drop)
     }
 
-    /// Drops everything before a stream cut.
+    /// Drops everything before a stream cut of the whole stream. A cut inside an event is refused
+    /// where the stream holds events: nobody could read from its head any more.
     pub async fn truncate(&self, stream: &ScopedStream, cut: &StreamCut) -> Result<()> {
-        let offsets = cut.segments().map(|(segment, offset)| v1::SegmentOffset {
-            segment: Some(segment.into()),
-            offset: offset.0,
-        });
-        let request =
-            v1::TruncateStreamRequest { stream: Some(stream_name(stream)), cut: offsets.collect() };
+        boundaries::check(&self.client, stream, cut).await?;
+        let request = v1::TruncateStreamRequest {
+            stream: Some(stream_name(stream)),
+            cut: proto::convert::cut_offsets(cut),
+            covers: Some(cut.covers.into()),
+        };
         let answer = self.client.controller(|mut c| {
             let request = request.clone();
             async move { c.truncate_stream(request).await }
@@ -276,7 +280,7 @@ impl StreamManager {
 
     /// What follows a sealed segment; empty where it is not sealed, or the stream ends there.
     pub async fn successors(&self, segment: SegmentId) -> Result<Vec<SegmentPlace>> {
-        successors(self.client.clone(), segment).try_collect().await
+        successors(&self.client, segment).await
     }
 
     /// Where segments of one stream are now; those that it does not have, or not any more, are

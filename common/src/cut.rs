@@ -1,19 +1,35 @@
-//! Stream cuts: one offset per segment, covering the whole key space.
+//! Stream cuts: one offset per segment, covering the whole key space, or a part that they name.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::KeyRange;
 use crate::ids::{
     Incarnation, Offset, SegmentId, SegmentNumber, StreamEpoch, StreamId, parse_local_segment_name,
 };
 
 /// A consistent place in a stream. Text form, fit for a command line:
-/// `STREAMID:NUMBER.#EPOCH=OFFSET,…`, for example `1-7:0.#0=128,1.#0=4096`.
+/// `STREAMID:NUMBER.#EPOCH=OFFSET,…`, for example `1-7:0.#0=128,1.#0=4096`. One that covers only a
+/// part says so behind the stream's id: `1-7@LOW-HIGH:…` a range of keys in hexadecimal digits,
+/// `1-7@segments:…` the segments that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamCut {
     pub stream: StreamId,
+    pub covers: CutCoverage,
     pub offsets: BTreeMap<(StreamEpoch, SegmentNumber), Offset>,
+}
+
+/// What of a stream a cut is a place in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CutCoverage {
+    /// All of it.
+    #[default]
+    Everything,
+    /// The events whose keys lie in a range.
+    Keys(KeyRange),
+    /// The segments that the cut names, and nothing that follows them.
+    Segments,
 }
 
 /// Why a text is not a stream cut.
@@ -28,8 +44,14 @@ pub struct StreamCutError {
 }
 
 impl StreamCut {
+    /// A cut of the whole stream, which has no segment yet.
     pub fn new(stream: StreamId) -> Self {
-        Self { stream, offsets: BTreeMap::new() }
+        Self::of_part(stream, CutCoverage::Everything)
+    }
+
+    /// A cut of a part of the stream, which has no segment yet.
+    pub fn of_part(stream: StreamId, covers: CutCoverage) -> Self {
+        Self { stream, covers, offsets: BTreeMap::new() }
     }
 
     pub fn set(&mut self, segment: SegmentId, offset: Offset) {
@@ -51,9 +73,35 @@ impl StreamCut {
     }
 }
 
+/// As it stands behind the stream's id; nothing for all of the stream.
+impl fmt::Display for CutCoverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everything => Ok(()),
+            Self::Keys(range) => write!(f, "@{:016x}-{:016x}", range.low(), range.high()),
+            Self::Segments => f.write_str("@segments"),
+        }
+    }
+}
+
+impl CutCoverage {
+    /// From what stands behind the `@`.
+    fn parse(text: &str) -> Option<Self> {
+        if text == "segments" {
+            return Some(Self::Segments);
+        }
+        let (low, high) = text.split_once('-')?;
+        let number = |text: &str| match text.len() {
+            16 => u64::from_str_radix(text, 16).ok(),
+            _ => None,
+        };
+        KeyRange::new(number(low)?, number(high)?).map(Self::Keys)
+    }
+}
+
 impl fmt::Display for StreamCut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.stream)?;
+        write!(f, "{}{}:", self.stream, self.covers)?;
         for (i, (segment, offset)) in self.segments().enumerate() {
             let comma = if i == 0 { "" } else { "," };
             write!(f, "{comma}{}={offset}", segment.local_name())?;
@@ -68,13 +116,19 @@ impl FromStr for StreamCut {
     fn from_str(text: &str) -> Result<Self, StreamCutError> {
         let error = |reason| StreamCutError { text: text.to_owned(), reason };
         let (stream, offsets) = text.split_once(':').ok_or_else(|| error("no `:`"))?;
+        let (stream, covers) = match stream.split_once('@') {
+            Some((stream, part)) => {
+                (stream, CutCoverage::parse(part).ok_or_else(|| error("bad part behind `@`"))?)
+            }
+            None => (stream, CutCoverage::Everything),
+        };
         let (incarnation, counter) = stream.split_once('-').ok_or_else(|| error("no stream id"))?;
         let incarnation: u16 = incarnation.parse().map_err(|_| error("bad stream id"))?;
         let counter: u64 = counter.parse().map_err(|_| error("bad stream id"))?;
         if counter > StreamId::COUNTER_MAX {
             return Err(error("bad stream id"));
         }
-        let mut cut = StreamCut::new(StreamId::new(Incarnation(incarnation), counter));
+        let mut cut = StreamCut::of_part(StreamId::new(Incarnation(incarnation), counter), covers);
         for part in offsets.split(',') {
             let (name, offset) = part.split_once('=').ok_or_else(|| error("no `=`"))?;
             let (number, epoch) =
@@ -94,10 +148,14 @@ mod tests {
 
     #[test]
     fn a_cut_reads_back_from_its_text() {
-        let text = "1-7:0.#0=128,1.#0=4096,2.#1=0";
-        let cut: StreamCut = text.parse().unwrap();
-        assert_eq!(cut.to_string(), text);
-        assert_eq!(cut.segments().count(), 3);
+        for part in ["", "@segments", "@0000000000000000-7fffffffffffffff"] {
+            let text = format!("1-7{part}:0.#0=128,1.#0=4096,2.#1=0");
+            let cut: StreamCut = text.parse().unwrap();
+            assert_eq!(cut.to_string(), text);
+            assert_eq!(cut.segments().count(), 3);
+        }
+        let cut: StreamCut = "1-7@0000000000000001-0000000000000009:0.#0=1".parse().unwrap();
+        assert_eq!(cut.covers, CutCoverage::Keys(KeyRange::new(1, 9).unwrap()));
     }
 
     #[test]
@@ -110,6 +168,10 @@ mod tests {
             "1-7:0=1",
             "1-7:0.#0=-1",
             "1-7:0.#0=1,0.#0=2",
+            "1-7@:0.#0=1",
+            "1-7@all:0.#0=1",
+            "1-7@0-1:0.#0=1",
+            "1-7@0000000000000009-0000000000000001:0.#0=1",
             "70000-1:0.#0=1",
             "1-999999999999999999:0.#0=1",
         ];

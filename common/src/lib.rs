@@ -21,7 +21,7 @@ pub mod tasks;
 pub mod threads;
 
 pub use clock::{Clock, MonotonicTime, SystemClock, WallTime};
-pub use cut::StreamCut;
+pub use cut::{CutCoverage, StreamCut};
 pub use ids::{
     Attempt, ContainerId, EventNumber, Fence, GroupId, Incarnation, LogIndex, Offset, SegmentId,
     SegmentNumber, StreamEpoch, StreamId, Term, WriterEpoch, WriterId, WriterSession,

@@ -134,9 +134,14 @@ pub enum CutProblem {
     Empty,
     #[error("segment {0} stands in it twice")]
     Twice(SegmentId),
-    #[error("segment {0} is not of this stream, or was truncated away")]
+    #[error(
+        "segment {0} is not of this stream, which may have been deleted and created again under \
+         its name; take a cut from `braid stream cut`"
+    )]
     Unknown(SegmentId),
-    #[error("its segments do not cover the key space exactly once: there is {0}")]
+    #[error("it covers only a part of the stream, and a stream is truncated as a whole")]
+    OfPart,
+    #[error("its segments do not cover the keys that it is of exactly once: there is {0}")]
     NotCovering(&'static str),
     #[error("segment {later} follows segment {earlier}, which the cut names, too")]
     Ordered { earlier: SegmentId, later: SegmentId },

@@ -4,6 +4,7 @@
 //! do; nothing that cannot be right reaches the log. Reads are linearizable. A verb that starts a
 //! job answers when the job is done, or says after a while that it goes on.
 
+mod check_cut;
 mod create_scope;
 mod create_stream;
 mod delete_scope;
@@ -144,6 +145,7 @@ verbs! {
     describe_stream(DescribeStreamRequest) -> DescribeStreamResponse;
     seal_stream(SealStreamRequest) -> SealStreamResponse;
     truncate_stream(TruncateStreamRequest) -> TruncateStreamResponse;
+    check_cut(CheckCutRequest) -> CheckCutResponse;
     delete_stream(DeleteStreamRequest) -> DeleteStreamResponse;
     get_segments(GetSegmentsRequest) -> GetSegmentsResponse;
     get_successors(GetSuccessorsRequest) -> GetSuccessorsResponse;

@@ -2,8 +2,8 @@
 //! missing or impossible value is an error that names the field.
 
 use common::{
-    Attempt, ContainerId, KeyRange, SegmentId, SegmentNumber, StreamEpoch, StreamId, WriterEpoch,
-    WriterId, WriterSession,
+    Attempt, ContainerId, CutCoverage, KeyRange, SegmentId, SegmentNumber, StreamCut, StreamEpoch,
+    StreamId, WriterEpoch, WriterId, WriterSession,
 };
 
 use crate::v1;
@@ -66,6 +66,35 @@ pub fn key_range(range: Option<v1::KeyRange>) -> Result<KeyRange, FieldError> {
     let range = range.ok_or(FieldError::missing("range"))?;
     KeyRange::new(range.low, range.high)
         .ok_or(FieldError { field: "range", problem: "has its low end above its high end" })
+}
+
+impl From<CutCoverage> for v1::CutCoverage {
+    fn from(covers: CutCoverage) -> Self {
+        match covers {
+            CutCoverage::Everything => Self::default(),
+            CutCoverage::Keys(range) => Self { keys: Some(range.into()), segments: false },
+            CutCoverage::Segments => Self { keys: None, segments: true },
+        }
+    }
+}
+
+/// What a cut covers, as a message field says it; absent: everything.
+pub fn cut_coverage(covers: Option<v1::CutCoverage>) -> Result<CutCoverage, FieldError> {
+    match covers.unwrap_or_default() {
+        v1::CutCoverage { keys: None, segments: false } => Ok(CutCoverage::Everything),
+        v1::CutCoverage { keys: None, segments: true } => Ok(CutCoverage::Segments),
+        v1::CutCoverage { keys, segments: false } => Ok(CutCoverage::Keys(key_range(keys)?)),
+        _ => Err(FieldError { field: "covers", problem: "names both keys and segments" }),
+    }
+}
+
+/// The offsets of a cut.
+pub fn cut_offsets(cut: &StreamCut) -> Vec<v1::SegmentOffset> {
+    let offset = |(segment, offset): (SegmentId, common::Offset)| v1::SegmentOffset {
+        segment: Some(segment.into()),
+        offset: offset.0,
+    };
+    cut.segments().map(offset).collect()
 }
 
 /// The writer id in a message field: 16 bytes, big-endian.

@@ -2,23 +2,24 @@
 
 use std::collections::BTreeSet;
 
-use common::{KeyRange, Offset, ScopedStream, SegmentId, StreamCut, WallTime};
+use common::{ByteSize, KeyRange, Offset, ScopedStream, SegmentId, StreamCut, WallTime};
 
 use super::EventReader;
+use super::reset::OnTruncated;
+use super::scope::Scope;
 use crate::client::Client;
 use crate::error::{ClientError, Result};
-use crate::streams::{self, PlacedCut, SegmentPlace, SegmentSet};
+use crate::streams::{self, PlacedCut, SegmentPlace};
 
 /// Where reading begins.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReadFrom {
     /// At the oldest event that is kept.
     Head,
     /// Behind the newest event.
-    #[default]
     Tail,
-    /// At a stream cut.
+    /// At a stream cut. One that covers a part of the stream only limits the reader to that part.
     Cut(StreamCut),
     /// At the first event stored at or after a time; some stored shortly before may come, too.
     Time(WallTime),
@@ -33,12 +34,42 @@ pub enum ReadUntil {
     Never,
     /// At the tail as it was when the reader was opened.
     Tail,
-    /// Before a stream cut.
+    /// Before a stream cut, which covers at least what is read.
     Cut(StreamCut),
     /// Before the first event stored at or after a time that has passed, found when the reader is
     /// opened; a time that has not passed ends it at the tail.
     Time(WallTime),
 }
+
+/// A reader that does not know yet where to begin; there is no place that suits everybody.
+#[derive(Debug, Clone)]
+pub struct EventReaderStart {
+    client: Client,
+    stream: ScopedStream,
+}
+
+impl EventReaderStart {
+    pub(crate) fn new(client: Client, stream: ScopedStream) -> Self {
+        Self { client, stream }
+    }
+
+    /// Where to begin.
+    pub fn from(self, from: ReadFrom) -> EventReaderBuilder {
+        EventReaderBuilder {
+            client: self.client,
+            stream: self.stream,
+            from,
+            until: ReadUntil::default(),
+            segments: Vec::new(),
+            key_range: KeyRange::ALL,
+            on_truncated: OnTruncated::default(),
+            memory_limit: MEMORY_DEFAULT,
+        }
+    }
+}
+
+/// Bytes of memory that a reader may use, unless told.
+const MEMORY_DEFAULT: ByteSize = ByteSize::mib(64);
 
 /// Chooses what an [`EventReader`] reads.
 #[derive(Debug, Clone)]
@@ -49,21 +80,19 @@ pub struct EventReaderBuilder {
     until: ReadUntil,
     segments: Vec<SegmentId>,
     key_range: KeyRange,
+    on_truncated: OnTruncated,
+    memory_limit: ByteSize,
+}
+
+/// What a reader begins with.
+pub(super) struct Beginning {
+    pub(super) stream: common::StreamId,
+    pub(super) scope: Scope,
+    pub(super) places: Vec<(SegmentPlace, Offset)>,
 }
 
 impl EventReaderBuilder {
-    pub(crate) fn new(client: Client, stream: ScopedStream) -> Self {
-        Self {
-            client,
-            stream,
-            from: ReadFrom::default(),
-            until: ReadUntil::default(),
-            segments: Vec::new(),
-            key_range: KeyRange::ALL,
-        }
-    }
-
-    /// Where to begin; the tail unless told.
+    /// Where to begin instead.
     pub fn from(mut self, from: ReadFrom) -> Self {
         self.from = from;
         self
@@ -87,48 +116,92 @@ impl EventReaderBuilder {
         self
     }
 
+    /// What to do where what is to be read next was truncated away; to fail unless told.
+    pub fn on_truncated(mut self, on_truncated: OnTruncated) -> Self {
+        self.on_truncated = on_truncated;
+        self
+    }
+
+    /// Bytes of memory for what waits in connections and for events of which a part has come, about
+    /// half for each; 64 MiB unless told. With less than 34 MiB reading is slower; one event is
+    /// read whatever its size. What was given out is the caller's.
+    pub fn memory_limit(mut self, limit: ByteSize) -> Self {
+        self.memory_limit = limit;
+        self
+    }
+
     /// Locates the stream's segments and begins to read.
     pub async fn open(self) -> Result<EventReader> {
         let until = self.find_until().await?;
+        let beginning = self.find_beginning(until).await?;
+        EventReader::start(self, beginning)
+    }
+
+    pub(super) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) const fn wanted_on_truncated(&self) -> OnTruncated {
+        self.on_truncated
+    }
+
+    /// Half of the memory, in bytes.
+    pub(super) const fn half_of_memory(&self) -> u64 {
+        self.memory_limit.bytes() / 2
+    }
+
+    /// Where to begin, with an end that was found before.
+    pub(super) async fn find_beginning(&self, until: Option<PlacedCut>) -> Result<Beginning> {
         let from = self.find_from().await?;
         let stream = from.cut.stream;
         if until.as_ref().is_some_and(|until| until.cut.stream != stream) {
-            return Err(another_stream(&self.stream));
+            return Err(ClientError::invalid(format!(
+                "where to begin and where to end are of two streams: `{}` was deleted and created \
+                 again, or a cut belongs to another name",
+                self.stream
+            )));
         }
-        let chosen: BTreeSet<SegmentId> = self.segments.iter().copied().collect();
-        let scope = Scope { chosen, range: self.key_range, until };
-        let begin = from.places.into_iter().filter_map(|place| {
+        let scope = self.scope(&from.cut, until)?;
+        let places = from.places.into_iter().filter_map(|place| {
             let offset = from.cut.get(place.segment).unwrap_or(Offset::ZERO);
             scope.takes(&place).then_some((place, offset))
         });
-        let begin: Vec<_> = begin.collect();
-        let missing = |id: &&SegmentId| !begin.iter().any(|(place, _)| place.segment == **id);
+        let places: Vec<_> = places.collect();
+        let missing = |id: &&SegmentId| !places.iter().any(|(place, _)| place.segment == **id);
         if let Some(missing) = self.segments.iter().find(missing) {
             return Err(ClientError::invalid(format!(
-                "segment {missing} is not among those at which reading begins; `braid stream \
-                 segments` shows them"
+                "segment {missing} is not among those at which reading begins; `braid segment \
+                 list` shows them"
             )));
         }
-        EventReader::start(self.client, stream, scope, begin)
+        Ok(Beginning { stream, scope, places })
+    }
+
+    /// What is wanted: what was asked for, within what the cuts cover.
+    fn scope(&self, from: &StreamCut, until: Option<PlacedCut>) -> Result<Scope> {
+        let asked: BTreeSet<SegmentId> = self.segments.iter().copied().collect();
+        let scope = Scope::new(asked, self.key_range, until);
+        let scope = scope.within(from).ok_or_else(|| {
+            ClientError::invalid(format!(
+                "the stream cut `{from}` covers only a part of the stream, and more than that is to \
+                 be read from it; read what it covers, or take a cut of the whole stream"
+            ))
+        })?;
+        match scope.is_covered_by_its_end() {
+            true => Ok(scope),
+            false => Err(ClientError::invalid(
+                "the stream cut that reading is to end at covers less than what is to be read; end \
+                 at a cut of the whole stream, or read only what it covers",
+            )),
+        }
     }
 
     async fn find_from(&self) -> Result<PlacedCut> {
         let client = &self.client.inner;
         match &self.from {
-            ReadFrom::Head => {
-                let found = streams::segments(client, &self.stream, SegmentSet::Head, None).await?;
-                let infos = streams::infos(client, &found.segments).await?;
-                let mut cut = StreamCut::new(found.id);
-                infos.iter().for_each(|info| cut.set(info.segment, info.start_offset));
-                Ok(PlacedCut { cut, places: found.segments })
-            }
+            ReadFrom::Head => streams::placed_head(client, &self.stream).await,
             ReadFrom::Tail => streams::placed_tail(client, &self.stream).await,
-            ReadFrom::Cut(cut) => {
-                let placed = self.place(cut).await?;
-                let infos = streams::infos(client, &placed.places).await?;
-                streams::check_within(&infos, |segment| cut.get(segment))?;
-                Ok(placed)
-            }
+            ReadFrom::Cut(cut) => self.place(cut).await,
             ReadFrom::Time(time) => streams::at_time(client, &self.stream, *time).await,
         }
     }
@@ -143,73 +216,26 @@ impl EventReaderBuilder {
         })
     }
 
-    /// Finds the segments of a cut.
+    /// Finds the segments of a cut, which the server finds to be a place in the stream. Those that
+    /// were truncated away are among them where the reader is to go on behind them.
     async fn place(&self, cut: &StreamCut) -> Result<PlacedCut> {
         let client = &self.client.inner;
-        // A cut outlives its stream: the name may be another stream's by now.
-        if self.client.streams().describe(&self.stream).await?.summary.id != cut.stream {
-            return Err(another_stream(&self.stream));
-        }
+        streams::check_cut(client, &self.stream, cut).await?;
         let segments: Vec<_> = cut.segments().map(|(segment, _)| segment).collect();
-        let found = streams::locate(client, &segments, None).await?;
-        if let Some(gone) = found.truncated.first() {
-            return Err(ClientError::invalid(format!(
-                "the stream cut names segment {}, which stream `{}` does not have any more: it was \
-                 truncated away; read from the head",
-                gone.segment, self.stream
-            )));
+        let mut found = streams::locate(client, &segments, None).await?;
+        match (found.truncated.first(), self.on_truncated) {
+            (Some(gone), OnTruncated::Fail) => {
+                return Err(ClientError::TruncatedAway { segment: gone.segment });
+            }
+            _ => found.segments.append(&mut found.truncated),
         }
-        let known: BTreeSet<_> = found.segments.iter().map(|place| place.segment).collect();
-        if let Some(unknown) = segments.iter().find(|segment| !known.contains(segment)) {
+        if found.segments.len() != segments.len() {
+            // Forgotten since it was checked.
             return Err(ClientError::invalid(format!(
-                "the stream cut names segment {unknown}, which stream `{}` never had; take one \
-                 from `braid stream cut`",
+                "stream `{}` was deleted while it was looked up",
                 self.stream
             )));
         }
         Ok(PlacedCut { cut: cut.clone(), places: found.segments })
-    }
-}
-
-fn another_stream(stream: &ScopedStream) -> ClientError {
-    ClientError::invalid(format!(
-        "the stream cut is of another stream than `{stream}` is now: it was deleted and created \
-         again, or the cut belongs to another name"
-    ))
-}
-
-/// What of a stream a reader wants.
-#[derive(Debug)]
-pub(super) struct Scope {
-    chosen: BTreeSet<SegmentId>,
-    range: KeyRange,
-    until: Option<PlacedCut>,
-}
-
-impl Scope {
-    /// Whether anything of the segment is wanted.
-    pub(super) fn takes(&self, place: &SegmentPlace) -> bool {
-        let chosen = self.chosen.is_empty() || self.chosen.contains(&place.segment);
-        chosen && place.range.overlaps(self.range) && !self.is_beyond(place)
-    }
-
-    /// Where the segment is to be read up to, if it ends inside it.
-    pub(super) fn end_of(&self, segment: SegmentId) -> Option<Offset> {
-        self.until.as_ref().and_then(|until| until.cut.get(segment))
-    }
-
-    /// Whether what comes behind a segment is wanted, too.
-    pub(super) fn follows(&self, segment: SegmentId) -> bool {
-        self.chosen.is_empty() && self.end_of(segment).is_none()
-    }
-
-    /// Keys have a linear history: a segment that shares keys with an older one in which the
-    /// reader ends comes behind that end.
-    fn is_beyond(&self, place: &SegmentPlace) -> bool {
-        let Some(until) = &self.until else { return false };
-        let behind = |end: &SegmentPlace| {
-            end.range.overlaps(place.range) && end.segment.epoch < place.segment.epoch
-        };
-        until.cut.get(place.segment).is_none() && until.places.iter().any(behind)
     }
 }

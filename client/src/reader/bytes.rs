@@ -1,5 +1,6 @@
 //! The bytes of one segment in order, across lost connections.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,14 +8,15 @@ use common::{MonotonicTime, Offset};
 use proto::error::{Reason, reason_of};
 use proto::v1;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::answers::{Answers, Failed};
+pub(crate) use super::channels::Channels;
+use super::channels::Lease;
 use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::error::{ClientError, Result, start_offset_of};
 use crate::raw::SegmentBytes;
-use crate::streams::SegmentPlace;
+use crate::streams::{self, SegmentPlace};
 
 /// Where a reader of a segment ends, besides the end of a sealed segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +32,8 @@ pub(crate) enum End {
 pub(crate) struct SegmentStream {
     client: Client,
     place: SegmentPlace,
-    channel: Channel,
+    channels: Arc<Channels>,
+    channel: Lease,
     next: Offset,
     end: End,
     /// What the last answer said.
@@ -44,6 +47,9 @@ pub(crate) struct SegmentStream {
 /// An answer that lasted so long was one, even if it had nothing to say: a server that fails at
 /// once again and again is given up, one that a quiet reader loses every hour is not.
 const ANSWER_COUNTS: Duration = Duration::from_secs(1);
+
+/// A store that was silent for so long may be one that does not come back.
+const LOCATE_AFTER: Duration = Duration::from_secs(1);
 
 /// Since when a server does not answer.
 #[derive(Debug, Default)]
@@ -79,14 +85,16 @@ impl SegmentStream {
     pub(crate) fn new(
         client: Client,
         place: SegmentPlace,
-        channel: Channel,
+        channels: Arc<Channels>,
         next: Offset,
         end: End,
-    ) -> Self {
+    ) -> Result<Self> {
         let backoff = client.inner.backoff("read");
-        Self {
+        let channel = channels.lease(&client.inner, &place)?;
+        Ok(Self {
             client,
             place,
+            channels,
             channel,
             next,
             end,
@@ -95,7 +103,14 @@ impl SegmentStream {
             answers: None,
             backoff,
             patience: Patience::default(),
-        }
+        })
+    }
+
+    /// Goes on at another offset. What was on its way is given up.
+    pub(super) fn go_on_at(&mut self, offset: Offset) {
+        self.answers = None;
+        self.next = offset;
+        self.sealed_end = false;
     }
 
     /// Whether the segment is sealed and everything in it was given out.
@@ -161,7 +176,7 @@ impl SegmentStream {
             },
             follow: true,
         };
-        let asked = Answers::request(self.channel.clone(), request);
+        let asked = Answers::request(self.channel.channel(), request);
         let timeout = self.client.inner.config.connect_timeout;
         tokio::time::timeout(timeout, asked)
             .await
@@ -201,6 +216,26 @@ impl SegmentStream {
         }
         tracing::debug!(segment = %self.place.segment, %error, "read again after a pause");
         tokio::time::sleep(self.backoff.pause()).await;
+        if error.reason() == Some(Reason::NotLeader) || stalled >= LOCATE_AFTER {
+            self.locate_again().await?;
+        }
+        Ok(())
+    }
+
+    /// The store may not lead the segment's container any more: asks once who does. Without an
+    /// answer the next attempt is made where the segment was.
+    async fn locate_again(&mut self) -> Result<()> {
+        let segment = self.place.segment;
+        match streams::locate_once(&self.client.inner, segment).await {
+            Ok(Some(place)) if place.endpoint != self.place.endpoint => {
+                tracing::debug!(%segment, endpoint = place.endpoint, "the segment has moved");
+                self.channel = self.channels.lease(&self.client.inner, &place)?;
+                self.place = place;
+            }
+            // It is where it was; or the stream does not have it any more, as its store will say.
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%segment, %error, "the segment was not located again"),
+        }
         Ok(())
     }
 

@@ -34,6 +34,17 @@ impl Frames {
         self.carry.is_empty()
     }
 
+    /// Bytes that the event whose beginning is here will have; `None` where that is not known yet.
+    pub(super) fn partial_bytes(&self) -> Option<usize> {
+        framing::frame_length(&self.carry).ok().flatten()
+    }
+
+    /// Goes on where an event begins, without what has come.
+    pub(super) fn go_on_at(&mut self, offset: Offset) {
+        self.offset = offset;
+        self.carry = BytesMut::new();
+    }
+
     /// The events that are complete now. An error is about the event at [`Frames::offset`].
     pub(super) fn push(&mut self, mut data: Bytes) -> Result<Vec<ReadEvent>, FramingError> {
         let mut events = Vec::with_capacity(self.likely_events);

@@ -1,19 +1,20 @@
 //! One segment of a reader as a stream of batches of events.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
 use common::{Offset, SegmentId};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use tonic::transport::Channel;
+use proto::error::Reason;
 
-use super::bytes::{End, SegmentStream};
+use super::bytes::{Channels, End, SegmentStream};
 use super::frames::Frames;
+use super::memory::{COUNTED_BYTES_MIN, Memory, Room};
+use super::reset::{OnTruncated, Skipped};
 use crate::client::Client;
 use crate::error::{ClientError, Result};
 use crate::event::ReadEvent;
-use crate::streams::SegmentPlace;
+use crate::streams::{self, SegmentPlace};
 
 /// What a segment of a reader comes up with.
 #[derive(Debug)]
@@ -25,48 +26,80 @@ pub(super) enum Step {
         /// The segment's length as the server told it.
         length: Offset,
     },
+    /// What was to be read next was truncated away; the segment goes on where it starts now.
+    Skipped(Skipped),
     /// Nothing more comes of the segment; `sealed`: because it ends here for good.
     End { segment: SegmentId, at: Offset, sealed: bool },
+    /// All of the segment was truncated away; `at` is where it was read up to.
+    Gone { segment: SegmentId, at: Offset },
 }
 
-/// The steps of one segment; ends behind an error or [`Step::End`].
+/// What the segments of a reader share.
+#[derive(Debug, Clone)]
+pub(super) struct Common {
+    pub(super) client: Client,
+    pub(super) channels: Arc<Channels>,
+    pub(super) memory: Arc<Memory>,
+    pub(super) on_truncated: OnTruncated,
+}
+
+/// The steps of one segment; ends behind an error, [`Step::End`] or [`Step::Gone`].
 pub(super) fn steps(
-    client: Client,
+    common: Common,
     place: SegmentPlace,
-    channel: Channel,
     from: Offset,
     end: End,
-) -> BoxStream<'static, Result<Step>> {
+) -> Result<BoxStream<'static, Result<Step>>> {
+    let (client, channels) = (common.client.clone(), common.channels.clone());
     let source = Source {
+        common,
         frames: Frames::new(place.segment, from),
         segment: place.segment,
-        bytes: SegmentStream::new(client, place, channel, from, end),
+        bytes: SegmentStream::new(client, place, channels, from, end)?,
+        room: None,
     };
     let steps = stream::unfold(Some(source), |source| async move {
         let mut source = source?;
         let step = source.next().await;
-        let ends = matches!(step, Err(_) | Ok(Step::End { .. }));
+        let ends = matches!(step, Err(_) | Ok(Step::End { .. } | Step::Gone { .. }));
         Some((step, (!ends).then_some(source)))
     });
-    steps.boxed()
+    Ok(steps.boxed())
 }
 
 struct Source {
+    common: Common,
     segment: SegmentId,
     bytes: SegmentStream,
     frames: Frames,
+    /// For the event of which the beginning is here.
+    room: Option<Room>,
 }
 
 impl Source {
     async fn next(&mut self) -> Result<Step> {
+        match self.read_on().await {
+            Ok(step) => Ok(step),
+            Err(error) => self.lost(error).await,
+        }
+    }
+
+    async fn read_on(&mut self) -> Result<Step> {
         let segment = self.segment;
+        if !self.has_room() {
+            self.wait_for_room().await;
+        }
         while let Some(bytes) = self.bytes.next().await? {
             let (data, length) = bytes.into_data();
             let damaged = |offset, source| ClientError::Damaged { segment, offset, source };
             let events = self.frames.push(data);
             let events = events.map_err(|source| damaged(self.frames.offset(), source))?;
             if !events.is_empty() {
+                self.room = None;
                 return Ok(Step::Events { segment, events, length });
+            }
+            if !self.has_room() {
+                self.wait_for_room().await;
             }
         }
         let at = self.frames.offset();
@@ -78,29 +111,50 @@ impl Source {
         }
         Ok(Step::End { segment, at, sealed: self.bytes.is_at_sealed_end() })
     }
-}
 
-/// Segments on one connection: servers limit the streams of a connection.
-const SEGMENTS_PER_CONNECTION: usize = 100;
-
-/// The connections of one reader: nobody else's flow control is held up by it.
-#[derive(Debug, Default)]
-pub(super) struct Channels {
-    by_endpoint: Mutex<BTreeMap<String, (Channel, usize)>>,
-}
-
-impl Channels {
-    pub(super) fn lease(&self, client: &Client, place: &SegmentPlace) -> Result<Channel> {
-        let endpoint = client.inner.endpoint_of(place);
-        let mut by_endpoint = self.by_endpoint.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((channel, used)) = by_endpoint.get_mut(endpoint)
-            && *used < SEGMENTS_PER_CONNECTION
-        {
-            *used += 1;
-            return Ok(channel.clone());
+    /// Whether the rest of the event that has begun to come may be kept.
+    fn has_room(&mut self) -> bool {
+        let large = self.frames.partial_bytes().filter(|bytes| *bytes > COUNTED_BYTES_MIN);
+        let Some(bytes) = large else { return true };
+        if self.room.as_ref().is_none_or(|room| room.bytes() < bytes) {
+            self.room = self.common.memory.try_room(bytes);
         }
-        let channel = client.inner.connections.data(endpoint)?;
-        by_endpoint.insert(endpoint.to_owned(), (channel.clone(), 1));
-        Ok(channel)
+        self.room.is_some()
+    }
+
+    /// Gives back what is here of an event and waits until all of it may come.
+    async fn wait_for_room(&mut self) {
+        let bytes = self.frames.partial_bytes().unwrap_or(COUNTED_BYTES_MIN);
+        let offset = self.frames.offset();
+        self.frames.go_on_at(offset);
+        self.bytes.go_on_at(offset);
+        self.room = Some(self.common.memory.room(bytes).await);
+    }
+
+    /// Reading failed: where the bytes were truncated away, what comes of that.
+    async fn lost(&mut self, error: ClientError) -> Result<Step> {
+        let (segment, at) = (self.segment, self.frames.offset());
+        let skips = self.common.on_truncated == OnTruncated::Skip;
+        match &error {
+            ClientError::Truncated { start_offset, .. } if skips => {
+                let to = *start_offset;
+                self.room = None;
+                self.frames.go_on_at(to);
+                self.bytes.go_on_at(to);
+                Ok(Step::Skipped(Skipped { segment, from: at, to: Some(to) }))
+            }
+            ClientError::Refused(refusal) if refusal.reason == Reason::SegmentNotFound => {
+                let client = &self.common.client.inner;
+                let located = || streams::locate(client, std::slice::from_ref(&segment), None);
+                if client.patiently(located).await?.truncated.is_empty() {
+                    return Err(error);
+                }
+                match skips {
+                    true => Ok(Step::Gone { segment, at }),
+                    false => Err(ClientError::TruncatedAway { segment }),
+                }
+            }
+            _ => Err(error),
+        }
     }
 }

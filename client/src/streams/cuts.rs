@@ -1,16 +1,14 @@
 //! Stream cuts: where the head, the tail and a moment of a stream are.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use common::limits::PAGE_ITEMS_MAX;
 use common::{Offset, ScopedStream, SegmentId, StreamCut, StreamId, WallTime};
-use futures::TryStreamExt;
 use proto::error::Reason;
 use proto::v1;
 
 use super::lists;
-use super::{SegmentInfo, SegmentPlace, SegmentSet};
+use super::{SegmentInfo, SegmentPlace, SegmentSet, StreamSegments, stream_name};
 use crate::client::Inner;
 use crate::error::{ClientError, Result};
 use crate::succession::Succession;
@@ -34,11 +32,74 @@ impl PlacedCut {
 }
 
 pub(super) async fn head(client: &Inner, stream: &ScopedStream) -> Result<StreamCut> {
-    let segments = lists::segments(client, stream, SegmentSet::Head, None).await?;
-    let infos = infos(client, &segments.segments).await?;
-    let mut cut = StreamCut::new(segments.id);
-    infos.iter().for_each(|info| cut.set(info.segment, info.start_offset));
+    Ok(placed_head(client, stream).await?.cut)
+}
+
+pub(crate) async fn placed_head(client: &Inner, stream: &ScopedStream) -> Result<PlacedCut> {
+    let (segments, infos) = listed(client, stream, SegmentSet::Head).await?;
+    let mut cut = PlacedCut::new(segments.id);
+    for (place, info) in segments.segments.into_iter().zip(infos) {
+        cut.set(place, info.start_offset);
+    }
     Ok(cut)
+}
+
+/// How often a list whose segments are truncated away before their stores are asked is made anew.
+const LIST_ATTEMPTS: u32 = 5;
+
+/// Segments with what their stores know about them.
+async fn listed(
+    client: &Inner,
+    stream: &ScopedStream,
+    set: SegmentSet,
+) -> Result<(StreamSegments, Vec<SegmentInfo>)> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let segments = lists::segments(client, stream, set, None).await?;
+        match infos(client, &segments.segments).await {
+            // Truncated away since it was listed; of a stream that is gone, the list will tell.
+            Err(error)
+                if error.reason() == Some(Reason::SegmentNotFound) && attempts < LIST_ATTEMPTS => {}
+            infos => return Ok((segments, infos?)),
+        }
+    }
+}
+
+/// As [`listed`], for segments that are known by id; those that the stream does not have any more
+/// are left out.
+pub(super) async fn located(
+    client: &Inner,
+    segments: &[SegmentId],
+) -> Result<(Vec<SegmentPlace>, Vec<SegmentInfo>)> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let places = lists::locate(client, segments, None).await?.segments;
+        match infos(client, &places).await {
+            Err(error)
+                if error.reason() == Some(Reason::SegmentNotFound) && attempts < LIST_ATTEMPTS => {}
+            infos => return Ok((places, infos?)),
+        }
+    }
+}
+
+/// Asks whether a cut is a place in the stream.
+pub(crate) async fn check_cut(
+    client: &Inner,
+    stream: &ScopedStream,
+    cut: &StreamCut,
+) -> Result<()> {
+    let request = v1::CheckCutRequest {
+        stream: Some(stream_name(stream)),
+        cut: proto::convert::cut_offsets(cut),
+        covers: Some(cut.covers.into()),
+    };
+    let answer = client.controller(|mut c| {
+        let request = request.clone();
+        async move { c.check_cut(request).await }
+    });
+    answer.await.map(drop)
 }
 
 pub(super) async fn tail(client: &Inner, stream: &ScopedStream) -> Result<StreamCut> {
@@ -46,8 +107,7 @@ pub(super) async fn tail(client: &Inner, stream: &ScopedStream) -> Result<Stream
 }
 
 pub(crate) async fn placed_tail(client: &Inner, stream: &ScopedStream) -> Result<PlacedCut> {
-    let segments = lists::segments(client, stream, SegmentSet::Tail, None).await?;
-    let infos = infos(client, &segments.segments).await?;
+    let (segments, infos) = listed(client, stream, SegmentSet::Tail).await?;
     let mut cut = PlacedCut::new(segments.id);
     for (place, info) in segments.segments.into_iter().zip(infos) {
         cut.set(place, info.length);
@@ -134,7 +194,7 @@ async fn find_offset(client: &Inner, place: &SegmentPlace, time: WallTime) -> Re
 /// The cut behind which everything stored at or after `time` is: walks from the head over segments
 /// that are entirely older.
 pub(crate) async fn at_time(
-    client: &Arc<Inner>,
+    client: &Inner,
     stream: &ScopedStream,
     time: WallTime,
 ) -> Result<PlacedCut> {
@@ -148,11 +208,8 @@ pub(crate) async fn at_time(
         let infos = infos(client, &frontier).await?;
         for (place, info) in std::mem::take(&mut frontier).into_iter().zip(infos) {
             let older = info.sealed && info.newest_micros < time.as_micros();
-            let successors: Vec<_> = if older {
-                lists::successors(client.clone(), place.segment).try_collect().await?
-            } else {
-                Vec::new()
-            };
+            let successors: Vec<_> =
+                if older { lists::successors(client, place.segment).await? } else { Vec::new() };
             if successors.is_empty() {
                 let offset =
                     if older { info.length } else { find_offset(client, &place, time).await? };

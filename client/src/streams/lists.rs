@@ -6,6 +6,7 @@ use std::sync::Arc;
 use common::limits::PAGE_ITEMS_MAX;
 use common::{ScopeName, ScopedStream, SegmentId, StreamEpoch, StreamId, WriterEpoch, WriterId};
 use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
+use proto::error::Reason;
 use proto::v1;
 
 use super::{
@@ -85,7 +86,8 @@ fn places(places: Vec<v1::SegmentPlace>) -> Result<Vec<SegmentPlace>> {
     places.into_iter().map(|place| Ok(SegmentPlace::try_from(place)?)).collect()
 }
 
-/// The segments of a stream; pages are of one epoch, else they are fetched again.
+/// The segments of a stream at one moment: where they change between two pages, the list starts
+/// over.
 pub(crate) async fn segments(
     client: &Inner,
     stream: &ScopedStream,
@@ -98,40 +100,50 @@ pub(crate) async fn segments(
         SegmentSet::Tail => v1::SegmentSet::TailSegments,
         SegmentSet::First => v1::SegmentSet::FirstSegments,
     };
-    let mut request = v1::GetSegmentsRequest {
+    let request = |page| v1::GetSegmentsRequest {
         stream: Some(stream_name(stream)),
         set: wire_set as i32,
-        page: None,
+        page,
         writer: writer.map(|(id, _)| proto::convert::writer_bytes(id)).unwrap_or_default(),
         writer_epoch: writer.map_or(0, |(_, epoch)| epoch.0),
     };
     let mut found: Option<StreamSegments> = None;
+    let mut page = None;
     loop {
+        let is_later = page.is_some();
+        let request = request(page.take());
         let answer = client.controller(|mut c| {
             let request = request.clone();
             async move { c.get_segments(request).await }
         });
-        let answer = answer.await?;
+        let answer = match answer.await {
+            Err(error) if is_later && is_gone(&error) => {
+                found = None;
+                continue;
+            }
+            answer => answer?,
+        };
         let (id, epoch) = (StreamId(answer.stream_id), StreamEpoch(answer.epoch));
-        if found.as_ref().is_some_and(|found| (found.id, found.epoch) != (id, epoch)) {
-            // The stream was scaled or made anew between two pages.
+        let state = StreamState::from_wire(answer.state);
+        let part =
+            found.get_or_insert_with(|| StreamSegments { id, epoch, state, segments: Vec::new() });
+        if (part.id, part.epoch, part.state) != (id, epoch, state) {
+            // The stream was scaled, sealed or made anew between two pages.
             found = None;
-            request.page = None;
             continue;
         }
-        let page = places(answer.segments)?;
-        let found = found.get_or_insert_with(|| StreamSegments {
-            id,
-            epoch,
-            state: StreamState::from_wire(answer.state),
-            segments: Vec::new(),
-        });
-        found.segments.extend(page);
-        if answer.next_token.is_empty() {
-            return Ok(found.clone());
+        part.segments.extend(places(answer.segments)?);
+        match found.take_if(|_| answer.next_token.is_empty()) {
+            Some(whole) => return Ok(whole),
+            None => page = Some(v1::Page { size: 0, token: answer.next_token }),
         }
-        request.page = Some(v1::Page { size: 0, token: answer.next_token });
     }
+}
+
+/// Whether the page that was asked for does not exist any more: the list changed, or the stream is
+/// another one by now.
+fn is_gone(error: &ClientError) -> bool {
+    matches!(error.reason(), Some(Reason::OutOfRange | Reason::InvalidArgument))
 }
 
 /// Where segments of one stream are now; those that it never had are left out.
@@ -158,21 +170,39 @@ pub(crate) async fn locate(
     Ok(found)
 }
 
-pub(crate) fn successors(
-    client: Arc<Inner>,
+/// Where a segment of a stream is now, asked once; `None` where the stream does not have it.
+pub(crate) async fn locate_once(
+    client: &Inner,
     segment: SegmentId,
-) -> BoxStream<'static, Result<SegmentPlace>> {
-    paged(move |page| {
-        let client = client.clone();
-        async move {
-            let request =
-                v1::GetSuccessorsRequest { segment: Some(segment.into()), page: Some(page) };
-            let answer = client.controller(|mut c| {
-                let request = request.clone();
-                async move { c.get_successors(request).await }
-            });
-            let answer = answer.await?;
-            Ok((places(answer.successors)?, answer.next_token))
+) -> Result<Option<SegmentPlace>> {
+    let request =
+        v1::LocateSegmentsRequest { segments: vec![segment.into()], ..Default::default() };
+    let answer = client.controller_once(|mut c| async move { c.locate_segments(request).await });
+    Ok(places(answer.await?.segments)?.pop())
+}
+
+/// What follows a sealed segment, all of it.
+pub(crate) async fn successors(client: &Inner, segment: SegmentId) -> Result<Vec<SegmentPlace>> {
+    let mut found = Vec::new();
+    let mut page = None;
+    loop {
+        let is_later = page.is_some();
+        let request = v1::GetSuccessorsRequest { segment: Some(segment.into()), page: page.take() };
+        let answer = client.controller(|mut c| {
+            let request = request.clone();
+            async move { c.get_successors(request).await }
+        });
+        let answer = match answer.await {
+            Err(error) if is_later && is_gone(&error) => {
+                found.clear();
+                continue;
+            }
+            answer => answer?,
+        };
+        found.extend(places(answer.successors)?);
+        if answer.next_token.is_empty() {
+            return Ok(found);
         }
-    })
+        page = Some(v1::Page { size: 0, token: answer.next_token });
+    }
 }

@@ -35,6 +35,10 @@ pub(super) struct State {
     writers: BTreeMap<(String, String), (u64, u64)>,
     /// So many messages with blocks are refused for lack of room.
     pub(super) refusals: u32,
+    /// Reads break behind so many messages.
+    pub(super) read_messages: Option<usize>,
+    /// What happens to a stream behind the next page of its segments.
+    pub(super) behind_page: Option<fn(&mut ModelStore)>,
 }
 
 /// How one server is doing; servers of a cluster share everything else.
@@ -42,6 +46,8 @@ pub(super) struct State {
 struct Health {
     /// Nothing is answered but that the server is stopping.
     down: bool,
+    /// Calls that were not answered for it.
+    refused: usize,
     connections: CancellationToken,
 }
 
@@ -120,9 +126,22 @@ impl Fake {
         self.break_connections();
     }
 
+    /// Waits until so many calls were not answered since the server was down.
+    pub(super) async fn refused(&self, calls: usize) {
+        loop {
+            let changed = self.changed.notified();
+            if self.health.lock().unwrap().refused >= calls {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     fn check_up(&self) -> Result<CancellationToken, Status> {
-        let health = self.health.lock().unwrap();
+        let mut health = self.health.lock().unwrap();
         if health.down {
+            health.refused += 1;
+            self.changed.notify_waiters();
             return Err(status(Reason::Unavailable, "the server is stopping"));
         }
         Ok(health.connections.clone())
@@ -133,6 +152,13 @@ impl Fake {
         let state = self.state();
         let segment = state.streams.values().find_map(|store| store.segments.get(&id));
         let segment = segment.ok_or_else(|| status(Reason::SegmentNotFound, "no such segment"))?;
+        let endpoint = &segment.place.endpoint;
+        if !endpoint.is_empty() && *endpoint != self.addr.to_string() {
+            return Err(status(Reason::NotLeader, "another store leads the container"));
+        }
+        if segment.truncated {
+            return Err(status(Reason::SegmentNotFound, "no such segment (any more)"));
+        }
         let length = segment.bytes.len() as u64;
         if request.offset < segment.start {
             let facts = [("start_offset", segment.start.to_string())];
@@ -182,6 +208,7 @@ impl SegmentStore for Fake {
         request: Request<v1::ReadRequest>,
     ) -> Result<Response<Self::ReadStream>, Status> {
         let broken = self.check_up()?;
+        let messages = self.state().read_messages;
         let steps =
             stream::unfold((self.clone(), request.into_inner(), false), |state| async move {
                 let (fake, mut request, ended) = state;
@@ -203,7 +230,11 @@ impl SegmentStore for Fake {
                     }
                 }
             });
-        Ok(Response::new(until_broken(steps, broken)))
+        let Some(messages) = messages else {
+            return Ok(Response::new(until_broken(steps, broken)));
+        };
+        let end = stream::iter([Err(Status::unavailable("the connection was broken"))]);
+        Ok(Response::new(until_broken(steps.take(messages).chain(end), broken)))
     }
 
     async fn get_segment_info(
@@ -216,7 +247,7 @@ impl SegmentStore for Fake {
             let segment = state.streams.values().find_map(|store| store.segments.get(&id));
             v1::SegmentInfo {
                 segment: at.segment,
-                found: segment.is_some(),
+                found: segment.is_some_and(|segment| !segment.truncated),
                 start_offset: segment.map_or(0, |segment| segment.start),
                 length: segment.map_or(0, |segment| segment.bytes.len() as u64),
                 sealed: segment.is_some_and(|segment| segment.successors.is_some()),
@@ -364,7 +395,8 @@ impl Controller for Fake {
     ) -> Result<Response<v1::GetSegmentsResponse>, Status> {
         self.check_up()?;
         let request = request.into_inner();
-        let state = self.state();
+        let mut state = self.state();
+        let behind_page = state.behind_page.take();
         let store = Self::stream_of(&state, request.stream.as_ref())?;
         let places: Vec<SegmentPlace> = match request.set() {
             v1::SegmentSet::HeadSegments => store.head(),
@@ -374,20 +406,30 @@ impl Controller for Fake {
             _ => store.active(),
         };
         let token = request.page.unwrap_or_default().token;
+        if token.parse().is_ok_and(|from: usize| from >= places.len()) {
+            return Err(status(Reason::OutOfRange, "the segments changed since the first page"));
+        }
         let (range, next_token) = page(&token, places.len());
-        Ok(Response::new(v1::GetSegmentsResponse {
+        let sealed = store.active().is_empty();
+        let answer = v1::GetSegmentsResponse {
             stream_id: 7,
             epoch: 0,
-            state: v1::StreamState::Active as i32,
+            state: if sealed { v1::StreamState::Sealed } else { v1::StreamState::Active } as i32,
             segments: places[range].iter().cloned().map(Into::into).collect(),
             next_token,
-        }))
+        };
+        if let Some(change) = behind_page {
+            let name = full_name(request.stream.as_ref());
+            change(state.streams.get_mut(&name).unwrap());
+        }
+        Ok(Response::new(answer))
     }
 
     async fn get_successors(
         &self,
         request: Request<v1::GetSuccessorsRequest>,
     ) -> Result<Response<v1::GetSuccessorsResponse>, Status> {
+        self.check_up()?;
         let request = request.into_inner();
         let id: SegmentId = request.segment.unwrap().into();
         let state = self.state();
@@ -485,9 +527,29 @@ impl Controller for Fake {
 
     async fn truncate_stream(
         &self,
-        _: Request<v1::TruncateStreamRequest>,
+        request: Request<v1::TruncateStreamRequest>,
     ) -> Result<Response<v1::TruncateStreamResponse>, Status> {
-        Err(Status::unimplemented("tests truncate directly"))
+        let request = request.into_inner();
+        let mut state = self.state();
+        let store = state.streams.get_mut(&full_name(request.stream.as_ref())).unwrap();
+        for place in request.cut {
+            let segment = store.segments.get_mut(&place.segment.unwrap().into()).unwrap();
+            segment.start = segment.start.max(place.offset);
+        }
+        Ok(Response::new(v1::TruncateStreamResponse {}))
+    }
+
+    async fn check_cut(
+        &self,
+        request: Request<v1::CheckCutRequest>,
+    ) -> Result<Response<v1::CheckCutResponse>, Status> {
+        let request = request.into_inner();
+        let state = self.state();
+        let store = Self::stream_of(&state, request.stream.as_ref())?;
+        let covers = proto::convert::cut_coverage(request.covers).unwrap();
+        let cut = request.cut.iter().map(|place| (place.segment.unwrap().into(), place.offset));
+        store.check_cut(&cut.collect::<Vec<_>>(), covers)?;
+        Ok(Response::new(v1::CheckCutResponse {}))
     }
 
     async fn delete_stream(

@@ -59,7 +59,7 @@ fn a_client_whose_runtime_has_ended_says_that_it_is_closed() {
         let mut writer = client.event_writer(&stream()).open().await.unwrap();
         append(&mut writer, 0, 10).await;
         writer.flush().await.unwrap();
-        (writer, client.event_reader(&stream()).open().await.unwrap())
+        (writer, client.event_reader(&stream()).from(ReadFrom::Tail).open().await.unwrap())
     });
     let (mut writer, mut reader) = opened;
     drop(home);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use common::{SegmentId, WriterEpoch, WriterId};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
@@ -159,7 +159,7 @@ fn gave_up(client: &Inner) -> ClientError {
 
 fn find_successors(client: Arc<Inner>, segment: SegmentId) -> BoxFuture<'static, Answer> {
     let asked = async move {
-        let found = streams::successors(client, segment).try_collect().await;
+        let found = streams::successors(&client, segment).await;
         Answer::Successors(segment, found)
     };
     asked.boxed()

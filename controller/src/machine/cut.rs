@@ -1,21 +1,23 @@
 //! Whether a stream cut fits a stream, and which head it makes.
 //!
-//! A cut fits when its segments are of the stream, cover the key space exactly once, and none of
-//! them follows another: reading on from one would give the other's events again. The head only
-//! moves forward: at each key the later of cut and head counts. On one key, segments follow each
-//! other in the order of their creation epochs.
+//! A cut fits when its segments are of the stream, cover the keys that it is of exactly once, and
+//! none of them follows another: reading on from one would give the other's events again. Whether
+//! segments were truncated away does not matter, neither does who asks: everybody who takes a cut
+//! in asks here. The head only moves forward: at each key the later of cut and head counts. On one
+//! key, segments follow each other in the order of their creation epochs.
 
 use std::collections::BTreeMap;
 
-use common::{KeyRange, Offset};
+use common::{CutCoverage, KeyRange, Offset};
 
 use crate::machine::stream::{SegmentKey, Stream};
 use crate::operation::CutOffsets;
 use crate::outcome::CutProblem;
 
 impl Stream {
-    /// Checks `cut` as far as the controller knows; lengths of unsealed segments are the store's.
-    pub fn check_cut(&self, cut: &CutOffsets) -> Result<(), CutProblem> {
+    /// Checks a cut that is to cover `covers` as far as the controller knows; lengths of unsealed
+    /// segments are the store's.
+    pub fn check_cut(&self, cut: &CutOffsets, covers: CutCoverage) -> Result<(), CutProblem> {
         let mut offsets = BTreeMap::new();
         for (epoch, number, offset) in cut {
             let key = (*epoch, *number);
@@ -23,16 +25,30 @@ impl Stream {
                 return Err(CutProblem::Twice(self.segment_id(key)));
             }
         }
-        self.check_covering(&offsets)?;
+        self.check_covering(&offsets, covers)?;
         self.check_unordered(&offsets)?;
-        let sealed = |key| self.segments.get(key).and_then(|s| s.sealed);
+        let sealed = |key: &SegmentKey| self.known_segment(*key).and_then(|s| s.sealed);
         for (key, offset) in &offsets {
             if let Some(length) = sealed(key).filter(|length| offset > length) {
                 let segment = self.segment_id(*key);
                 return Err(CutProblem::BeyondLength { segment, offset: *offset, length });
             }
         }
-        self.check_unordered(&self.moved_head(&offsets))
+        Ok(())
+    }
+
+    /// As [`Stream::check_cut`], for a truncation: a stream has one head, which is whole, and stays
+    /// so when it moves.
+    pub fn check_truncation(
+        &self,
+        cut: &CutOffsets,
+        covers: CutCoverage,
+    ) -> Result<(), CutProblem> {
+        if covers != CutCoverage::Everything {
+            return Err(CutProblem::OfPart);
+        }
+        self.check_cut(cut, covers)?;
+        self.check_unordered(&self.head_after(cut))
     }
 
     /// The head after truncation to a cut that fits.
@@ -69,7 +85,11 @@ impl Stream {
         self.known_segment(key).map(|segment| segment.range)
     }
 
-    fn check_covering(&self, cut: &BTreeMap<SegmentKey, Offset>) -> Result<(), CutProblem> {
+    fn check_covering(
+        &self,
+        cut: &BTreeMap<SegmentKey, Offset>,
+        covers: CutCoverage,
+    ) -> Result<(), CutProblem> {
         let mut ranges = Vec::with_capacity(cut.len());
         for key in cut.keys() {
             let range = self.range_of(*key);
@@ -78,29 +98,37 @@ impl Stream {
         if ranges.is_empty() {
             return Err(CutProblem::Empty);
         }
+        let whole = match covers {
+            CutCoverage::Everything => KeyRange::ALL,
+            CutCoverage::Keys(range) => range,
+            CutCoverage::Segments => return Ok(()),
+        };
         ranges.sort_unstable();
-        let mut next = Some(0);
-        for range in ranges {
+        // Segments at the ends of a range may reach beyond it.
+        let mut next = Some(whole.low());
+        for (at, range) in ranges.into_iter().enumerate() {
             match next {
                 Some(next) if range.low() > next => return Err(CutProblem::NotCovering("a gap")),
                 Some(next) if range.low() == next => {}
+                Some(next) if at == 0 && range.high() >= next => {}
+                Some(_) if at == 0 => return Err(CutProblem::NotCovering("a foreign key")),
                 _ => return Err(CutProblem::NotCovering("an overlap")),
             }
-            next = range.high().checked_add(1);
+            next = (range.high() < whole.high()).then(|| range.high() + 1);
         }
         if next.is_some() { Err(CutProblem::NotCovering("a gap")) } else { Ok(()) }
     }
 
     fn check_unordered(&self, cut: &BTreeMap<SegmentKey, Offset>) -> Result<(), CutProblem> {
         let mut earlier = None;
-        self.ancestors_of(cut.keys().copied(), &mut |ancestor| {
+        self.ancestors_of(cut.keys().copied(), Stream::known_segment, &mut |ancestor| {
             earlier = cut.contains_key(&ancestor).then_some(ancestor);
             earlier.is_none()
         });
         let Some(earlier) = earlier else { return Ok(()) };
         let mut later = earlier;
         for key in cut.keys() {
-            self.ancestors_of([*key].into_iter(), &mut |ancestor| {
+            self.ancestors_of([*key].into_iter(), Stream::known_segment, &mut |ancestor| {
                 if ancestor == earlier {
                     later = *key;
                 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use common::{Offset, StreamEpoch};
 
-use crate::machine::stream::{SegmentKey, Stream};
+use crate::machine::stream::{Segment, SegmentKey, Stream};
 
 impl Stream {
     /// The segments at which reading from the head begins, with their first readable offsets.
@@ -24,7 +24,7 @@ impl Stream {
             return VecDeque::new();
         }
         let mut found = BTreeSet::new();
-        self.ancestors_of(self.head.keys().copied(), &mut |ancestor| {
+        self.ancestors_of(self.head.keys().copied(), Stream::segment, &mut |ancestor| {
             found.insert(ancestor);
             true
         });
@@ -32,18 +32,19 @@ impl Stream {
     }
 
     /// Walks everything that the segments of `start` took their keys from, near or far, each once,
-    /// until `visit` answers false.
+    /// until `visit` answers false. `find` says whether what was truncated away is among them.
     pub(super) fn ancestors_of(
         &self,
         start: impl Iterator<Item = SegmentKey>,
+        find: fn(&Stream, SegmentKey) -> Option<&Segment>,
         visit: &mut dyn FnMut(SegmentKey) -> bool,
     ) {
         let mut seen = BTreeSet::new();
         let mut open: Vec<SegmentKey> = start.collect();
         while let Some(key) = open.pop() {
-            let Some(segment) = self.segments.get(&key) else { continue };
+            let Some(segment) = find(self, key) else { continue };
             for predecessor in &segment.predecessors {
-                if !self.segments.contains_key(predecessor) || !seen.insert(*predecessor) {
+                if find(self, *predecessor).is_none() || !seen.insert(*predecessor) {
                     continue;
                 }
                 if !visit(*predecessor) {

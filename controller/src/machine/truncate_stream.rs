@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use common::{Offset, StreamId, WallTime};
+use common::{CutCoverage, Offset, StreamId, WallTime};
 
 use crate::machine::ControllerMachine;
 use crate::machine::job::JobKind;
@@ -36,7 +36,7 @@ impl ControllerMachine {
         if let Some(job) = found.job {
             return Err(Refusal::Busy { stream: found.name.clone(), job });
         }
-        let fits = found.check_cut(cut);
+        let fits = found.check_truncation(cut, CutCoverage::Everything);
         fits.map_err(|problem| Refusal::CutDoesNotFit { stream: found.name.clone(), problem })?;
         let head = found.head_after(cut);
         let old: BTreeMap<_, _> = found.head_offsets().into_iter().collect();

@@ -3,7 +3,9 @@
 use std::str::FromStr;
 
 use common::limits::SEGMENTS_PER_STREAM_MAX;
-use common::{NameError, Offset, ScopeName, ScopedStream, SegmentId, WriterEpoch, WriterId};
+use common::{
+    CutCoverage, NameError, Offset, ScopeName, ScopedStream, SegmentId, WriterEpoch, WriterId,
+};
 use proto::v1;
 
 use crate::service::ServiceError;
@@ -75,6 +77,13 @@ pub(super) fn cut(
         Ok((segment, Offset(offset.offset)))
     };
     offsets.into_iter().enumerate().map(place).collect()
+}
+
+/// What a cut is said to cover.
+pub(super) fn coverage(field: Option<v1::CutCoverage>) -> Result<CutCoverage, ServiceError> {
+    proto::convert::cut_coverage(field).map_err(|error| {
+        invalid(format!("{error}; give a range of keys, `segments`, or nothing for all keys"))
+    })
 }
 
 /// The named writer that asks; `None`: nobody or an anonymous one.

@@ -104,8 +104,9 @@ pub(super) fn places(
 ) -> Result<Vec<SegmentPlace>, ServiceError> {
     let low = |key: &SegmentKey| stream.known_segment(*key).map(|segment| segment.range.low());
     let keys = match from {
-        // A list that has become empty is answered as such: the stream was sealed.
-        Some(from) if !keys.is_empty() => {
+        // An empty list, too: the stream was sealed since, and what was listed is only a part of
+        // what there was.
+        Some(from) => {
             let at = keys.partition_point(|key| low(key) < Some(from));
             let rest = &keys[at..];
             if rest.first().and_then(low) != Some(from) {
@@ -113,7 +114,7 @@ pub(super) fn places(
             }
             rest
         }
-        _ => keys,
+        None => keys,
     };
     Ok(keys.iter().take(page.size + 1).filter_map(|key| place(machine, stream, *key)).collect())
 }

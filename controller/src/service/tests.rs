@@ -104,7 +104,7 @@ impl Served {
         let place =
             |segment: v1::SegmentPlace| v1::SegmentOffset { segment: segment.segment, offset };
         let cut = tail.segments.into_iter().map(place).collect();
-        let request = v1::TruncateStreamRequest { stream: stream(name), cut };
+        let request = v1::TruncateStreamRequest { stream: stream(name), cut, covers: None };
         Controller::truncate_stream(&self.service, Request::new(request)).await.map(drop)
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use common::{
-    ContainerId, KeyRange, SegmentId, SegmentNumber, StreamEpoch, StreamId, WallTime, WriterId,
-    WriterSession,
+    ContainerId, CutCoverage, KeyRange, SegmentId, SegmentNumber, StreamEpoch, StreamId, WallTime,
+    WriterId, WriterSession,
 };
 use proto::convert::{SegmentPlace, writer_id};
 use proto::error::Reason;
@@ -128,6 +128,35 @@ impl ModelStore {
         };
         let head = kept.iter().filter(|segment| !follows_one(segment));
         head.map(|segment| segment.place.clone()).collect()
+    }
+
+    /// Whether a cut is a place in the stream, as far as the model goes: what it covers lies in
+    /// segments of the stream, each key in one.
+    pub(crate) fn check_cut(
+        &self,
+        cut: &[(SegmentId, u64)],
+        covers: CutCoverage,
+    ) -> Result<(), tonic::Status> {
+        let misfit = |problem| Err(proto::error::status(Reason::OutOfRange, problem));
+        let mut clipped = Vec::new();
+        let whole = match covers {
+            CutCoverage::Keys(range) => range,
+            CutCoverage::Everything | CutCoverage::Segments => KeyRange::ALL,
+        };
+        for (id, offset) in cut {
+            let Some(segment) = self.segments.get(id) else {
+                return misfit(format!("segment {id} is not of this stream"));
+            };
+            let length = segment.bytes.len() as u64;
+            if *offset > length {
+                return misfit(format!("offset {offset} is beyond its length {length}"));
+            }
+            let range = segment.place.range;
+            let range = (range.low().max(whole.low()), range.high().min(whole.high()));
+            clipped.extend(KeyRange::new(range.0, range.1));
+        }
+        let fits = covers == CutCoverage::Segments || KeyRange::tiles(whole, &clipped);
+        if fits { Ok(()) } else { misfit("it does not cover its keys exactly once".to_owned()) }
     }
 
     /// Truncates the stream to the segments that take appends.

@@ -1,6 +1,6 @@
 //! Truncation: which cuts fit, and where the head goes.
 
-use common::{KeyRange, Offset, SegmentNumber, StreamEpoch, StreamId};
+use common::{CutCoverage, KeyRange, Offset, SegmentNumber, StreamEpoch, StreamId};
 use rstest::rstest;
 
 use super::refused;
@@ -103,6 +103,58 @@ fn a_cut_that_does_not_cover_the_key_space_is_refused(
     #[case] expected: CutProblem,
 ) {
     assert_eq!(Scaled::new().problem(places), expected);
+}
+
+/// Where the ranges of keys are in quarters.
+#[rstest]
+#[case::exactly(&[(1, 2, 1)], (0, 1), Ok(()))]
+#[case::a_part_of_a_segment(&[(0, 1, 1)], (3, 4), Ok(()))]
+#[case::over_segments_that_reach_beyond(&[(1, 3, 1), (0, 1, 1)], (1, 3), Ok(()))]
+#[case::a_gap_at_the_start(&[(0, 1, 1)], (1, 4), Err(CutProblem::NotCovering("a gap")))]
+#[case::a_gap_at_the_end(&[(1, 3, 1)], (1, 3), Err(CutProblem::NotCovering("a gap")))]
+#[case::a_foreign_key(&[(1, 2, 1), (1, 3, 1)], (1, 2), Err(CutProblem::NotCovering("a foreign key")))]
+#[case::one_too_many(&[(1, 2, 1), (1, 3, 1)], (0, 1), Err(CutProblem::NotCovering("an overlap")))]
+fn a_cut_of_a_key_range_covers_that_and_nothing_else(
+    #[case] places: Places<'_>,
+    #[case] (low, high): (u64, u64),
+    #[case] expected: Result<(), CutProblem>,
+) {
+    let scaled = Scaled::new();
+    let stream = scaled.machine.stream_by_id(scaled.id).unwrap();
+    let covers = CutCoverage::Keys(quarters(low, high));
+    assert_eq!(stream.check_cut(&cut(places), covers), expected);
+}
+
+#[test]
+fn a_cut_of_some_segments_needs_no_others_and_truncates_nothing() {
+    let scaled = Scaled::new();
+    let stream = scaled.machine.stream_by_id(scaled.id).unwrap();
+    let check = |places: Places<'_>| stream.check_cut(&cut(places), CutCoverage::Segments);
+    assert_eq!(check(&[(0, 1, 5)]), Ok(()));
+    assert_eq!(check(&[(1, 2, 5), (0, 1, 5)]), Ok(()));
+    assert_eq!(check(&[]), Err(CutProblem::Empty));
+    let (earlier, later) = (stream.segment_id(key(0, 0)), stream.segment_id(key(1, 3)));
+    assert_eq!(check(&[(0, 0, 5), (1, 3, 5)]), Err(CutProblem::Ordered { earlier, later }));
+    for covers in [CutCoverage::Segments, CutCoverage::Keys(KeyRange::ALL)] {
+        let whole = cut(&[(0, 0, 5), (0, 1, 5)]);
+        assert_eq!(stream.check_truncation(&whole, covers), Err(CutProblem::OfPart));
+        assert_eq!(stream.check_cut(&whole, covers), Ok(()));
+    }
+}
+
+#[test]
+fn segments_that_follow_each_other_are_refused_where_the_earlier_one_was_truncated_away() {
+    let mut scaled = Scaled::new();
+    scaled.scale(&[key(1, 2), key(2, 4)], &[KeyRange::ALL], 5);
+    scaled.scale(&[key(3, 5)], &[quarters(0, 1), quarters(1, 4)], 6);
+    assert!(scaled.truncate(&[(3, 5, 50)]));
+    let stream = scaled.machine.stream_by_id(scaled.id).unwrap();
+    assert!(stream.segment(key(2, 4)).is_none(), "it was truncated away");
+    let ordered = stream.check_cut(&cut(&[(4, 6, 0), (2, 4, 0)]), CutCoverage::Everything);
+    assert!(matches!(ordered, Err(CutProblem::Ordered { .. })), "{ordered:?}");
+    // Such segments alone are a place of old, but a place.
+    let old = stream.check_cut(&cut(&[(1, 2, 0), (2, 4, 0)]), CutCoverage::Everything);
+    assert_eq!(old, Ok(()));
 }
 
 #[test]

@@ -42,7 +42,7 @@ async fn with_stream(served: &Served, name: Option<v1::StreamName>) -> Vec<Statu
     let create = v1::CreateStreamRequest { stream: name.clone(), config: None, create_scope: true };
     let describe = v1::DescribeStreamRequest { stream: name.clone() };
     let seal = v1::SealStreamRequest { stream: name.clone() };
-    let truncate = v1::TruncateStreamRequest { stream: name.clone(), cut };
+    let truncate = v1::TruncateStreamRequest { stream: name.clone(), cut, covers: None };
     let delete = v1::DeleteStreamRequest { stream: name.clone() };
     let segments = v1::GetSegmentsRequest { stream: name.clone(), set: 1, ..Default::default() };
     let register = v1::RegisterWriterRequest {
@@ -129,7 +129,8 @@ async fn a_cut_that_is_none_is_refused() {
         segment: Some(v1::SegmentId { stream: id, epoch: 0, number }),
         offset,
     };
-    let truncate = |cut| v1::TruncateStreamRequest { stream: stream("demo/hello"), cut };
+    let truncate =
+        |cut| v1::TruncateStreamRequest { stream: stream("demo/hello"), cut, covers: None };
     let missing = v1::SegmentOffset { segment: None, offset: 0 };
     for (cut, field, problem) in [
         (vec![], "cut", "empty"),

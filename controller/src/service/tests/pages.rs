@@ -136,16 +136,18 @@ async fn pages_of_segments_tile_the_key_space() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_sealed_between_pages_has_no_more_active_segments() {
+async fn the_active_segments_of_a_stream_sealed_between_pages_are_not_told_in_part() {
     let served = Served::new();
     served.create("demo/hello", 4).await;
     let first = served.segment_page(ActiveSegments, 2, "").await.unwrap();
     let tail = served.segment_page(TailSegments, 2, "").await.unwrap();
     let seal = Request::new(v1::SealStreamRequest { stream: stream("demo/hello") });
     Controller::seal_stream(&served.service, seal).await.unwrap();
-    let next = served.segment_page(ActiveSegments, 2, &first.next_token).await.unwrap();
-    assert!(next.segments.is_empty() && next.next_token.is_empty());
-    assert_eq!(next.state, i32::from(v1::StreamState::Sealed));
+    let next = served.segment_page(ActiveSegments, 2, &first.next_token).await.unwrap_err();
+    assert_eq!(reason_of(&next), Reason::OutOfRange);
+    let anew = served.segment_page(ActiveSegments, 2, "").await.unwrap();
+    assert!(anew.segments.is_empty() && anew.next_token.is_empty());
+    assert_eq!(anew.state, i32::from(v1::StreamState::Sealed));
     let next = served.segment_page(TailSegments, 2, &tail.next_token).await.unwrap();
     assert_eq!(next.segments.len(), 2, "where the tail is has not changed");
 }

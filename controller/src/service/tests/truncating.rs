@@ -66,7 +66,7 @@ async fn a_truncation_that_a_further_one_overtakes_has_nothing_left_to_do() {
         };
         let segment = Some(SegmentId { stream: id, epoch, number }.into());
         let cut = vec![v1::SegmentOffset { segment, offset: 0 }];
-        let request = v1::TruncateStreamRequest { stream: stream("demo/hello"), cut };
+        let request = v1::TruncateStreamRequest { stream: stream("demo/hello"), cut, covers: None };
         // Its cut needs no length.
         truncate(&served, request).await.unwrap();
     };
@@ -93,7 +93,7 @@ async fn a_truncation_of_a_stream_that_is_being_made_waits_for_it() {
     let id = served.group.machine().stream(&name("demo/hello")).unwrap().id;
     let segment = Some(SegmentId { stream: id, ..Default::default() }.into());
     let cut = vec![v1::SegmentOffset { segment, offset: 1 }];
-    let request = v1::TruncateStreamRequest { stream: stream("demo/hello"), cut };
+    let request = v1::TruncateStreamRequest { stream: stream("demo/hello"), cut, covers: None };
     let (answered, ()) = tokio::join!(truncate(&served, request), async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         served.stores.inner().held = false;

@@ -111,8 +111,12 @@ async fn what_does_not_exist_is_not_found_by_any_verb() {
         let statuses = [
             call!(served, describe_stream, v1::DescribeStreamRequest { stream: named() }).map(drop),
             call!(served, seal_stream, v1::SealStreamRequest { stream: named() }).map(drop),
-            call!(served, truncate_stream, v1::TruncateStreamRequest { stream: named(), cut })
-                .map(drop),
+            call!(
+                served,
+                truncate_stream,
+                v1::TruncateStreamRequest { stream: named(), cut, covers: None }
+            )
+            .map(drop),
             call!(served, delete_stream, v1::DeleteStreamRequest { stream: named() }).map(drop),
             served.segments(name, ActiveSegments).await.map(drop),
             call!(
@@ -274,7 +278,7 @@ async fn a_cut_of_an_earlier_stream_of_the_name_is_refused() {
     served.create("demo/hello", 1).await;
     let segment = Some(v1::SegmentId { stream: old, epoch: 0, number: 0 });
     let cut = vec![v1::SegmentOffset { segment, offset: 0 }];
-    let request = v1::TruncateStreamRequest { stream: stream("demo/hello"), cut };
+    let request = v1::TruncateStreamRequest { stream: stream("demo/hello"), cut, covers: None };
     let status = call!(served, truncate_stream, request).unwrap_err();
     assert_eq!(reason_of(&status), Reason::OutOfRange);
     assert!(status.message().contains("not of this stream"), "{status}");

@@ -181,23 +181,18 @@ impl Log {
 
     /// Whether the disk has the space that is left to others. A disk that cannot tell keeps the
     /// log from nothing here: it fails where it matters.
-    fn others_have_room(&self) -> bool {
+    pub(super) fn others_have_room(&self) -> bool {
         let room = ROOM_FILES * self.shared.settings.file_size.bytes();
         self.shared.disk.space().map_or(true, |space| space.free >= room)
     }
 
     fn next_task(&self, state: &mut State, making: &Making, others_have_room: bool) -> Task {
         let settings = &self.shared.settings;
-        let least = 2 * (RESERVED_FILES + settings.files_ahead);
-        let wanted = if others_have_room { least.max(state.demand.files) } else { least };
-        if let Some(file) = state.freed.front() {
-            let keep = file.size == settings.file_size.bytes()
-                && state.files_total() <= settings.files_max()
-                && state.available() < wanted;
-            return Task::Recycle(file.clone(), keep);
+        if let Some((file, keep)) = self.to_recycle(state, others_have_room) {
+            return Task::Recycle(file, keep);
         }
         if !others_have_room
-            && state.available() > wanted
+            && state.available() > self.wanted(state, others_have_room)
             && let Some(spare) = state.spares.pop_back()
         {
             return Task::GiveBack(spare);
@@ -219,9 +214,34 @@ impl Log {
         Task::Nothing
     }
 
+    /// The next of the freed files, and whether it becomes a spare or goes.
+    pub(super) fn to_recycle(
+        &self,
+        state: &State,
+        others_have_room: bool,
+    ) -> Option<(Arc<LogFile>, bool)> {
+        let settings = &self.shared.settings;
+        let file = state.freed.front()?;
+        let keep = file.size == settings.file_size.bytes()
+            && state.files_total() <= settings.files_max()
+            && state.available() < self.wanted(state, others_have_room);
+        Some((file.clone(), keep))
+    }
+
+    /// Files that are worth keeping once they are there.
+    fn wanted(&self, state: &State, others_have_room: bool) -> usize {
+        let least = 2 * (RESERVED_FILES + self.shared.settings.files_ahead);
+        if others_have_room { least.max(state.demand.files) } else { least }
+    }
+
     /// Only the front of the freed files is recycled, and each rename is synced before the next:
     /// after a crash no file is missing between others.
-    fn recycle(&self, file: &Arc<LogFile>, keep: bool, making: &mut Making) -> io::Result<()> {
+    pub(super) fn recycle(
+        &self,
+        file: &Arc<LogFile>,
+        keep: bool,
+        making: &mut Making,
+    ) -> io::Result<()> {
         let disk = &*self.shared.disk;
         let mut spare = None;
         if keep {

@@ -21,6 +21,7 @@ use crate::group::Group;
 use crate::recovery::bridge::{Accepted, accept};
 use crate::recovery::replay::Verdict;
 use crate::recovery::{Scan, ScannedFile, io_error, scan};
+use crate::settings::RESERVED_FILES;
 use crate::{
     AlignedBuf, DamagePolicy, Disk, DiskLock, LogSettings, OpenError, Recovered, SECTOR_BYTES,
     SavedStates,
@@ -193,6 +194,14 @@ impl Opening {
                 self.disk.remove(&name).map_err(io_error("remove a spare file"))?;
             }
         }
+        // The budget may have been larger once. What a start needs, and what a full log needs to
+        // become empty, stays.
+        let paid = self.settings.files_max().saturating_sub(scan.files.len());
+        while spares.len() > paid.max(RESERVED_FILES + 1)
+            && let Some(spare) = spares.pop_back()
+        {
+            self.disk.remove(&spare.name).map_err(io_error("remove a spare file"))?;
+        }
         self.disk.sync_dir().map_err(io_error("sync the directory"))?;
         Ok(spares)
     }
@@ -261,11 +270,25 @@ impl Opening {
             log.write_first_table(previous, repaired)?;
         }
         log.state().freed = start.superseded;
+        log.recycle_superseded()?;
         Ok(log)
     }
 }
 
 impl Log {
+    /// Takes back what the first table, which is durable now, has made useless. Whatever fails behind
+    /// the start of the log, the next start finds no more files than this one did.
+    fn recycle_superseded(&self) -> Result<(), OpenError> {
+        let mut making = self.making();
+        loop {
+            let others_have_room = self.others_have_room();
+            let next = self.to_recycle(&self.state(), others_have_room);
+            let Some((file, keep)) = next else { return Ok(()) };
+            let recycled = self.recycle(&file, keep, &mut making);
+            recycled.map_err(io_error("recycle a log file"))?;
+        }
+    }
+
     fn write_first_table(
         &self,
         previous: PreviousFile,

@@ -383,6 +383,57 @@ fn restarting_over_and_over_takes_no_space() {
     assert!(wal_files(&world) <= 4, "{:?}", world.disk.list());
 }
 
+fn files(world: &World) -> usize {
+    let names = world.disk.list().unwrap();
+    names.iter().filter(|name| name.ends_with(".wal") || name.starts_with("spare-")).count()
+}
+
+#[test]
+fn starts_that_fail_behind_the_log_leave_no_files_behind() {
+    let mut world = World::opened(tiny());
+    world.run(&[append(1, 1, 5_000), Step::Write]).unwrap();
+    // Nothing is made ahead: the process ends before its threads run.
+    let mut seen = Vec::new();
+    for _ in 0..40 {
+        world.open().unwrap();
+        seen.push(files(&world));
+    }
+    assert!(seen.iter().all(|files| *files <= 3), "{seen:?}");
+    world.check_live();
+    // The disk is full now, and that is no reason not to start.
+    world.disk.set_capacity(0);
+    for _ in 0..3 {
+        world.open().unwrap();
+        world.check_live();
+    }
+}
+
+#[test]
+fn starts_of_a_full_log_that_fail_stay_within_the_budget() {
+    let mut world = World::opened(tiny());
+    while world.refused == 0 {
+        world.run(&[append(1, 1, 5_000), Step::Write, Step::Prepare]).unwrap();
+    }
+    for _ in 0..40 {
+        world.open().unwrap();
+        assert!(files(&world) <= tiny().files_max(), "{:?}", world.disk.list());
+    }
+    world.check_live();
+    world.run(&[Step::Truncate { group: 1, keep: 1 }, Step::Write, Step::Prepare]).unwrap();
+    world.log().admit(GroupId(1), 5_000).unwrap();
+}
+
+#[test]
+fn spares_that_the_budget_does_not_pay_for_go_at_the_next_start() {
+    let mut world = World::opened(LogSettings { budget: ByteSize::kib(32 * 60), ..tiny() });
+    cycle(&mut world, 20);
+    assert!(files(&world) > tiny().files_max(), "{:?}", world.disk.list());
+    world.settings = tiny();
+    world.open().unwrap();
+    assert!(files(&world) <= tiny().files_max(), "{:?}", world.disk.list());
+    world.check_live();
+}
+
 #[test]
 fn files_of_another_size_are_read_and_not_recycled() {
     let mut world = World::opened(tiny());

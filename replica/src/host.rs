@@ -408,7 +408,7 @@ fn make_files(center: &Center) {
             Ok(Prepared::More) => center.bell.ring(),
             Ok(Prepared::Unhurried) => center.files.wait(Some(wal::PREPARE_PAUSE)),
             Ok(Prepared::Idle) => {
-                center.files.wait(center.log.usage().disk_full.then_some(FULL_LOOK));
+                center.files.wait(center.log.space().disk_full.then_some(FULL_LOOK));
             }
             // Nothing more will be written, and whoever waits need not find out by trying.
             Err(stopped) => return center.fail(HostFailure::Log(stopped)),

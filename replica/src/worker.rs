@@ -41,8 +41,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// The same once the log is well filled.
 const CLOSE_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 const CLOSE_LOOK_PERMILLE: u64 = 750;
-/// Files that clients leave to the operations that free space and to the log itself.
-pub(crate) const FILES_KEPT: u64 = 4;
 /// When to try again what only waits for time.
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 /// How often a stalled write is noticed.
@@ -185,12 +183,13 @@ impl Worker {
         self.advance()?;
         self.collect(&mut step);
         self.write(&mut step)?;
-        self.look(now)?;
+        let scarce = self.look(now)?;
         self.save(now, &mut step);
         self.begin_storage_jobs(now, &mut step);
         step.wake_at = self.wake_at(now);
         // Until freed files are taken they count as used, and a full log stays full.
-        step.wants_files = self.log.has_freed_files() || self.any(|member| member.wants_retry());
+        step.wants_files =
+            scarce || self.log.wants_preparing() || self.any(|member| member.wants_retry());
         step.stopped = self.stopping && self.is_settled() && !self.saving.is_pending();
         Ok(step)
     }
@@ -323,34 +322,34 @@ impl Worker {
         Ok(())
     }
 
-    /// Now and then, while the log grows: is it full, and what of it can go?
-    fn look(&mut self, now: MonotonicTime) -> Result<(), HostFailure> {
+    /// Now and then, while the log grows: is it full, and what of it can go? Says whether it is so
+    /// full that old entries may be worth moving.
+    fn look(&mut self, now: MonotonicTime) -> Result<bool, HostFailure> {
         let durable = self.log.durable();
         if !self.wants_look(durable) || now < self.looked.next {
-            return Ok(());
+            return Ok(false);
         }
-        let usage = self.log.usage();
-        let permille = usage.used.saturating_mul(1_000) / usage.budget.max(1);
-        let kept = FILES_KEPT * self.settings.log.file_size.bytes();
-        let full = permille >= self.settings.log_full_permille || usage.used + kept > usage.budget;
-        let shares = usage.groups.iter().map(|group| group.share_permille);
-        let fullest = shares.chain([permille]).max().unwrap_or_default();
-        let close = durable != self.looked.durable && fullest >= CLOSE_LOOK_PERMILLE;
-        let next = now.plus(if close { CLOSE_LOOK_INTERVAL } else { LOOK_INTERVAL });
-        self.looked = Look { next, durable, full: full || usage.disk_full };
+        let space = self.log.space();
+        let permille = space.used_permille();
+        let file_bytes = self.settings.log.file_size.bytes();
+        let kept = self.settings.log.files_kept() as u64 * file_bytes;
+        let full = permille >= self.settings.log_full_permille || space.used + kept > space.budget;
         self.gate.set_log_full(full);
         // A full disk is the end of the budget, wherever that is.
-        let pressure = if usage.disk_full { 1_000 } else { permille };
-        let file_bytes = self.settings.log.file_size.bytes();
+        let pressure = if space.disk_full { 1_000 } else { permille };
+        let mut fullest = permille;
         for slot in &mut self.members {
-            let group = usage.groups.iter().find(|group| group.group == slot.id);
-            let group = group.copied().unwrap_or_default();
+            let group = self.log.group_usage(slot.id);
+            fullest = fullest.max(group.share_permille);
             let held = (group.files_held as u64).saturating_mul(file_bytes);
-            let held = held.saturating_mul(1_000) / usage.budget.max(1);
+            let held = held.saturating_mul(1_000) / space.budget.max(1);
             let holds = held >= HELD_PERMILLE || group.share_permille >= PRESSED_PERMILLE;
             slot.guard("a truncation", |member| member.truncate(pressure, holds))?;
         }
-        Ok(())
+        let close = durable != self.looked.durable && fullest >= CLOSE_LOOK_PERMILLE;
+        let next = now.plus(if close { CLOSE_LOOK_INTERVAL } else { LOOK_INTERVAL });
+        self.looked = Look { next, durable, full: full || space.disk_full };
+        Ok(space.is_scarce)
     }
 
     /// A full log is watched until space comes back; any other only while it grows.

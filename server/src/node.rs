@@ -445,8 +445,8 @@ pub(crate) fn store_settings(plan: &MemoryPlan) -> segmentstore::Settings {
 /// that nothing would ever be taken over, and slowness would help nobody.
 fn slow_appends_with_the_log(store: &SegmentStore, log: Log) {
     let signal = move || {
-        let usage = log.usage();
-        ramp(usage.used as f64 / usage.budget.max(1) as f64, LOG_PRESSES_FROM, LOG_REFUSES_FROM)
+        let space = log.space();
+        ramp(space.used as f64 / space.budget.max(1) as f64, LOG_PRESSES_FROM, LOG_REFUSES_FROM)
     };
     store.pressure().register("log", Box::new(signal));
 }

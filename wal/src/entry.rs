@@ -71,6 +71,17 @@ pub struct Conf {
     pub bytes: Bytes,
 }
 
+/// What an entry is for, and with that how many files it must leave to others
+/// ([`crate::Log::admit`]). Rounds and the empty entries of leaders need not ask: they leave one,
+/// what truncates leaves none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Claim {
+    /// Clients store something: [`crate::LogSettings::files_kept`] are left.
+    Client,
+    /// It frees space: two are left, so that what was freed can be archived and truncated.
+    FreesSpace,
+}
+
 /// One change to one group's log. All of it lands in one block, unless the entries alone exceed
 /// a block: then everything else is in the first of its blocks, with the commit index held down
 /// to what that block proves, and the rest of the commit rides in the last one.
@@ -89,9 +100,9 @@ pub struct Batch<'a> {
     pub conf: Option<ConfRef<'a>>,
     /// Consecutive entries. One at or below the last index replaces it and all behind it.
     pub entries: &'a [EntryRef<'a>],
-    /// The entries were admitted ([`crate::Log::admit`]), or they free space, or a leader needs
-    /// them: of the files reserved for such only the last is closed to them. That one is for what
-    /// makes space in the log itself.
+    /// The entries were admitted ([`crate::Log::admit`]), or they archive the log, or a leader needs
+    /// them: of the files kept in reserve only the last is closed to them. That one is for what
+    /// makes room in the log itself.
     pub admitted: bool,
     /// Drops the entries up to this one, which was in the log before this batch.
     pub truncate: Option<Truncated>,

@@ -62,6 +62,13 @@ enum Activation {
     Failed,
 }
 
+/// What groups still have in a file.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Live {
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+}
+
 /// A log file: one that holds blocks, or the next one to.
 #[derive(Debug)]
 pub(crate) struct LogFile {
@@ -74,6 +81,9 @@ pub(crate) struct LogFile {
     activation: Mutex<Activation>,
     /// Entries in it that some group's log still has, durably.
     live: AtomicU64,
+    /// Bytes that copies of its entries would take, of those that are not on their way out, durably or
+    /// not.
+    live_bytes: AtomicU64,
     pins: AtomicUsize,
     /// Its first block, which holds the table; 0 until there is one.
     first_block: AtomicU64,
@@ -85,11 +95,12 @@ impl LogFile {
         handle: Arc<dyn DiskFile>,
         header: &FileHeader,
         size: u64,
-        live: u64,
+        live: Live,
         first_block: BlockSeq,
     ) -> Arc<LogFile> {
         let file = Self::with(handle, header, size, Activation::Done);
-        file.live.store(live, Ordering::Relaxed);
+        file.live.store(live.entries, Ordering::Relaxed);
+        file.live_bytes.store(live.bytes, Ordering::Relaxed);
         file.first_block.store(first_block.0, Ordering::Relaxed);
         Arc::new(file)
     }
@@ -116,6 +127,7 @@ impl LogFile {
             store_id: header.store_id,
             activation: Mutex::new(activation),
             live: AtomicU64::new(0),
+            live_bytes: AtomicU64::new(0),
             pins: AtomicUsize::new(0),
             first_block: AtomicU64::new(0),
         }
@@ -162,8 +174,20 @@ impl LogFile {
         self.first_block.store(seq.0, Ordering::Relaxed);
     }
 
-    pub(crate) fn add_live(&self, entries: u64) {
-        self.live.fetch_add(entries, Ordering::Relaxed);
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.live_bytes.load(Ordering::Relaxed)
+    }
+
+    /// An entry comes, a copy of which takes `bytes`.
+    pub(crate) fn enter(&self, bytes: u64) {
+        self.live.fetch_add(1, Ordering::Relaxed);
+        self.live_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// An entry goes: it counts until [`LogFile::drop_live`] says that this is durable, its bytes do
+    /// not.
+    pub(crate) fn leave(&self, bytes: u64) {
+        self.live_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn drop_live(&self, entries: u64) {
@@ -171,9 +195,13 @@ impl LogFile {
         assert!(before >= entries, "file {} holds {before} entries, {entries} go", self.sequence);
     }
 
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.pins.load(Ordering::Acquire) > 0
+    }
+
     /// Whether nothing needs it: no entry of any group, no reader.
     pub(crate) fn unused(&self) -> bool {
-        self.live.load(Ordering::Relaxed) == 0 && self.pins.load(Ordering::Acquire) == 0
+        self.live.load(Ordering::Relaxed) == 0 && !self.is_pinned()
     }
 }
 

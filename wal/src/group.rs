@@ -2,14 +2,21 @@
 //!
 //! Recovery and the running log change it through the same functions. Each hands the places of the
 //! entries that go to the caller, who counts what every file still holds.
+//!
+//! An entry may have been copied forward: then its place is behind that of later ones. Recovery, which
+//! begins with the oldest file that is left, meets such a copy before it has the entries around it,
+//! and keeps its place aside until it knows them.
 
-use std::collections::VecDeque;
+mod holdings;
+
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use common::{GroupId, LogIndex, Term};
 
 use crate::format::{GroupRow, record_bytes};
-use crate::{BlockSeq, Conf, GroupState, HardState, LostEntries, Truncated};
+use crate::{BlockSeq, Conf, GroupState, HardState, LostEntries, SECTOR_BYTES, Truncated};
+use holdings::Holdings;
 
 /// Where an entry's record is. File sequences and offsets fit 32 bits: a directory would have to
 /// write 2^32 files first, and a file has at most 1 GiB.
@@ -36,6 +43,12 @@ impl Place {
     pub(crate) fn bytes(&self) -> u64 {
         if self.is_lost() { 0 } else { record_bytes(self.length as usize) as u64 }
     }
+
+    /// Bytes that a copy of it takes: small ones share sectors.
+    pub(crate) fn copy_bytes(&self) -> u64 {
+        let (bytes, sector) = (self.bytes(), SECTOR_BYTES as u64);
+        if bytes < sector { bytes } else { bytes.next_multiple_of(sector) }
+    }
 }
 
 /// One group.
@@ -57,6 +70,10 @@ pub(crate) struct Group {
     pub(crate) last_term: Term,
     /// Consecutive, ending at `last`, those given up in their places.
     entries: VecDeque<Place>,
+    /// The files of `entries`.
+    pub(crate) holdings: Holdings,
+    /// Copies of entries before the first of `entries`: only while the log is read.
+    moved: BTreeMap<LogIndex, Place>,
     /// Entries given up behind the truncated one, in order.
     pub(crate) lost: Vec<LostEntries>,
     /// Bytes of their records.
@@ -92,11 +109,19 @@ impl Group {
         (self.first().0..).map(LogIndex).zip(self.entries.iter().copied())
     }
 
+    /// The entries from `index` on, or from the first.
+    pub(crate) fn indexed_from(&self, index: LogIndex) -> impl Iterator<Item = (LogIndex, Place)> {
+        let from = index.max(self.first());
+        let skipped = (from.0 - self.first().0) as usize;
+        (from.0..).map(LogIndex).zip(self.entries.range(skipped.min(self.entries.len())..).copied())
+    }
+
     /// A group that has these entries, ending at `last`.
     pub(crate) fn with_entries(last: LogIndex, entries: VecDeque<Place>) -> Group {
         let bytes = entries.iter().map(Place::bytes).sum();
         let last_term = entries.back().map_or(Term(0), |place| place.term);
-        Group { last, last_term, entries, bytes, ..Group::default() }
+        let holdings = Holdings::of(entries.iter());
+        Group { last, last_term, entries, holdings, bytes, ..Group::default() }
     }
 
     /// Whether every entry behind the truncated one is here.
@@ -111,15 +136,44 @@ impl Group {
     /// Adds an entry, replacing the one of its index and all behind it. An entry that does not
     /// follow the others starts the list anew: recovery meets those behind files that are gone.
     pub(crate) fn put(&mut self, index: LogIndex, place: Place, dropped: &mut dyn FnMut(Place)) {
-        if index.0 > self.last.0 + 1 || index < self.first() {
+        if index.0 > self.last.0 + 1 {
             self.drop_entries(dropped);
+            self.moved.split_off(&index);
         } else {
             self.drop_from(index, dropped);
         }
         self.bytes += place.bytes();
+        self.holdings.add(&place);
         self.entries.push_back(place);
         self.last = index;
         self.last_term = place.term;
+    }
+
+    /// The entry has a copy at `place`, which is where it is from now on. A copy of an entry that is
+    /// not (yet) here is kept for when it is known to be the next before the first; one of an entry
+    /// that was replaced by another term's is none.
+    pub(crate) fn relocate(
+        &mut self,
+        index: LogIndex,
+        place: Place,
+        dropped: &mut dyn FnMut(Place),
+    ) {
+        let first = self.first();
+        if index < first || index > self.last {
+            if index > self.truncated.index {
+                self.moved.insert(index, place);
+                self.fill_front();
+            }
+            return;
+        }
+        let entry = &mut self.entries[(index.0 - first.0) as usize];
+        if entry.is_lost() || entry.term != place.term {
+            return;
+        }
+        let before = std::mem::replace(entry, place);
+        self.bytes += place.bytes();
+        self.holdings.add(&place);
+        self.leave(before, dropped);
     }
 
     /// Drops the entries from `index` on.
@@ -129,6 +183,10 @@ impl Group {
             self.leave(place, dropped);
             self.last.0 -= 1;
         }
+        if self.last >= index {
+            self.last = LogIndex(index.0 - 1);
+        }
+        self.moved.split_off(&index);
         let last = self.last;
         self.lost.retain_mut(|lost| {
             lost.last = lost.last.min(last);
@@ -146,8 +204,9 @@ impl Group {
         if to.index < self.truncated.index {
             return;
         }
+        self.moved = self.moved.split_off(&LogIndex(to.index.0 + 1));
         if to.index >= self.last {
-            return self.reset(to, dropped);
+            return self.begin_behind(to, dropped);
         }
         while self.first() <= to.index {
             let Some(place) = self.entries.pop_front() else { break };
@@ -162,6 +221,11 @@ impl Group {
 
     /// Drops every entry; the log goes on behind `to`.
     pub(crate) fn reset(&mut self, to: Truncated, dropped: &mut dyn FnMut(Place)) {
+        self.moved.clear();
+        self.begin_behind(to, dropped);
+    }
+
+    fn begin_behind(&mut self, to: Truncated, dropped: &mut dyn FnMut(Place)) {
         self.drop_entries(dropped);
         self.truncated = to;
         (self.last, self.last_term) = (to.index, to.term);
@@ -188,24 +252,45 @@ impl Group {
 
     fn leave(&mut self, place: Place, dropped: &mut dyn FnMut(Place)) {
         self.bytes -= place.bytes();
+        self.holdings.remove(&place);
         if !place.is_lost() {
             dropped(place);
         }
     }
 
-    /// Puts the entries given up just before the first one in their places. Behind files that are
-    /// gone this has to wait until it is known which entry is the first.
-    pub(crate) fn bridge_front(&mut self) {
-        let before =
-            |lost: &LostEntries, first: LogIndex| lost.first < first && first.0 <= lost.last.0 + 1;
-        while self.first().0 > self.truncated.index.0 + 1
-            && let Some(lost) = self.lost.iter().find(|lost| before(lost, self.first())).copied()
-        {
-            let low = lost.first.0.max(self.truncated.index.0 + 1);
-            for _ in low..self.first().0 {
-                self.entries.push_front(Place::lost(lost.term));
-            }
+    /// Puts what comes just before the first entry in its place: copies, and entries given up. Behind
+    /// files that are gone this has to wait until it is known which entry is the first.
+    pub(crate) fn fill_front(&mut self) {
+        while self.first().0 > self.truncated.index.0 + 1 {
+            let before = LogIndex(self.first().0 - 1);
+            let of_lost = |lost: &&LostEntries| lost.first <= before && before <= lost.last;
+            let place = match (self.moved.remove(&before), self.lost.iter().find(of_lost)) {
+                (Some(place), _) if self.may_precede(place) => place,
+                (_, Some(lost)) => Place::lost(lost.term),
+                _ => return,
+            };
+            self.bytes += place.bytes();
+            self.holdings.add(&place);
+            self.entries.push_front(place);
         }
+    }
+
+    /// Terms never fall: a copy of a later term than the first entry is of another history.
+    fn may_precede(&self, place: Place) -> bool {
+        match self.entries.front() {
+            Some(first) => place.term <= first.term,
+            None => place.term == self.last_term,
+        }
+    }
+
+    /// The log was read: copies that found no place belong to nothing.
+    pub(crate) fn forget_moved(&mut self) {
+        self.moved.clear();
+    }
+
+    /// Copies that have no place among the entries.
+    pub(crate) fn moved(&self) -> impl Iterator<Item = (LogIndex, Place)> {
+        self.moved.iter().map(|(index, place)| (*index, *place))
     }
 
     pub(crate) fn row(&self, group: GroupId) -> GroupRow {
@@ -239,9 +324,10 @@ impl Group {
         if self.entries.is_empty() || self.last != row.last {
             self.drop_entries(&mut |_| ());
             (self.last, self.last_term) = (row.last, row.last_term);
+            self.moved.split_off(&LogIndex(row.last.0 + 1));
         }
         self.lost.clone_from(&row.lost);
-        self.bridge_front();
+        self.fill_front();
     }
 
     /// The group as a table tells it, without entries.
@@ -275,3 +361,6 @@ impl Group {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,7 @@ pub use disk::{
     FaultyDisk, RealDisk, SECTOR_BYTES, SimDisk,
 };
 pub use entry::{
-    Batch, BlockSeq, Conf, ConfRef, EntryRef, GroupState, HardState, LogEntry, LostEntries,
+    Batch, BlockSeq, Claim, Conf, ConfRef, EntryRef, GroupState, HardState, LogEntry, LostEntries,
     Recovered, Saved, Truncated,
 };
 pub use error::{AppendError, Damage, FullReason, OpenError, ReadError, Stopped};
@@ -43,4 +43,4 @@ pub use files::Pin;
 pub use inspect::{Behind, FileReport, Inspection, LostRange, SavedStates, inspect, repair};
 pub use log::{Log, PREPARE_PAUSE, Prepared, Walk};
 pub use settings::{DamagePolicy, LogSettings};
-pub use usage::{GroupUsage, LogUsage, Stall};
+pub use usage::{GroupUsage, LogSpace, LogUsage, Stall};

@@ -5,6 +5,7 @@
 
 mod append;
 mod files;
+mod moving;
 mod open;
 mod plan;
 mod read;
@@ -23,12 +24,14 @@ use crate::files::{LogFile, Spare};
 use crate::format::PreviousFile;
 use crate::group::Group;
 use crate::{
-    AlignedBuf, BlockSeq, Disk, DiskLock, GroupState, GroupUsage, HardState, LogSettings, LogUsage,
-    ReadError, Stopped,
+    AlignedBuf, BlockSeq, Disk, DiskLock, GroupState, GroupUsage, HardState, LogSettings, LogSpace,
+    LogUsage, ReadError, Stopped,
 };
 
 use files::{Demand, Making};
 pub use files::{PREPARE_PAUSE, Prepared};
+use moving::Moving;
+use plan::Move;
 pub use walk::Walk;
 
 /// The shared log of one directory. Cloning shares it. Every method is short but [`Log::open`],
@@ -71,6 +74,9 @@ struct State {
     durable: BlockSeq,
     /// Entries that leave their file once the block that says so is durable.
     leaving: VecDeque<(BlockSeq, u32, u64)>,
+    moving: Moving,
+    /// Groups that have entries.
+    holders: usize,
     /// Whether the last block was a sealing one, or no seal can be written.
     sealed: bool,
     last_block_at: MonotonicTime,
@@ -98,6 +104,7 @@ impl std::fmt::Debug for Log {
             .field("durable", &state.durable)
             .field("last", &state.last_seq)
             .field("files", &state.files.len())
+            .field("moved", &state.moving.entries)
             .field("stopped", &state.stopped)
             .finish_non_exhaustive()
     }
@@ -163,38 +170,43 @@ impl Log {
     pub fn has_durable(&self, group: GroupId, index: LogIndex) -> bool {
         let state = self.state();
         let place = state.groups.get(&group).and_then(|known| known.place(index));
-        place.is_some_and(|place| !place.is_lost() && !state.is_in_memory(&place))
+        place.is_some_and(|place| !place.is_lost() && !state.is_volatile(&place))
     }
 
+    /// How much of the budget is in use.
+    pub fn space(&self) -> LogSpace {
+        self.state().space(&self.shared.settings)
+    }
+
+    /// What one group holds; nothing if the log does not know it.
+    pub fn group_usage(&self, group: GroupId) -> GroupUsage {
+        let state = self.state();
+        match state.groups.get(&group) {
+            Some(known) => state.usage_of(group, known, &self.shared.settings),
+            None => GroupUsage { group, ..GroupUsage::default() },
+        }
+    }
+
+    /// Everything at once, for people and metrics: it takes as long as there are groups.
     pub fn usage(&self) -> LogUsage {
         let state = self.state();
-        let newest = state.files.back().map_or(0, |file| file.sequence);
-        let oldest = state.files.front().map_or(0, |file| file.sequence);
-        let mut usage = LogUsage {
-            budget: self.shared.settings.budget.bytes(),
-            used: state.files.iter().chain(&state.freed).map(|file| file.size).sum(),
-            spare: state.spares.iter().map(|spare| spare.size).sum::<u64>()
-                + state.next.as_ref().map_or(0, |file| file.size),
-            disk_full: state.disk_full,
-            ..LogUsage::default()
+        let settings = &self.shared.settings;
+        let LogSpace { budget, used, spare, disk_full, .. } = state.space(settings);
+        let oldest = state.files.front().map(|file| file.sequence);
+        let holds_oldest = |known: &Group| {
+            known.holdings.oldest().is_some_and(|held| Some(u64::from(held.file)) == oldest)
         };
-        let share = self.shared.settings.group_share();
-        let shared = state.has_several();
-        for (group, known) in &state.groups {
-            let held = known.places().next().map(|place| u64::from(place.file));
-            if held == Some(oldest) && newest > oldest && usage.oldest_held_by.is_none() {
-                usage.oldest_held_by = Some(*group);
-            }
-            usage.groups.push(GroupUsage {
-                group: *group,
-                bytes: known.bytes,
-                share_permille: if shared { known.bytes.saturating_mul(1_000) / share } else { 0 },
-                first: known.first(),
-                last: known.last,
-                files_held: held.map_or(0, |file| (newest - file + 1) as usize),
-            });
+        let held_by = state.groups.iter().find(|(_, known)| holds_oldest(known));
+        let groups =
+            state.groups.iter().map(|(group, known)| state.usage_of(*group, known, settings));
+        LogUsage {
+            budget,
+            used,
+            spare,
+            groups: groups.collect(),
+            oldest_held_by: held_by.filter(|_| state.files.len() > 1).map(|(group, _)| *group),
+            disk_full,
         }
-        usage
     }
 
     /// Stops the log for ever, for example after a stall of 60 s.
@@ -206,7 +218,33 @@ impl Log {
 impl State {
     /// Whether more than one group holds bytes: then each has a share.
     fn has_several(&self) -> bool {
-        self.groups.values().filter(|group| group.bytes > 0).count() > 1
+        self.holders > 1
+    }
+
+    fn space(&self, settings: &LogSettings) -> LogSpace {
+        let spares: u64 = self.spares.iter().map(|spare| spare.size).sum();
+        LogSpace {
+            budget: settings.budget.bytes(),
+            used: self.files.iter().chain(&self.freed).map(|file| file.size).sum(),
+            spare: spares + self.next.as_ref().map_or(0, |file| file.size),
+            disk_full: self.disk_full,
+            is_scarce: self.is_scarce(settings),
+        }
+    }
+
+    fn usage_of(&self, group: GroupId, known: &Group, settings: &LogSettings) -> GroupUsage {
+        let newest = self.active().sequence;
+        let shared = self.has_several();
+        let share = known.bytes.saturating_mul(1_000) / settings.group_share();
+        let files_held = |oldest: u32| (newest + 1 - u64::from(oldest)) as usize;
+        GroupUsage {
+            group,
+            bytes: known.bytes,
+            share_permille: if shared { share } else { 0 },
+            first: known.first(),
+            last: known.last,
+            files_held: known.holdings.oldest().map_or(0, |held| files_held(held.file)),
+        }
     }
 
     fn stop(&mut self, reason: &str) {
@@ -244,7 +282,7 @@ impl State {
 
     /// Moves the oldest files that nothing needs to the freed ones. Only from the front: a hole in
     /// the middle would be a hole in every group's record sequence.
-    fn release(&mut self) {
+    fn release(&mut self, settings: &LogSettings) {
         let before = self.freed.len();
         while self.files.len() > 1 && self.files[0].unused() {
             let newest = self.active();
@@ -256,6 +294,7 @@ impl State {
         }
         if self.freed.len() > before {
             self.demand.released();
+            self.count_hostages(settings);
         }
     }
 }

@@ -74,13 +74,23 @@ fn entry_max() -> ByteSize {
 /// Bytes of one file at most: offsets in it fit 32 bits.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
-/// Files kept for hard states, truncation and checkpoints when everything else is full.
+/// Files kept for hard states, truncation and rounds when everything else is full: the last one for
+/// what makes room in the log at once, the other for what archives it.
 pub(crate) const RESERVED_FILES: usize = 2;
+
+/// Files that clients leave to operations that free space, beside those: at most this many, and in
+/// a small log an eighth of it.
+const FILES_KEPT: usize = 4;
 
 impl LogSettings {
     /// Bytes that one group may hold while others hold some, too; at least 1.
     pub(crate) fn group_share(&self) -> u64 {
         (self.budget.bytes() / 100 * u64::from(self.group_share_percent)).max(1)
+    }
+
+    /// Files that clients leave to everything else.
+    pub fn files_kept(&self) -> usize {
+        RESERVED_FILES + FILES_KEPT.min(self.files_max() / 8)
     }
 
     /// Files the budget pays for.

@@ -2,6 +2,28 @@
 
 use common::{GroupId, LogIndex};
 
+/// Space, without who holds it: quick to ask, whatever the number of groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogSpace {
+    /// Bytes the log may take.
+    pub budget: u64,
+    /// Bytes of the files that hold records, and of those being recycled.
+    pub used: u64,
+    /// Bytes of the files made ahead.
+    pub spare: u64,
+    /// Whether the last attempt to make a file found the disk full.
+    pub disk_full: bool,
+    /// Whether so much is in use that [`crate::Log::prepare_files`] may find something to move.
+    pub is_scarce: bool,
+}
+
+impl LogSpace {
+    /// Thousandths of the budget in use.
+    pub fn used_permille(&self) -> u64 {
+        self.used.saturating_mul(1_000) / self.budget.max(1)
+    }
+}
+
 /// Space, and who holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogUsage {
@@ -13,7 +35,7 @@ pub struct LogUsage {
     pub spare: u64,
     /// Sorted by group.
     pub groups: Vec<GroupUsage>,
-    /// The group whose first entry holds the oldest file: the one to check-point first.
+    /// The group whose entries hold the oldest file: the one to check-point first.
     pub oldest_held_by: Option<GroupId>,
     /// Whether the last attempt to make a file found the disk full.
     pub disk_full: bool,
@@ -30,7 +52,7 @@ pub struct GroupUsage {
     pub share_permille: u64,
     pub first: LogIndex,
     pub last: LogIndex,
-    /// Files from the one with the group's first entry to the newest; 0 when it has no entries.
+    /// Files from the oldest that holds an entry of the group to the newest; 0 when it has none.
     pub files_held: usize,
 }
 

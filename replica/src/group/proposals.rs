@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use common::limits::ENTRY_BYTES_TARGET;
 use raft::eraftpb::{Entry as RaftEntry, Message, MessageType};
-use wal::{AppendError, FullReason};
+use wal::{AppendError, Claim, FullReason};
 
 use super::Group;
 use super::replies::Round;
@@ -107,16 +107,18 @@ impl<O> Proposals<O> {
         released
     }
 
-    /// Answers the clients' proposals of a batch with `error` and returns the others.
-    fn keep_exempt(
+    /// Answers those proposals of a batch that have no more than `claim` with `error` and returns
+    /// the others.
+    fn refuse(
         &mut self,
         batch: Vec<Proposal<O>>,
         error: &ProposeError,
+        claim: Claim,
     ) -> (Vec<Proposal<O>>, usize) {
         let mut released = 0;
         let mut kept = Vec::new();
         for proposal in batch {
-            if proposal.exempt {
+            if proposal.exempt && claim == Claim::Client {
                 kept.push(proposal);
             } else {
                 released += proposal.bytes();
@@ -163,7 +165,8 @@ impl<M: StateMachine> Group<M> {
         while !self.proposals.staged.is_empty() && !self.is_blocked() {
             if !self.log.room() {
                 // A finished block wakes the worker, a finished file does not.
-                self.retry = self.log.admit(self.id, self.entry_target()) == Err(PREPARING);
+                self.retry = self.log.admit(self.id, self.entry_target(), Claim::FreesSpace)
+                    == Err(PREPARING);
                 break;
             }
             let batch = self.proposals.gather(self.entry_target());
@@ -182,16 +185,16 @@ impl<M: StateMachine> Group<M> {
         ENTRY_BYTES_TARGET.min(self.settings.log.block_size.as_usize() / 2)
     }
 
-    /// Asks the log for space; `None` means later.
+    /// Asks the log for space; `None` means later. Where clients have none left, those operations of
+    /// the batch that free space ask once more: they may not take what rounds need, either.
     fn admit(
         &mut self,
         batch: Vec<Proposal<M::Outcome>>,
     ) -> Result<Option<Vec<Proposal<M::Outcome>>>, Failure> {
-        if batch.iter().all(|proposal| proposal.exempt) {
-            return Ok(Some(batch));
-        }
+        let exempt = batch.iter().all(|proposal| proposal.exempt);
+        let claim = if exempt { Claim::FreesSpace } else { Claim::Client };
         let bytes = batch.iter().map(Proposal::bytes).sum::<usize>() + envelope::HEAD_BYTES;
-        match self.log.admit(self.id, bytes) {
+        match self.log.admit(self.id, bytes, claim) {
             Ok(()) => Ok(Some(batch)),
             Err(PREPARING) => {
                 self.proposals.unstage(batch);
@@ -199,9 +202,10 @@ impl<M: StateMachine> Group<M> {
                 Ok(None)
             }
             Err(AppendError::Full(_)) => {
-                let (kept, released) = self.proposals.keep_exempt(batch, &ProposeError::LogFull);
+                let full = &ProposeError::LogFull;
+                let (kept, released) = self.proposals.refuse(batch, full, claim);
                 self.shared.release(released);
-                Ok(Some(kept))
+                if kept.is_empty() { Ok(Some(kept)) } else { self.admit(kept) }
             }
             Err(AppendError::Stopped(stopped)) => Err(Failure::Host(HostFailure::Log(stopped))),
             Err(error @ (AppendError::TooLarge { .. } | AppendError::Quarantined { .. })) => {

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use common::{LogIndex, Term, planted};
 use raft::Ready;
 use raft::eraftpb::{Entry, HardState, Message};
-use wal::{AppendError, Batch, BlockSeq, EntryRef, FullReason, Log};
+use wal::{AppendError, Batch, BlockSeq, Claim, EntryRef, FullReason, Log};
 
 use super::Group;
 use crate::envelope;
@@ -143,7 +143,8 @@ impl<M: StateMachine> Group<M> {
         if message.entries.iter().all(makes_room) {
             return Ok(true);
         }
-        match self.log.admit(self.id, self.unsynced.received + bytes + BESIDES_BYTES) {
+        let wanted = self.unsynced.received + bytes + BESIDES_BYTES;
+        match self.log.admit(self.id, wanted, Claim::Client) {
             // Files are made all the time.
             Ok(()) | Err(AppendError::Full(FullReason::Preparing)) => {
                 self.unsynced.received += bytes;

@@ -255,9 +255,7 @@ impl Starting {
     fn tiering<M: StateMachine>(&self, applier: &Applier<M>, holes: Holes) -> Tiering {
         let now = self.clock.monotonic();
         let mut tiering = Tiering::new(self.storage.clone(), now);
-        let groups = self.log.usage().groups;
-        let logged = groups.iter().find(|usage| usage.group == self.spec.group);
-        let all = Behind::of(logged.map_or(0, |usage| usage.bytes), now);
+        let all = Behind::of(self.log.group_usage(self.spec.group).bytes, now);
         let archive = &applier.archive;
         let behind = if archive.is_behind() { all } else { Behind::default() };
         let lacks = archive.lacks_checkpoint();

@@ -370,6 +370,17 @@ impl Tiering {
         }
     }
 
+    /// What came of a job finds no room in the log: it is done again, at its usual time.
+    fn give_up(&mut self, kind: Option<JobKind>, now: MonotonicTime) {
+        if let Some(kind) = kind {
+            self.under_way.remove(&kind);
+        }
+        if kind == Some(JobKind::Compaction) {
+            let interval = self.settings().map(|settings| settings.compaction_interval);
+            self.next_look.compaction = now.plus(interval.unwrap_or_default());
+        }
+    }
+
     fn succeeded(&mut self, kind: JobKind) {
         self.pauses.remove(&kind);
         if self.pauses.is_empty() {

@@ -6,7 +6,6 @@ use common::ByteSize;
 use wal::LogSettings;
 
 use crate::archive::{CheckpointSettings, RoundSettings};
-use crate::worker::FILES_KEPT;
 
 /// When a group's log is archived and its state copied, and how long what nobody needs is kept.
 #[derive(Debug, Clone)]
@@ -47,13 +46,16 @@ pub struct TieringSettings {
 /// Bytes of log that a round costs: a block for its entry, and one for what goes with it.
 const ROUND_COST_BYTES: u64 = 2 * 4_096;
 
+/// Files of log that the entries of rounds may need until the oldest one comes back.
+const FILES_OF_ROUNDS: u64 = 4;
+
 impl TieringSettings {
     /// What a round must take at least, as soon as there is so much. A full log is emptied by rounds
     /// whose own entries go into the files that are kept for what makes space, and those come back
     /// only when the oldest file goes: all that a log can hold must be archived within them. Rounds
     /// of a block or two would even cost more than they bring.
     pub fn round_bytes_least(log: &LogSettings) -> ByteSize {
-        let kept = FILES_KEPT * log.file_size.bytes().max(1);
+        let kept = FILES_OF_ROUNDS * log.file_size.bytes().max(1);
         let parts = u128::from(log.budget.bytes()) * u128::from(ROUND_COST_BYTES);
         ByteSize(u64::try_from(parts.div_ceil(u128::from(kept))).unwrap_or(u64::MAX))
     }

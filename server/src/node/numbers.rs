@@ -113,12 +113,12 @@ impl ServerStatus for Numbers {
     }
 
     fn info(&self) -> ServerInfo {
-        let usage = self.log.usage();
+        let space = self.log.space();
         ServerInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             dev: self.dev,
-            log_used_bytes: usage.used,
-            log_budget_bytes: usage.budget,
+            log_used_bytes: space.used,
+            log_budget_bytes: space.budget,
         }
     }
 

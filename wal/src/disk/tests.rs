@@ -260,3 +260,36 @@ fn a_buffer_is_aligned_and_keeps_its_content_when_it_grows() {
     assert_eq!((buffer.len(), buffer[7], buffer[9_999]), (12_288, 9, 0));
     check_aligned(0, &buffer);
 }
+
+/// The flags of every open handle of a file, as the kernel knows them.
+fn flags_of(path: &std::path::Path) -> Vec<i32> {
+    let handles = std::fs::read_dir("/proc/self/fd").unwrap();
+    let numbers = handles.filter_map(|handle| handle.unwrap().file_name().into_string().ok());
+    let ours = numbers.filter(|number| {
+        std::fs::read_link(format!("/proc/self/fd/{number}")).is_ok_and(|target| target == path)
+    });
+    let flags = ours.map(|number| {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap();
+        let octal = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+        i32::from_str_radix(octal.trim(), 8).unwrap()
+    });
+    flags.collect()
+}
+
+#[test]
+fn every_handle_of_a_disk_that_takes_direct_writes_syncs_each_of_them() {
+    let directory = test_directory();
+    let disk = RealDisk::open(directory.path(), false).unwrap();
+    assert!(disk.direct(), "the tests run on a disk");
+    let path = directory.path().canonicalize().unwrap().join("a");
+    let wanted = libc::O_DSYNC | libc::O_DIRECT;
+    let created = disk.create("a").unwrap();
+    let opened = disk.open("a").unwrap();
+    let flags = flags_of(&path);
+    assert_eq!(flags.len(), 2);
+    assert!(flags.iter().all(|flags| flags & wanted == wanted), "{flags:x?}");
+    drop((created, opened));
+    let buffered = disk.buffered();
+    let _opened = buffered.open("a").unwrap();
+    assert!(flags_of(&path).iter().all(|flags| flags & wanted == 0), "it syncs by itself");
+}

@@ -31,6 +31,9 @@ pub(crate) enum RecordKind {
     Table = 9,
     /// Each group's last record sequence: `(group u64 | sequence u64)*`. Of no group.
     Seal = 10,
+    /// A copy of the entry with the header's index and term: it is here from now on. Nothing else of
+    /// the group changes.
+    Moved = 11,
     /// Of a newer program: never written, and a log that has one is not opened.
     Unknown = 255,
 }
@@ -48,13 +51,20 @@ impl RecordKind {
             8 => Self::Commits,
             9 => Self::Table,
             10 => Self::Seal,
+            11 => Self::Moved,
             _ => Self::Unknown,
         }
     }
 
-    /// Whether the record changes which entries the group has.
+    /// Whether the record changes which entries the group has, or where one is: then no later table
+    /// makes up for it.
     pub(crate) fn changes_entries(self) -> bool {
-        matches!(self, Self::Entry | Self::Reset | Self::Tombstone)
+        matches!(self, Self::Entry | Self::Reset | Self::Tombstone | Self::Moved)
+    }
+
+    /// Whether the payload is an entry's.
+    pub(crate) fn is_entry(self) -> bool {
+        matches!(self, Self::Entry | Self::Moved)
     }
 }
 

@@ -63,6 +63,7 @@ fn any_record() -> impl Strategy<Value = RecordHeader> {
         RecordKind::Commits,
         RecordKind::Table,
         RecordKind::Seal,
+        RecordKind::Moved,
     ]);
     (kinds, any::<[u64; 4]>(), any::<u32>(), any::<u32>(), any::<u32>(), any::<u8>()).prop_map(
         |(kind, n, payload_crc, length, context, entry_kind)| RecordHeader {
@@ -186,6 +187,9 @@ fn version_1_is_as_it_was_written_down() {
     };
     record.encode(seed, &mut bytes[..RECORD_HEADER_BYTES]);
     golden += &format!("record header\n{}\n", hex(&bytes[..RECORD_HEADER_BYTES]));
+    let moved = RecordHeader { kind: RecordKind::Moved, sequence: 13, ..record };
+    moved.encode(seed, &mut bytes[..RECORD_HEADER_BYTES]);
+    golden += &format!("record header of a moved entry\n{}\n", hex(&bytes[..RECORD_HEADER_BYTES]));
     let row = GroupRow {
         group: GroupId(3),
         cut: true,

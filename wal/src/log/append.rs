@@ -5,28 +5,40 @@ use std::sync::Arc;
 use bytes::Bytes;
 use common::{GroupId, LogIndex, limits};
 
+use super::files::file_of;
 use super::plan::{Move, entry_bytes, meta_bytes, together};
 use super::{Log, State};
 use crate::block::OpenBlock;
 use crate::files::{FIRST_BLOCK, LogFile, Spare};
 use crate::format::{GroupRow, PreviousFile, RecordHeader, RecordKind, Table};
 use crate::group::{Group, Place};
-use crate::{AlignedBuf, AppendError, Batch, BlockSeq, Conf, EntryRef, FullReason, LogSettings};
+use crate::settings::RESERVED_FILES;
+use crate::{
+    AlignedBuf, AppendError, Batch, BlockSeq, Claim, Conf, EntryRef, FullReason, LogEntry,
+    LogSettings,
+};
 
 impl Log {
     /// Whether the leader may propose `bytes` more for `group`: asked before, so that `append` of
     /// what was proposed does not meet a full log.
-    pub fn admit(&self, group: GroupId, bytes: usize) -> Result<(), AppendError> {
+    pub fn admit(&self, group: GroupId, bytes: usize, claim: Claim) -> Result<(), AppendError> {
         let state = self.state();
         state.check_running()?;
         let settings = &self.shared.settings;
         if let Some(known) = state.groups.get(&group) {
             refuse_quarantined(group, known)?;
-            if known.bytes + bytes as u64 > settings.group_share() && state.has_several() {
+            let beyond = known.bytes + bytes as u64 > settings.group_share()
+                || state.moving.hostages(group) * settings.file_size.bytes()
+                    > settings.group_share();
+            if claim == Claim::Client && beyond && state.has_several() {
                 return Err(AppendError::Full(FullReason::GroupShare));
             }
         }
-        state.entry_room(settings, bytes)
+        let kept = match claim {
+            Claim::Client => settings.files_kept(),
+            Claim::FreesSpace => RESERVED_FILES,
+        };
+        state.entry_room(settings, bytes, kept)
     }
 
     /// Whether the open block can take another entry of the target size now. `false` passes by
@@ -39,7 +51,8 @@ impl Log {
         state.stopped.is_none()
             && state.closed.is_empty()
             && state.open.as_ref().is_none_or(|block| block.length + target <= cap)
-            && state.entry_room(settings, target) != Err(AppendError::Full(FullReason::Preparing))
+            && state.entry_room(settings, target, RESERVED_FILES)
+                != Err(AppendError::Full(FullReason::Preparing))
     }
 
     /// Copies a batch into the open block and returns the block that must be durable for all of
@@ -199,8 +212,23 @@ impl State {
             offset: offset as u32,
             length: (entry.context.len() + entry.data.len()) as u32,
         };
-        self.active().add_live(1);
+        self.active().enter(place.copy_bytes());
         self.change(group, |known, dropped| known.put(entry.index, place, dropped));
+    }
+
+    /// Puts a copy of an entry that is in an older file into the open block.
+    pub(super) fn put_moved(&mut self, group: GroupId, entry: &LogEntry) {
+        let mut header = self.next_header(RecordKind::Moved, group);
+        (header.index, header.term, header.entry_kind) = (entry.index, entry.term, entry.kind);
+        let (file, offset) = self.push(header, [&entry.context, &entry.data]);
+        let place = Place {
+            term: entry.term,
+            file,
+            offset: offset as u32,
+            length: (entry.context.len() + entry.data.len()) as u32,
+        };
+        self.active().enter(place.copy_bytes());
+        self.change(group, |known, dropped| known.relocate(entry.index, place, dropped));
     }
 
     fn known(&mut self, group: GroupId) -> &mut Group {
@@ -231,16 +259,26 @@ impl State {
     /// Changes a group's entries and remembers which files they leave, for when it is durable.
     fn change(&mut self, group: GroupId, change: impl FnOnce(&mut Group, &mut dyn FnMut(Place))) {
         let seq = self.last_seq;
-        let (groups, leaving) = (&mut self.groups, &mut self.leaving);
+        let (groups, files, leaving) = (&mut self.groups, &self.files, &mut self.leaving);
         let known = groups.entry(group).or_default();
-        change(known, &mut |place| match leaving.back_mut() {
-            Some((at, file, count)) if *at == seq && *file == place.file => *count += 1,
-            _ => leaving.push_back((seq, place.file, 1)),
+        let held = known.bytes > 0;
+        change(known, &mut |place| {
+            let file = file_of(files, place.file).expect("a file with entries is not released");
+            file.leave(place.copy_bytes());
+            match leaving.back_mut() {
+                Some((at, file, count)) if *at == seq && *file == place.file => *count += 1,
+                _ => leaving.push_back((seq, place.file, 1)),
+            }
         });
+        match (held, known.bytes > 0) {
+            (false, true) => self.holders += 1,
+            (true, false) => self.holders -= 1,
+            _ => {}
+        }
     }
 
     /// Makes the open block one that takes `bytes` more, in the active file or the next.
-    fn make_room(&mut self, bytes: usize, log: &Log) {
+    pub(super) fn make_room(&mut self, bytes: usize, log: &Log) {
         let settings = &log.shared.settings;
         match self.next_move(bytes, settings) {
             Move::Stay => {}
@@ -251,7 +289,7 @@ impl State {
             Move::NewFile => {
                 self.close_open();
                 let previous = self.previous();
-                self.roll(log.shared.store_id);
+                self.roll(settings, log.shared.store_id);
                 self.open_block(settings);
                 self.put_table(previous, |_| ());
             }
@@ -294,7 +332,7 @@ impl State {
     }
 
     /// The next file becomes the active one. That there is one was checked.
-    pub(super) fn roll(&mut self, store_id: u128) {
+    pub(super) fn roll(&mut self, settings: &LogSettings, store_id: u128) {
         let next = match self.next.take() {
             Some(next) => next,
             None => {
@@ -305,6 +343,7 @@ impl State {
         self.files.push_back(next);
         self.demand.rolled();
         self.tail = FIRST_BLOCK;
+        self.count_hostages(settings);
     }
 
     pub(super) fn file_after(&mut self, spare: Spare, store_id: u128) -> Arc<LogFile> {

@@ -1,6 +1,7 @@
 //! Files made ahead and files recycled: everything that takes or gives back space. None of it is
 //! on the append path; it runs step by step on a thread of its own, or between blocks.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,6 +146,8 @@ enum Task {
     GiveBack(Spare),
     Activate(Arc<LogFile>),
     Make,
+    /// Copy entries out of the oldest file.
+    MoveEntries,
     Nothing,
 }
 
@@ -157,7 +160,7 @@ impl Log {
         let task = {
             let mut state = self.state();
             state.check_running()?;
-            state.release();
+            state.release(&self.shared.settings);
             self.next_task(&mut state, &making, others_have_room)
         };
         match task {
@@ -175,6 +178,7 @@ impl Log {
                 self.or_stop("put a log file into use", done)?;
             }
             Task::Make => return Ok(self.make(&mut making)),
+            Task::MoveEntries => return Ok(self.move_entries()),
         }
         Ok(Prepared::More)
     }
@@ -210,6 +214,9 @@ impl Log {
         if wanted && !waits {
             state.unfinished = 1;
             return Task::Make;
+        }
+        if state.should_move(settings) {
+            return Task::MoveEntries;
         }
         Task::Nothing
     }
@@ -267,9 +274,11 @@ impl Log {
         self.shared.disk.sync_dir()
     }
 
-    /// Whether there is something for [`Log::prepare_files`] that truncation has brought.
-    pub fn has_freed_files(&self) -> bool {
-        !self.state().freed.is_empty()
+    /// Whether there is something for [`Log::prepare_files`] that truncation has brought, or a block
+    /// with entries that it moves, which is durable now.
+    pub fn wants_preparing(&self) -> bool {
+        let state = self.state();
+        !state.freed.is_empty() || state.moving.goes_on(state.durable)
     }
 
     /// A file that cannot be made is no failure of the log: nothing is in it.
@@ -309,8 +318,8 @@ impl Log {
         state.check_running()
     }
 
-    /// Keeps the file of the group's entry `index`, and with it all later ones, from being
-    /// recycled until the pin is dropped; `None` when the entry is not there.
+    /// Keeps the file that holds the group's entry `index` now, and with it all later ones, from
+    /// being recycled until the pin is dropped; `None` when the entry is not there.
     pub fn pin(&self, group: common::GroupId, index: common::LogIndex) -> Option<Pin> {
         let state = self.state();
         let place = state.groups.get(&group)?.place(index)?;
@@ -320,15 +329,20 @@ impl Log {
 
 impl State {
     pub(super) fn file(&self, sequence: u32) -> Option<&Arc<LogFile>> {
-        let oldest = self.files.front()?.sequence;
-        let guess = u64::from(sequence).checked_sub(oldest)? as usize;
-        // Sequences are consecutive but where recovery left files out.
-        let near = self.files.get(guess.min(self.files.len() - 1))?;
-        if near.sequence == u64::from(sequence) {
-            return Some(near);
-        }
-        self.files.iter().find(|file| file.sequence == u64::from(sequence))
+        file_of(&self.files, sequence)
     }
+}
+
+/// The file of a sequence among those with records.
+pub(super) fn file_of(files: &VecDeque<Arc<LogFile>>, sequence: u32) -> Option<&Arc<LogFile>> {
+    let oldest = files.front()?.sequence;
+    let guess = u64::from(sequence).checked_sub(oldest)? as usize;
+    // Sequences are consecutive but where recovery left files out.
+    let near = files.get(guess.min(files.len() - 1))?;
+    if near.sequence == u64::from(sequence) {
+        return Some(near);
+    }
+    files.iter().find(|file| file.sequence == u64::from(sequence))
 }
 
 /// Whether a spare of this size is of use.

@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex};
 
 use common::{Clock, GroupId, Rng};
 
-use super::{Demand, Log, Making, Shared, State, files::usable};
+use super::{Demand, Log, Making, Moving, Shared, State, files::usable};
 use crate::files::{
-    FIRST_BLOCK, LogFile, STORE_DRAFT, STORE_NAME, Spare, file_sequence, spare_name, spare_number,
+    FIRST_BLOCK, Live, LogFile, STORE_DRAFT, STORE_NAME, Spare, file_sequence, spare_name,
+    spare_number,
 };
 use crate::format::{PreviousFile, encode_store_id};
 use crate::group::Group;
@@ -231,6 +232,7 @@ impl Opening {
             fresh.activate(&*self.disk).map_err(io_error("begin a log file"))?;
             Start::afresh(&scan, fresh)
         };
+        let holders = scan.verdict.groups.values().filter(|group| group.bytes > 0).count();
         let state = State {
             groups: scan.verdict.groups,
             files: start.files,
@@ -247,6 +249,8 @@ impl Opening {
             last_seq: scan.last_block,
             durable: scan.last_block,
             leaving: VecDeque::new(),
+            moving: Moving::default(),
+            holders,
             sealed: start.table.is_none(),
             last_block_at: clock.monotonic(),
             buffers: Vec::new(),
@@ -269,7 +273,8 @@ impl Opening {
         if let Some(previous) = start.table {
             log.write_first_table(previous, repaired)?;
         }
-        log.state().freed = start.superseded;
+        // Behind those at the other end that the table's block has freed.
+        log.state().freed.extend(start.superseded);
         log.recycle_superseded()?;
         Ok(log)
     }
@@ -373,15 +378,17 @@ fn needed(scan: &Scan) -> usize {
     scan.files.iter().rposition(|file| file.changes_entries).map_or(0, |at| at + 1)
 }
 
-fn existing(file: &ScannedFile, live: &BTreeMap<u64, u64>) -> Arc<LogFile> {
-    let held = live.get(&file.header.sequence).copied().unwrap_or(0);
+fn existing(file: &ScannedFile, live: &BTreeMap<u64, Live>) -> Arc<LogFile> {
+    let held = live.get(&file.header.sequence).copied().unwrap_or_default();
     LogFile::existing(file.handle.clone(), &file.header, file.size, held, file.first_block)
 }
 
-fn live_entries(groups: &BTreeMap<GroupId, Group>) -> BTreeMap<u64, u64> {
-    let mut live = BTreeMap::new();
+fn live_entries(groups: &BTreeMap<GroupId, Group>) -> BTreeMap<u64, Live> {
+    let mut live: BTreeMap<u64, Live> = BTreeMap::new();
     for place in groups.values().flat_map(Group::places) {
-        *live.entry(u64::from(place.file)).or_default() += 1;
+        let held = live.entry(u64::from(place.file)).or_default();
+        held.entries += 1;
+        held.bytes += place.copy_bytes();
     }
     live
 }

@@ -34,6 +34,13 @@ struct Fresh {
     used: usize,
 }
 
+impl Fresh {
+    /// Bytes of the largest record that fits behind the table.
+    fn limit(&self) -> usize {
+        self.left.saturating_sub(self.used + commits_bytes(2))
+    }
+}
+
 impl Cursor {
     /// Moves over `bytes` of records that must stay together, for one more group at most.
     fn advance(&mut self, bytes: usize, groups: usize, cap: usize, fresh: Fresh) -> Move {
@@ -114,7 +121,7 @@ impl State {
         }
         let fresh = self.fresh(settings.file_size.bytes() as usize, meta);
         let largest = batch.entries[first..].iter().map(entry_bytes).max().unwrap_or(0).max(unit);
-        let limit = fresh.left.saturating_sub(fresh.used + commits_bytes(2));
+        let limit = fresh.limit();
         if largest > limit {
             return Err(AppendError::TooLarge { bytes: largest, limit });
         }
@@ -128,47 +135,55 @@ impl State {
             (false, true) => 1,
             (false, false) => RESERVED_FILES,
         };
-        self.check_files(settings, files, kept)
+        if files == 0 { Ok(()) } else { self.check_files(settings, files, kept) }
     }
 
-    /// Whether an entry of `bytes` fits the active file, or files that can be had.
+    /// Whether an entry of `bytes` fits the active file, or files that can be had, and `kept` are
+    /// left. They must be left also where no further file is needed: whoever may have more than
+    /// this one began the active file, and needs what is free in it.
     pub(super) fn entry_room(
         &self,
         settings: &LogSettings,
         bytes: usize,
+        kept: usize,
     ) -> Result<(), AppendError> {
         match self.next_move(record_bytes(bytes), settings) {
             Move::NewFile => {
                 let files = 1 + bytes / settings.file_size.as_usize();
-                self.check_files(settings, files, RESERVED_FILES)
+                self.check_files(settings, files, kept)
             }
-            _ => Ok(()),
+            _ => self.check_files(settings, 0, kept),
         }
     }
 
     /// Whether `files` more can be put into use and `kept` are left, unless more are about to be
     /// made.
-    fn check_files(
+    pub(super) fn check_files(
         &self,
         settings: &LogSettings,
         files: usize,
         kept: usize,
     ) -> Result<(), AppendError> {
         let available = self.available();
-        if files == 0 || available >= files + kept {
+        if available >= files + kept {
             return Ok(());
         }
         let more = settings.files_max().saturating_sub(self.files_total()) + self.freed.len();
         // What is waited for must suffice once it is there.
         let can_make = more > 0 && available + more >= files + kept;
         if can_make && !self.disk_full {
-            if available > files {
+            if files == 0 || available > files {
                 return Ok(());
             }
             return Err(AppendError::Full(FullReason::Preparing));
         }
         let reason = if can_make { FullReason::Disk } else { FullReason::Budget };
         Err(AppendError::Full(reason))
+    }
+
+    /// Bytes of the largest record that a new file would take now.
+    pub(super) fn largest_record(&self, settings: &LogSettings) -> usize {
+        self.fresh(settings.file_size.as_usize(), 0).limit()
     }
 
     /// What it takes to put `bytes` of records after what is there.

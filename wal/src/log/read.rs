@@ -48,13 +48,24 @@ impl Log {
     ) -> Result<Vec<LogEntry>, ReadError> {
         let wanted = self.resolve(group, low, high, max_bytes)?;
         let mut entries = Vec::with_capacity(wanted.len());
-        let mut rest = wanted.as_slice();
+        self.read_wanted(group, &wanted, &mut entries)?;
+        Ok(entries)
+    }
+
+    /// Reads what was looked up, up to what cannot be read.
+    pub(super) fn read_wanted(
+        &self,
+        group: GroupId,
+        wanted: &[Wanted],
+        out: &mut Vec<LogEntry>,
+    ) -> Result<(), ReadError> {
+        let mut rest = wanted;
         while !rest.is_empty() {
             let (run, later) = rest.split_at(run_length(rest));
-            self.read_run(group, run, &mut entries)?;
+            self.read_run(group, run, out)?;
             rest = later;
         }
-        Ok(entries)
+        Ok(())
     }
 
     fn resolve(
@@ -167,8 +178,13 @@ impl State {
         }
     }
 
-    pub(super) fn is_in_memory(&self, place: &Place) -> bool {
-        self.in_memory(place).is_some()
+    /// Whether an entry may be lost yet. A copy is on its way, and what it is a copy of is there.
+    pub(super) fn is_volatile(&self, place: &Place) -> bool {
+        let is_copy = |record, seed| {
+            RecordHeader::decode(seed, record)
+                .is_some_and(|header| header.kind == RecordKind::Moved)
+        };
+        self.in_memory(place).is_some_and(|(record, seed)| !is_copy(record, seed))
     }
 
     /// The record of an entry in a block that is not durable.
@@ -237,7 +253,7 @@ pub(super) fn check(
 ) -> Option<LogEntry> {
     let header = RecordHeader::decode(seed, record)?;
     let payload = record.slice(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + place.length as usize);
-    let right = header.kind == RecordKind::Entry
+    let right = header.kind.is_entry()
         && (header.group, header.index, header.term) == (group, index, place.term)
         && header.length == place.length
         && header.payload_crc == crc32fast::hash(&payload);

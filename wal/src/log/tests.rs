@@ -7,6 +7,7 @@ mod damage;
 mod files;
 mod harness;
 mod model;
+mod moving;
 mod real;
 mod unknown;
 mod walk;

@@ -39,11 +39,16 @@ pub struct Walk<'a> {
 struct Cursor {
     group: GroupId,
     left: Range<u64>,
+    /// Where the entry before was, and how often the group went back from there.
+    at: (u32, u32),
+    sweep: u32,
 }
 
-/// Ordered by place.
+/// Ordered by place. Where entries were moved, a group goes back to older files in between: it waits
+/// there until the others come, and all go through them together.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Next {
+    sweep: u32,
     file: u32,
     offset: u32,
     cursor: usize,
@@ -63,6 +68,8 @@ impl Log {
         let cursor = |(group, range): (_, Range<LogIndex>)| Cursor {
             group,
             left: range.start.0..range.end.0,
+            at: (0, 0),
+            sweep: 0,
         };
         let cursors: Vec<Cursor> = wanted.into_iter().map(cursor).collect();
         let (next, ended, dealt) = (BinaryHeap::new(), Vec::new(), VecDeque::new());
@@ -97,7 +104,7 @@ impl Iterator for Walk<'_> {
 impl Walk<'_> {
     /// Finds where the next entry of a group is.
     fn look_ahead(&mut self, state: &State, cursor: usize) {
-        let Cursor { group, left } = &self.cursors[cursor];
+        let Cursor { group, left, at, sweep } = &mut self.cursors[cursor];
         if left.is_empty() {
             return;
         }
@@ -105,7 +112,9 @@ impl Walk<'_> {
         let place = known.and_then(|known| known.place(LogIndex(left.start)));
         match place.filter(|place| !place.is_lost()) {
             Some(Place { file, offset, .. }) => {
-                self.next.push(Reverse(Next { file, offset, cursor }));
+                *sweep += u32::from((file, offset) < *at);
+                *at = (file, offset);
+                self.next.push(Reverse(Next { sweep: *sweep, file, offset, cursor }));
             }
             None => self.ended.push(cursor),
         }

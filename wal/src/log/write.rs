@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::{GroupId, MonotonicTime};
 
+use super::files::file_of;
 use super::{Log, Outstanding, State};
 use crate::block::{BlockWrite, commits_bytes};
 use crate::format::{BLOCK_HEADER_BYTES, RecordHeader, RecordKind};
@@ -87,7 +88,7 @@ impl Log {
         state.durable = seq;
         state.last_block_at = self.shared.clock.monotonic();
         state.recycle_buffer(write.buffer, &self.shared.settings);
-        state.settle();
+        state.settle(&self.shared.settings);
         Ok(seq)
     }
 
@@ -116,7 +117,7 @@ impl State {
                 self.sealed = true;
                 return;
             }
-            self.roll(store_id);
+            self.roll(settings, store_id);
         }
         self.open_block(settings);
         if rolls {
@@ -146,15 +147,15 @@ impl State {
     }
 
     /// Lets entries leave their files where the block that says so is durable.
-    fn settle(&mut self) {
+    fn settle(&mut self, settings: &LogSettings) {
         while let Some((seq, file, count)) = self.leaving.front().copied() {
             if seq > self.durable {
                 break;
             }
             self.leaving.pop_front();
-            let held = self.files.iter().find(|held| held.sequence == u64::from(file));
+            let held = file_of(&self.files, file);
             held.expect("a file with entries is not released").drop_live(count);
         }
-        self.release();
+        self.release(settings);
     }
 }

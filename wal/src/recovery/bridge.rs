@@ -106,12 +106,15 @@ pub(crate) fn as_accepted(pieces: &[&Group], row: &GroupRow) -> Option<Group> {
 fn gather(pieces: &[&Group], after: LogIndex, last: LogIndex) -> Vec<Option<Place>> {
     let mut places = vec![None; last.0.saturating_sub(after.0) as usize];
     let at = |index: LogIndex| index.0.saturating_sub(after.0 + 1) as usize;
-    for piece in pieces.iter().filter(|piece| piece.has_entries()) {
-        // What was written later replaces everything from its first index on.
-        let from = at(piece.first()).min(places.len());
-        places[from..].fill(None);
-        for (index, place) in piece.indexed().filter(|(index, _)| *index > after && *index <= last)
-        {
+    let within = |index: &LogIndex| *index > after && *index <= last;
+    for piece in pieces {
+        if piece.has_entries() {
+            // What was written later replaces everything from its first index on.
+            let from = at(piece.first()).min(places.len());
+            places[from..].fill(None);
+        }
+        let copies = piece.moved().filter(|(index, _)| *index < piece.first());
+        for (index, place) in copies.chain(piece.indexed()).filter(|(index, _)| within(index)) {
             places[at(index)] = Some(place);
         }
     }

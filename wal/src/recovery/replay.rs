@@ -114,6 +114,17 @@ impl Replayed {
         self.unproven = None;
     }
 
+    /// A copy says of an entry where it is, on whatever side of a hole it was appended: index and term
+    /// tell an entry from every other. So what was before a hole keeps what has been moved behind it.
+    fn relocate(&mut self, record: &RecordHeader, file: u64, offset: u64) {
+        let place = place(record, file, offset);
+        let Some(hole) = &mut self.hole else { return };
+        hole.before.relocate(record.index, place, &mut ignore);
+        for island in &mut hole.islands {
+            island.relocate(record.index, place, &mut ignore);
+        }
+    }
+
     /// The group in pieces, oldest first.
     fn pieces(&self) -> Vec<&Group> {
         let old =
@@ -259,6 +270,9 @@ impl Replay {
             replayed.hole = None;
         }
         replayed.proven();
+        if record.kind == RecordKind::Moved {
+            replayed.relocate(record, file, offset);
+        }
         apply(&mut replayed.group, record, payload, file, offset)
     }
 
@@ -299,7 +313,7 @@ impl Replay {
 impl Replayed {
     /// The group as it counts, and what it has lost.
     fn finish(mut self, id: GroupId) -> (Group, Option<Loss>) {
-        self.group.bridge_front();
+        self.group.fill_front();
         let truncated = self.group.truncated;
         let group = &self.group;
         let sound = match &self.hole {
@@ -308,6 +322,7 @@ impl Replayed {
         };
         if sound {
             self.group.truncate(truncated, &mut ignore);
+            self.group.forget_moved();
             return (self.group, None);
         }
         let pieces: Vec<Group> = self.pieces().into_iter().cloned().collect();
@@ -326,6 +341,7 @@ impl Replayed {
         };
         let seen = group.last.max(kept.last);
         kept.cut_to_sound(&group);
+        kept.forget_moved();
         let loss = Loss { group: id, kept: kept.last, seen, reason: reason.clone(), pieces };
         kept.quarantined = Some(reason);
         (kept, Some(loss))
@@ -363,6 +379,11 @@ impl Group {
     }
 }
 
+fn place(record: &RecordHeader, file: u64, offset: u64) -> Place {
+    let (file, offset) = (file as u32, offset as u32);
+    Place { term: record.term, file, offset, length: record.length }
+}
+
 fn apply(
     group: &mut Group,
     record: &RecordHeader,
@@ -377,14 +398,9 @@ fn apply(
     let to = Truncated { index: record.index, term: record.term };
     let bytes = || Bytes::copy_from_slice(payload);
     match record.kind {
-        RecordKind::Entry => {
-            let place = Place {
-                term: record.term,
-                file: file as u32,
-                offset: offset as u32,
-                length: record.length,
-            };
-            group.put(record.index, place, &mut ignore);
+        RecordKind::Entry => group.put(record.index, place(record, file, offset), &mut ignore),
+        RecordKind::Moved => {
+            group.relocate(record.index, place(record, file, offset), &mut ignore);
         }
         RecordKind::HardState => {
             let mut fields = Reader(payload);

@@ -3,15 +3,22 @@
 use bytes::Bytes;
 use common::MonotonicTime;
 use raft::eraftpb::{Message, MessageType};
+use wal::{AppendError, Claim};
 
 use super::{UnderWay, Uploaded};
 use crate::archive::Housekeeping;
 use crate::envelope;
-use crate::error::Failure;
+use crate::error::{Failure, HostFailure};
 use crate::group::Group;
 use crate::machine::StateMachine;
 use crate::storage::proposed;
 use crate::tiering::{JobKind, NameRange};
+
+/// Whether the log can be truncated for what an entry of this kind says: such entries go into a full
+/// log, others are made again when there is room.
+fn archives(kind: Option<JobKind>) -> bool {
+    !matches!(kind, Some(JobKind::Collection | JobKind::Compaction | JobKind::Sweep))
+}
 
 impl<M: StateMachine> Group<M> {
     /// Proposes what waits for it.
@@ -34,15 +41,28 @@ impl<M: StateMachine> Group<M> {
                 break;
             }
             let Some((kind, said)) = self.tiering.to_propose.pop_front() else { break };
-            self.propose_said(kind, &said)?;
+            let stamp = self.applier.stamps.next(&*self.clock);
+            let context = envelope::housekeeping(stamp, |out| said.encode(out));
+            if !archives(kind) && !self.has_room_besides_rounds(context.len())? {
+                self.tiering.give_up(kind, self.clock.monotonic());
+                continue;
+            }
+            self.propose_said(kind, context)?;
             self.handle_ready()?;
         }
         Ok(())
     }
 
-    fn propose_said(&mut self, kind: Option<JobKind>, said: &Housekeeping) -> Result<(), Failure> {
-        let stamp = self.applier.stamps.next(&*self.clock);
-        let context = envelope::housekeeping(stamp, |out| said.encode(out));
+    /// Whether an entry that only frees space elsewhere leaves the log what rounds need.
+    fn has_room_besides_rounds(&self, bytes: usize) -> Result<bool, Failure> {
+        match self.log.admit(self.id, bytes, Claim::FreesSpace) {
+            Ok(()) => Ok(true),
+            Err(AppendError::Stopped(stopped)) => Err(Failure::Host(HostFailure::Log(stopped))),
+            Err(_) => Ok(false),
+        }
+    }
+
+    fn propose_said(&mut self, kind: Option<JobKind>, context: Bytes) -> Result<(), Failure> {
         let mut message = Message::default();
         message.set_msg_type(MessageType::MsgPropose);
         message.from = self.peer;

@@ -428,3 +428,104 @@ fn rounds_of_the_least_size_empty_a_full_log_within_the_files_that_are_kept_for_
         assert!(used <= most, "{payload}: {used} bytes are used, {kept} are kept");
     }
 }
+
+/// Stores with a second group beside a first one, until it is refused or this many are stored.
+fn store_beside(node: &mut Node, other: &GroupHandle<Numbers>, from: u64, count: u64) -> u64 {
+    for number in from..from + count {
+        let answer = propose(other, number, 20_000);
+        node.wait(Duration::from_millis(300));
+        match answer.map(|mut answer| answer.try_recv()) {
+            Ok(Ok(Ok(_))) => {}
+            Ok(Ok(Err(ProposeError::LogFull))) | Err(ProposeError::LogFull) => {
+                return number - from;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    count
+}
+
+#[test]
+fn a_group_that_has_stopped_with_little_in_the_log_does_not_fill_it_for_others() {
+    let mut machine = Machine::new(1);
+    machine.settings.log.group_share_percent = 25;
+    let _bucket = attach(&mut machine);
+    let mut node = serving(&mut machine);
+    let other = GroupSpec::alone(GroupId(GROUP.0 + 1));
+    let other = node.worker.add_group(other, Numbers::new(&Arc::default())).unwrap();
+    node.settle().unwrap();
+    // A few bytes, then it stops for good.
+    node.store(1);
+    drop(propose(&node.handle, PANIC, 0).unwrap());
+    node.settle().unwrap();
+    assert!(node.handle.status().quarantined.is_some());
+    // Five times what the log holds.
+    assert_eq!(store_beside(&mut node, &other, 0, 1_000), 1_000);
+    let held = node.log.usage().groups[0];
+    assert!(held.bytes > 0 && held.files_held < 32, "it keeps what it has: {held:?}");
+    for _ in 0..200 {
+        node.wait(Duration::from_secs(10));
+    }
+    let status = other.status();
+    assert_eq!(status.unarchived_since, None, "{status:?}");
+    assert_eq!(store_beside(&mut node, &other, 7_777, 1), 1);
+}
+
+/// Fills the log with what clients store, then with what is let in although it is full.
+fn fill_with_everything(node: &mut Node, bytes: usize) {
+    let mut stored = 0;
+    while let Ok(mut answer) = propose(&node.handle, stored, 20_000) {
+        node.wait(Duration::from_millis(200));
+        match answer.try_recv().unwrap() {
+            Ok(_) => stored += 1,
+            Err(error) => {
+                assert_eq!(error, ProposeError::LogFull);
+                break;
+            }
+        }
+    }
+    for number in 100_000..120_000 {
+        let (reply, mut answer) = tokio::sync::oneshot::channel();
+        let proposal = proposal(number, bytes).exempt().reply(crate::Reply::Once(reply));
+        assert!(node.handle.propose(proposal).is_ok());
+        for _ in 0..30 {
+            let step = node.step().unwrap();
+            node.perform(step).unwrap();
+        }
+        match answer.try_recv().expect("nothing waits for space that may never come") {
+            Ok(_) => {}
+            Err(error) => {
+                assert!(number > 100_000, "something of it is let in");
+                return assert_eq!(error, ProposeError::LogFull);
+            }
+        }
+    }
+    panic!("the log is never full");
+}
+
+#[test]
+fn what_frees_space_leaves_the_log_what_archiving_needs() {
+    for bytes in [100, 20_000] {
+        let mut machine = Machine::new(1);
+        let bucket = attach(&mut machine);
+        bucket.faults.set_outage(Some(lts::ErrorKind::Unavailable));
+        let mut node = serving(&mut machine);
+        fill_with_everything(&mut node, bytes);
+        bucket.faults.set_outage(None);
+        for _ in 0..2_000 {
+            node.machine.clock.advance(Duration::from_secs(1));
+            for _ in 0..10 {
+                let step = node.step().unwrap();
+                node.perform(step).unwrap();
+            }
+            if node.handle.status().unarchived_since.is_none() {
+                break;
+            }
+        }
+        (0..20).for_each(|_| node.wait(Duration::from_secs(10)));
+        let status = node.handle.status();
+        assert_eq!((status.unarchived_since, status.storage_failure), (None, None));
+        assert!(status.first.0 + 10 > status.last.0, "{bytes}: the log is dropped");
+        node.store(9_999);
+    }
+}

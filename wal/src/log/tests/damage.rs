@@ -430,3 +430,179 @@ fn a_repair_that_is_interrupted_is_begun_anew_or_is_done() {
         }
     }
 }
+
+#[test]
+fn what_a_start_has_read_is_durable_before_anybody_is_told() {
+    let mut world = World::opened(small());
+    world.run(&[append(1, 1, 100), Step::Write]).unwrap();
+    // The device keeps blocks in a cache that a power cut loses, and the process is killed before it
+    // is told that they were written.
+    world.disk.lie(true);
+    world.run(&[append(1, 2, 100), append(2, 1, 100), Step::Write]).unwrap();
+    world.disk.lie(false);
+    let written = world.model.clone();
+    world.log = None;
+    let recovered = world.open().unwrap();
+    assert_eq!(world.found(&recovered.groups), written);
+    world.log = None;
+    world.disk.crash(CrashOutcome::Lost);
+    world.disk.restart();
+    let recovered = world.open().unwrap();
+    assert_eq!(world.found(&recovered.groups), written, "it was served before the power went");
+}
+
+fn copy_file(world: &World, from: &str, to: &str) {
+    let bytes = world.disk.bytes(from);
+    let mut buffer = AlignedBuf::zeroed(bytes.len());
+    buffer.copy_from_slice(&bytes);
+    world.disk.create(to).unwrap().write_at(0, &buffer).unwrap();
+    world.disk.sync_dir().unwrap();
+}
+
+#[test]
+fn a_copy_of_a_file_under_another_name_is_no_part_of_the_log() {
+    let mut world = World::opened(LogSettings { file_size: ByteSize::kib(32), ..small() });
+    for _ in 0..6 {
+        world.run(&[append(1, 2, 3_000), Step::Write, Step::Prepare]).unwrap();
+    }
+    world.run(&[Step::Truncate { group: 1, keep: 4 }, Step::Write, Step::Prepare]).unwrap();
+    world.step(&Step::Seal).unwrap();
+    world.log = None;
+    let before = inspect(&world.disk, &SavedStates::new()).unwrap();
+    let (oldest, newest) = (before.files[0].name.clone(), before.files.last().unwrap());
+    let names = ["000000000001.wal".to_owned(), format!("{:012}.wal", newest.sequence + 3)];
+    for from in [&oldest, &newest.name] {
+        for to in &names {
+            let mut trial = world.fork();
+            copy_file(&trial, from, to);
+            let after = inspect(&trial.disk, &SavedStates::new()).unwrap();
+            assert_eq!((&after.files, &after.groups), (&before.files, &before.groups));
+            assert!(after.empty.contains(to) && after.damage.is_empty());
+            let recovered = with(&mut trial, DamagePolicy::Refuse).unwrap();
+            assert_eq!(trial.found(&recovered.groups), world.model);
+        }
+    }
+}
+
+/// The sector of a block that holds one small entry.
+fn sector(world: &World, file: &str, offset: u64) -> [u8; SECTOR_BYTES] {
+    let mut sector = [0; SECTOR_BYTES];
+    sector.copy_from_slice(&world.disk.bytes(file)[offset as usize..][..SECTOR_BYTES]);
+    sector
+}
+
+#[test]
+fn a_block_that_was_written_to_the_place_of_another_is_damage_there() {
+    let world = three_groups();
+    let file = first_file(&world);
+    let blocks = block_offsets(&world, &file);
+    // Block 0 is the table; then groups 1, 2, 3, 1, 2, 3, …, and the seal.
+    for (from, to) in [(5, 4), (6, 5), (9, 8), (3, 4), (1, 9)] {
+        let mut trial = world.fork();
+        trial.disk.replace_sector(&file, blocks[to], &sector(&world, &file, blocks[from]));
+        let refused = with(&mut trial, DamagePolicy::Refuse).unwrap_err();
+        let OpenError::Damaged { damage } = &refused else { panic!("{refused}") };
+        let found: Vec<_> = damage.iter().map(|d| (d.file.as_str(), d.offset)).collect();
+        assert_eq!(found, [(file.as_str(), blocks[to])], "{from} at {to}");
+        let hit = GroupId((to as u64 - 1) % 3 + 1);
+        assert_eq!(damage[0].groups, [hit], "{from} at {to}");
+    }
+}
+
+#[test]
+fn another_entry_in_the_place_of_one_is_never_served() {
+    let mut world = three_groups();
+    world.open().unwrap();
+    let file = first_file(&world);
+    let blocks = block_offsets(&world, &file);
+    // Of the same group and an older index, and of another group and the same index.
+    for (from, to, group, index) in [(1, 4, 1, 2), (4, 7, 1, 3), (5, 4, 1, 2), (4, 5, 2, 2)] {
+        let whole = sector(&world, &file, blocks[to]);
+        world.disk.replace_sector(&file, blocks[to], &sector(&world, &file, blocks[from]));
+        let (low, high) = (LogIndex(index), LogIndex(index + 1));
+        let read = world.log().read(GroupId(group), low, high, usize::MAX);
+        let Err(ReadError::Damaged { damage, .. }) = &read else { panic!("{read:?}") };
+        assert_eq!((damage.file.as_str(), damage.groups[0]), (file.as_str(), GroupId(group)));
+        world.disk.replace_sector(&file, blocks[to], &whole);
+        assert_eq!(world.log().read(GroupId(group), low, high, usize::MAX).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn an_entry_of_an_older_term_in_the_place_of_its_successor_is_never_served() {
+    let mut world = World::opened(small());
+    world.run(&[append(1, 2, 1_000), Step::Write]).unwrap();
+    let replaced = Step::Append { group: 1, back: 1, count: 1, bytes: 1_000 };
+    let older = [append(1, 1, 1_000), Step::Write, replaced, Step::Write];
+    world.run(&older).unwrap();
+    let file = first_file(&world);
+    let blocks = block_offsets(&world, &file);
+    world.disk.replace_sector(&file, blocks[3], &sector(&world, &file, blocks[2]));
+    let read = world.log().read(GroupId(1), LogIndex(3), LogIndex(4), usize::MAX);
+    assert!(matches!(read, Err(ReadError::Damaged { .. })), "{read:?}");
+}
+
+#[test]
+fn a_promise_behind_a_hole_is_kept_by_whoever_goes_on_before_it() {
+    for saved in [0, 3] {
+        let mut world = World::opened(small());
+        for index in 0..3 {
+            world.run(&[append(2, 1, 900), Step::Write]).unwrap();
+            world.run(&[Step::HardState { group: 2, vote: 5 + index }, Step::Write]).unwrap();
+        }
+        let newer = Step::Append { group: 1, back: 1, count: 1, bytes: 10 };
+        world.run(&[append(1, 1, 10), newer, Step::HardState { group: 2, vote: 9 }]).unwrap();
+        world.run(&[Step::Write, Step::Seal]).unwrap();
+        let promised = world.model[&GroupId(2)].hard_state;
+        assert_eq!((promised.term.0, promised.vote), (2, 9));
+        world.log = None;
+        // Entry 2, between the promises.
+        let file = first_file(&world);
+        world.disk.flip_bit(&file, block_offsets(&world, &file)[3] + 200, 3);
+        let quarantined = with(&mut world.fork(), DamagePolicy::Quarantine).unwrap();
+        let of_group = |recovered: &Recovered| {
+            let found = recovered.groups[1].hard_state;
+            (found.term, found.vote)
+        };
+        assert_eq!(of_group(&quarantined), (promised.term, 9));
+        let saved = Saved { index: LogIndex(saved), term: common::Term(1) };
+        let saved = SavedStates::from([(GroupId(2), saved)]);
+        let disk: Arc<dyn Disk> = Arc::new(world.disk.clone());
+        let clock = Arc::new(ManualClock::default());
+        repair(disk, small(), clock, Rng::from_seed(1), &saved, |_| true).unwrap();
+        for _ in 0..2 {
+            let recovered = with(&mut world, DamagePolicy::Refuse).unwrap();
+            assert_eq!(of_group(&recovered), (promised.term, 9));
+        }
+    }
+}
+
+#[test]
+fn what_is_committed_never_runs_ahead_of_the_entries_that_prove_it() {
+    let mut world = World::opened(small());
+    let data = vec![3; 9_000];
+    let entries: Vec<EntryRef<'_>> = (1..=4)
+        .map(|index| EntryRef {
+            index: LogIndex(index),
+            term: common::Term(1),
+            kind: 0,
+            context: b"",
+            data: &data,
+        })
+        .collect();
+    let hard_state = Some(HardState { term: common::Term(1), vote: 1, commit: LogIndex(4) });
+    let batch = Batch { group: GroupId(1), hard_state, entries: &entries, ..Batch::default() };
+    world.step(&Step::Prepare).unwrap();
+    world.log().append(&batch).unwrap();
+    for blocks in 0..5 {
+        // The process dies: it is not there any more when the next one comes.
+        let mut trial = world.fork();
+        trial.disk.restart();
+        let recovered = trial.open().unwrap();
+        if let Some(group) = recovered.groups.first() {
+            assert!(group.hard_state.commit <= group.last, "{blocks} blocks: {group:?}");
+            assert_eq!(group.last == LogIndex(4), group.hard_state.commit == LogIndex(4));
+        }
+        world.step(&Step::Write).unwrap();
+    }
+}

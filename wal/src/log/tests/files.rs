@@ -105,16 +105,16 @@ fn spares_beyond_the_usual_are_given_back_when_others_need_the_space() {
 }
 
 #[test]
-fn truncation_says_that_it_has_freed_files_until_they_are_taken() {
+fn truncation_says_that_it_wants_preparing_until_they_are_taken() {
     let mut world = World::opened(tiny());
     for _ in 0..12 {
         world.run(&[append(1, 1, 5_000), Step::Write, Step::Prepare]).unwrap();
     }
-    assert!(!world.log().has_freed_files());
+    assert!(!world.log().wants_preparing());
     world.run(&[Step::Truncate { group: 1, keep: 0 }, Step::Write]).unwrap();
-    assert!(world.log().has_freed_files());
+    assert!(world.log().wants_preparing());
     world.step(&Step::Prepare).unwrap();
-    assert!(!world.log().has_freed_files());
+    assert!(!world.log().wants_preparing());
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_full_budget_refuses_entries_and_keeps_files_for_what_frees_space() {
     }
     let log = world.log();
     let full = Err(AppendError::Full(FullReason::Budget));
-    assert_eq!(log.admit(GroupId(1), 5_000), full);
+    assert_eq!(log.admit(GroupId(1), 5_000, Claim::Client), full);
     assert!(log.room(), "a full log must not keep the worker from hard states");
     assert!(log.usage().used <= log.usage().budget);
     // Promises still go in, through both reserved files if need be.
@@ -184,7 +184,7 @@ fn a_full_budget_refuses_entries_and_keeps_files_for_what_frees_space() {
     assert_eq!(world.refused, 1);
     let truncate = Step::Truncate { group: 1, keep: 1 };
     world.run(&[truncate, Step::Write, Step::Prepare]).unwrap();
-    world.log().admit(GroupId(1), 5_000).unwrap();
+    world.log().admit(GroupId(1), 5_000, Claim::Client).unwrap();
     world.run(&[append(1, 1, 5_000), Step::Write, Step::Reopen]).unwrap();
     assert_eq!(world.refused, 1);
     world.check_live();
@@ -225,26 +225,71 @@ fn admitted_entries_may_use_all_reserved_files_but_the_last() {
     let truncate = Some(Truncated { index: last, term: common::Term(1) });
     world.log().append(&Batch { group: GroupId(1), truncate, ..Batch::default() }).unwrap();
     world.run(&[Step::Write, Step::Prepare]).unwrap();
-    world.log().admit(GroupId(1), 5_000).unwrap();
+    world.log().admit(GroupId(1), 5_000, Claim::Client).unwrap();
+}
+
+/// Appends an entry that was admitted.
+fn add(world: &mut World) {
+    let log = world.log().clone();
+    let (group, term) = (GroupId(1), common::Term(1));
+    let index = LogIndex(log.last_index(group).0 + 1);
+    let entries = &[EntryRef { index, term, kind: 0, context: b"", data: &[7; 5_000] }];
+    log.append(&Batch { group, entries, admitted: true, ..Batch::default() }).unwrap();
+    world.run(&[Step::Write, Step::Prepare]).unwrap();
+}
+
+/// Appends until the log admits no more; how many files are left then.
+fn fill(world: &mut World, claim: Claim) -> u64 {
+    while world.log().admit(GroupId(1), 5_000, claim).is_ok() {
+        add(world);
+    }
+    let usage = world.log().usage();
+    (usage.budget - usage.used) / (32 << 10)
+}
+
+#[test]
+fn clients_leave_files_to_what_frees_space_and_that_leaves_two_to_what_archives_it() {
+    let mut world = World::opened(LogSettings { budget: ByteSize::kib(32 * 40), ..tiny() });
+    assert_eq!(fill(&mut world, Claim::Client), 6);
+    let full = Err(AppendError::Full(FullReason::Budget));
+    assert_eq!(world.log().admit(GroupId(1), 5_000, Claim::Client), full);
+    assert_eq!(fill(&mut world, Claim::FreesSpace), 2);
+    assert_eq!(world.log().usage().spare, 2 * (32 << 10), "both are there");
+}
+
+#[test]
+fn what_is_free_in_a_file_is_for_those_who_were_allowed_to_begin_it() {
+    let mut world = World::opened(LogSettings { budget: ByteSize::kib(32 * 40), ..tiny() });
+    fill(&mut world, Claim::Client);
+    let before = world.log().state().files.len();
+    add(&mut world);
+    assert_eq!(world.log().state().files.len(), before + 1);
+    let full = Err(AppendError::Full(FullReason::Budget));
+    assert_eq!(world.log().admit(GroupId(1), 10, Claim::Client), full);
+    world.log().admit(GroupId(1), 10, Claim::FreesSpace).unwrap();
+    fill(&mut world, Claim::FreesSpace);
+    add(&mut world);
+    assert_eq!(world.log().admit(GroupId(1), 10, Claim::FreesSpace), full);
 }
 
 #[test]
 fn one_group_beyond_its_share_is_refused_while_others_go_on() {
-    let mut world = World::opened(LogSettings { group_share_percent: 25, ..tiny() });
+    let budget = ByteSize::kib(32 * 16);
+    let mut world = World::opened(LogSettings { budget, group_share_percent: 25, ..tiny() });
     // Alone it may have all.
-    for _ in 0..17 {
+    for _ in 0..26 {
         world.run(&[append(1, 1, 5_000), Step::Write, Step::Prepare]).unwrap();
     }
-    world.log().admit(GroupId(1), 5_000).unwrap();
+    world.log().admit(GroupId(1), 5_000, Claim::Client).unwrap();
     assert_eq!(world.log().usage().groups[0].share_permille, 0);
     world.run(&[append(2, 1, 100), Step::Write]).unwrap();
-    let refused = world.log().admit(GroupId(1), 5_000);
+    let refused = world.log().admit(GroupId(1), 5_000, Claim::Client);
     assert_eq!(refused, Err(AppendError::Full(FullReason::GroupShare)));
-    world.log().admit(GroupId(2), 5_000).unwrap();
+    world.log().admit(GroupId(2), 5_000, Claim::Client).unwrap();
     let usage = world.log().usage();
     assert_eq!(usage.oldest_held_by, Some(GroupId(1)));
-    assert!(usage.groups[0].bytes > 5_000 * 16 && usage.groups[0].files_held > 2);
-    let share = tiny().budget.bytes() / 4;
+    assert!(usage.groups[0].bytes > 5_000 * 25 && usage.groups[0].files_held > 2);
+    let share = budget.bytes() / 100 * 25;
     assert_eq!(usage.groups[0].share_permille, usage.groups[0].bytes * 1_000 / share);
     assert_eq!(usage.groups[1].share_permille, usage.groups[1].bytes * 1_000 / share);
 }
@@ -259,7 +304,7 @@ fn a_full_disk_loses_nothing_and_the_log_digs_itself_out() {
         world.run(&[append(1, 1, 5_000), Step::Write, Step::Prepare]).unwrap();
     }
     assert!(world.log().usage().disk_full);
-    let refused = world.log().admit(GroupId(1), 5_000);
+    let refused = world.log().admit(GroupId(1), 5_000, Claim::Client);
     assert_eq!(refused, Err(AppendError::Full(FullReason::Disk)));
     // It starts without a free byte, too.
     world.disk.set_capacity(0);
@@ -274,7 +319,7 @@ fn a_full_disk_loses_nothing_and_the_log_digs_itself_out() {
     world.clock.advance(Duration::from_secs(1));
     world.step(&Step::Prepare).unwrap();
     assert!(!world.log().usage().disk_full);
-    world.log().admit(GroupId(1), 5_000).unwrap();
+    world.log().admit(GroupId(1), 5_000, Claim::Client).unwrap();
 }
 
 #[test]
@@ -285,7 +330,10 @@ fn a_full_disk_is_left_the_space_that_checkpoints_need() {
     while world.refused == 0 {
         world.run(&[append(1, 1, 5_000), Step::Write, Step::Prepare]).unwrap();
     }
-    assert_eq!(world.log().admit(GroupId(1), 5_000), Err(AppendError::Full(FullReason::Disk)));
+    assert_eq!(
+        world.log().admit(GroupId(1), 5_000, Claim::Client),
+        Err(AppendError::Full(FullReason::Disk))
+    );
     let left = world.disk.space().unwrap().free;
     let unfinished =
         |world: &World| world.disk.list().unwrap().iter().any(|name| name.starts_with("new-"));
@@ -309,7 +357,7 @@ fn a_full_disk_is_left_the_space_that_checkpoints_need() {
     world.disk.set_capacity(u64::MAX);
     world.clock.advance(Duration::from_secs(1));
     world.step(&Step::Prepare).unwrap();
-    world.log().admit(GroupId(1), 5_000).unwrap();
+    world.log().admit(GroupId(1), 5_000, Claim::Client).unwrap();
 }
 
 /// The newest files after a start: the one that takes blocks, and whether it was there before.
@@ -389,6 +437,46 @@ fn files(world: &World) -> usize {
 }
 
 #[test]
+fn a_file_goes_only_when_the_table_of_the_newest_one_is_durable() {
+    for outcome in [CrashOutcome::Lost, CrashOutcome::Kept, CrashOutcome::Random] {
+        let mut world = World::opened(tiny());
+        let promise = Step::HardState { group: 1, vote: 7 };
+        world.run(&[promise, append(1, 2, 5_000), Step::Write, Step::Prepare]).unwrap();
+        world.run(&[Step::Truncate { group: 1, keep: 0 }, Step::Write]).unwrap();
+        // The first file has nothing that is needed but what the next one's table says, which is in
+        // no block that was written.
+        let before = world.log().state().files.len();
+        while world.log().state().files.len() == before {
+            world.step(&append(1, 1, 5_000)).unwrap();
+        }
+        world.step(&Step::Prepare).unwrap();
+        world.disk.crash(outcome);
+        world.log = None;
+        world.disk.restart();
+        world.recover();
+        assert_eq!(world.model[&GroupId(1)].hard_state.vote, 7);
+        world.check_live();
+    }
+}
+
+#[test]
+fn files_that_nothing_needs_are_taken_back_at_a_start() {
+    let mut world = World::opened(tiny());
+    for _ in 0..20 {
+        world.run(&[append(1, 1, 5_000), Step::Write, Step::Prepare]).unwrap();
+    }
+    let held = wal_files(&world);
+    // The process ends between the truncation and the files' way back.
+    world.run(&[Step::Truncate { group: 1, keep: 1 }, Step::Write]).unwrap();
+    for _ in 0..2 {
+        world.open().unwrap();
+        world.step(&Step::Prepare).unwrap();
+        assert!(wal_files(&world) < held && wal_files(&world) <= 3, "{:?}", world.disk.list());
+        world.check_live();
+    }
+}
+
+#[test]
 fn starts_that_fail_behind_the_log_leave_no_files_behind() {
     let mut world = World::opened(tiny());
     world.run(&[append(1, 1, 5_000), Step::Write]).unwrap();
@@ -420,7 +508,7 @@ fn starts_of_a_full_log_that_fail_stay_within_the_budget() {
     }
     world.check_live();
     world.run(&[Step::Truncate { group: 1, keep: 1 }, Step::Write, Step::Prepare]).unwrap();
-    world.log().admit(GroupId(1), 5_000).unwrap();
+    world.log().admit(GroupId(1), 5_000, Claim::Client).unwrap();
 }
 
 #[test]

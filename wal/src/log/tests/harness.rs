@@ -24,6 +24,7 @@ pub(super) struct GroupModel {
     pub(super) tombstone: Option<Vec<u8>>,
     pub(super) last: u64,
     pub(super) last_term: u64,
+    /// Term and bytes; the kind and where the context ends are told by these.
     pub(super) entries: BTreeMap<u64, (u64, Vec<u8>)>,
 }
 
@@ -204,6 +205,7 @@ impl World {
                 Ok(read) => entries.extend(read.into_iter().map(|entry| {
                     low = LogIndex(entry.index.0 + 1);
                     let bytes = [&entry.context[..], &entry.data[..]].concat();
+                    assert_eq!((entry.kind, entry.context.len()), shape(&bytes), "{}", entry.index);
                     (entry.index.0, (entry.term.0, bytes))
                 })),
                 Err(ReadError::Lost { index, .. }) => {
@@ -262,7 +264,10 @@ impl World {
 
     fn start_again(&mut self) -> Result<(), Down> {
         let reported = self.reported;
-        let recovered = self.open().map_err(|_| Down)?;
+        let recovered = self.open().map_err(|error| {
+            assert!(self.disk.crashed(), "{error}");
+            Down
+        })?;
         self.settle(reported, &recovered);
         Ok(())
     }
@@ -309,9 +314,10 @@ impl World {
             .iter()
             .enumerate()
             .map(|(at, payload)| {
-                let (context, data) = payload.split_at(payload.len() / 3);
+                let (kind, context) = shape(payload);
+                let (context, data) = payload.split_at(context);
                 let index = LogIndex(from + at as u64);
-                EntryRef { index, term: Term(self.term), kind: 0, context, data }
+                EntryRef { index, term: Term(self.term), kind, context, data }
             })
             .collect();
         new.entries.split_off(&from);
@@ -381,6 +387,11 @@ impl World {
         while self.log().prepare_files().map_err(|_| Down)? != Prepared::Idle {}
         if self.disk.crashed() { Err(Down) } else { Ok(()) }
     }
+}
+
+/// The kind of an entry and the length of its context.
+fn shape(payload: &[u8]) -> (u8, usize) {
+    (payload.first().copied().unwrap_or(0) % 3, payload.len() / 3)
 }
 
 fn brief(model: &Model) -> Vec<String> {

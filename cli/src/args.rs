@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     append, bench, completion, config, lts, read, recover, scope, segment, serve, status, stream,
-    wal,
+    wal, writer,
 };
 
 /// Braid, an elastic event stream store
@@ -40,6 +40,7 @@ pub(crate) enum Command {
     Scope(scope::Args),
     Stream(stream::Args),
     Segment(segment::Args),
+    Writer(writer::Args),
     Status(status::Args),
     Wal(wal::Args),
     Recover(recover::Args),
@@ -73,6 +74,9 @@ mod tests {
     #[case("braid stream create demo/hello --segments 4 --create-scope")]
     #[case("braid stream truncate demo/hello --at -1h")]
     #[case("braid stream cut demo/hello")]
+    #[case("braid writer list demo/hello -o json")]
+    #[case("braid writer describe demo/hello loader --endpoint somewhere:1")]
+    #[case("braid writer delete demo/hello loader")]
     #[case("braid segment read demo/hello/0.#0 --offset 12 --events")]
     #[case("braid bench append --rate 1000 --writers 2 --segments 4 -o out.json")]
     #[case("braid bench append --spawn --data /tmp --event-size 1KiB --rate max -o json")]
@@ -117,6 +121,9 @@ mod tests {
     #[case("braid scope create a/b")]
     #[case("braid stream create demo/hello --segments 0")]
     #[case("braid segment describe demo/hello/0")]
+    #[case("braid writer list demo")]
+    #[case("braid writer delete demo/hello")]
+    #[case("braid writer delete demo/hello a/b")]
     #[case("braid bench append --rate 0")]
     #[case("braid bench append --data /tmp")]
     #[case("braid bench append --writers 0")]

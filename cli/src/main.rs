@@ -28,6 +28,7 @@ mod signals;
 mod status;
 mod stream;
 mod wal;
+mod writer;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -58,6 +59,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Dev(_) | Command::Server(_) => Ok(()),
         Command::Scope(args) => wait(scope::run(args)),
         Command::Stream(args) => wait(stream::run(args)),
+        Command::Writer(args) => wait(writer::run(args)),
         Command::Append(args) => wait(append::run(args)),
         Command::Read(args) => wait(read::run(args)),
         Command::Status(args) => wait(status::run(args)),

@@ -34,7 +34,8 @@ pub use client::{Client, ServerInfo};
 pub use common::{
     Attempt, ByteSize, ContainerId, CutCoverage, EventNumber, Incarnation, KeyRange, NameError,
     Offset, Rng, ScopeName, ScopedStream, SegmentId, SegmentNumber, StreamCut, StreamEpoch,
-    StreamId, StreamName, WallTime, WriterEpoch, WriterName, WriterSession, cut::StreamCutError,
+    StreamId, StreamName, WallTime, WriterEpoch, WriterId, WriterName, WriterSession,
+    cut::StreamCutError,
 };
 pub use config::ClientConfig;
 pub use error::{ClientError, ErrorKind, Refusal, Result};
@@ -51,8 +52,9 @@ pub use status::{
     GroupStatus, LtsStatus, MemoryStatus, Rates, ServerStatus, look_after_storage, server_status,
 };
 pub use streams::{
-    SegmentInfo, SegmentPlace, SegmentSet, StreamConfig, StreamCreated, StreamDescription,
-    StreamManager, StreamSegments, StreamState, StreamSummary,
+    SegmentInfo, SegmentPlace, SegmentSet, StoredOfWriter, StreamConfig, StreamCreated,
+    StreamDescription, StreamManager, StreamSegments, StreamState, StreamSummary,
+    WriterDescription, WriterMode, WriterSummary,
 };
 pub use writer::{Acknowledged, EventWriter, EventWriterBuilder, Registration};
 

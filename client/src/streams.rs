@@ -3,6 +3,7 @@
 mod boundaries;
 mod cuts;
 mod lists;
+mod writers;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ pub(crate) use cuts::{
     PlacedCut, at_time, check_cut, check_within, infos, placed_head, placed_tail,
 };
 pub(crate) use lists::{locate, locate_once, segments, successors};
+pub use writers::{StoredOfWriter, WriterDescription, WriterMode, WriterSummary};
 
 use crate::client::Inner;
 use crate::error::{ClientError, Result};

@@ -6,6 +6,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::names::WriterName;
+
 macro_rules! number {
     ($(#[$doc:meta])* $type:ident($inner:ty)) => {
         $(#[$doc])*
@@ -70,8 +74,8 @@ number!(
     EventNumber(u64)
 );
 number!(
-    /// A writer of one stream: given out by the controller for named writers, drawn at random
-    /// (128 bits) by anonymous ones.
+    /// A writer of one stream: that of a named writer follows from stream and name, anonymous ones
+    /// draw 128 random bits.
     WriterId(u128)
 );
 number!(
@@ -101,6 +105,18 @@ impl Offset {
     /// The offset `bytes` further on.
     pub const fn plus(self, bytes: u64) -> Offset {
         Offset(self.0 + bytes)
+    }
+}
+
+impl WriterId {
+    /// The id of a named writer: XXH3-128 (seed 0) of the stream's id (u64 little-endian) and the
+    /// name's bytes, so that a name that the controller lost has the id under which segments
+    /// know it. Fixed for ever.
+    pub fn of_name(stream: StreamId, name: &WriterName) -> Self {
+        let mut hash = Xxh3::new();
+        hash.update(&stream.0.to_le_bytes());
+        hash.update(name.as_str().as_bytes());
+        Self(hash.digest128())
     }
 }
 
@@ -312,6 +328,19 @@ mod tests {
             assert_eq!(SegmentId::decode(id.encode()), id);
         }
         assert!(ids.windows(2).all(|w| w[0] < w[1] && w[0].encode() < w[1].encode()));
+    }
+
+    #[test]
+    fn the_id_of_a_named_writer_keeps_its_published_vector() {
+        let stream = StreamId::new(Incarnation(1), 7);
+        let id = WriterId::of_name(stream, &"loader".parse().unwrap());
+        let bytes = [&[7, 0, 0, 0, 0, 0, 1, 0][..], b"loader"].concat();
+        assert_eq!(id.0, xxhash_rust::xxh3::xxh3_128(&bytes));
+        assert_eq!(format!("{:032x}", id.0), "7069f16c13dff41928cfda6943d619e9");
+        assert_ne!(
+            id,
+            WriterId::of_name(StreamId::new(Incarnation(2), 7), &"loader".parse().unwrap())
+        );
     }
 
     #[test]

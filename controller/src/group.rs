@@ -70,7 +70,8 @@ impl Group for ControllerGroup {
         proposal.exempt = match operation {
             Operation::CreateScope { .. }
             | Operation::CreateStream { .. }
-            | Operation::RegisterWriter { .. } => false,
+            | Operation::RegisterWriter { .. }
+            | Operation::DeleteWriter { .. } => false,
             Operation::Initialize { .. }
             | Operation::RegisterStore { .. }
             | Operation::DeleteScope { .. }

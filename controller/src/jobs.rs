@@ -15,7 +15,7 @@ use std::ops::Bound;
 
 use common::{ContainerId, Fence, Offset, SegmentId, Term};
 
-use crate::machine::{ControllerMachine, Job, Phase, SegmentKey, Stream};
+use crate::machine::{ControllerMachine, Job, JobKind, Phase, SegmentKey, Stream};
 use crate::operation::Operation;
 use crate::stores::{
     JobId, NewSegment, SegmentSeal, StoreAction, StoreAnswer, StoreCommand, StoreError,
@@ -99,20 +99,16 @@ fn step_of(machine: &ControllerMachine, id: JobId, job: &Job, fence: Fence) -> S
         let (job, step) = (id, job.step);
         StoreCommand { container, job, step, fence, action }
     };
-    let commands = actions(job.phase, stream, slice).into_iter().map(command).collect();
+    let commands = actions(job, stream, slice).into_iter().map(command).collect();
     Step { job: id, step: job.step, commands }
 }
 
 /// What is done to a phase's segments, as one action per container.
-fn actions(
-    phase: Phase,
-    stream: &Stream,
-    slice: Vec<SegmentKey>,
-) -> Vec<(ContainerId, StoreAction)> {
+fn actions(job: &Job, stream: &Stream, slice: Vec<SegmentKey>) -> Vec<(ContainerId, StoreAction)> {
     let id = |key| stream.segment_id(key);
     let container = |key| stream.known_segment(key).expect("a job's segments are known").container;
     let slice = slice.into_iter();
-    match phase {
+    match job.phase {
         Phase::Create => {
             let items = slice.map(|key| (container(key), new_segment(stream, key)));
             grouped(items, StoreAction::Create)
@@ -130,6 +126,16 @@ fn actions(
         }
         Phase::Forget => grouped(slice.map(|key| (container(key), id(key))), StoreAction::Forget),
         Phase::Drop => Vec::new(),
+        Phase::DeleteWriter => {
+            let JobKind::DeleteWriter { writer } = job.kind else {
+                unreachable!("the phase is of this kind of job alone")
+            };
+            let name = &stream.writer_names[&writer];
+            let epoch = stream.writers[name].epoch;
+            grouped(slice.map(|key| (container(key), id(key))), |segments| {
+                StoreAction::DeleteWriter { writer, epoch, segments }
+            })
+        }
     }
 }
 
@@ -161,7 +167,9 @@ impl StoreAction {
             Self::Create(segments) => segments.len(),
             Self::Seal(segments) => segments.len(),
             Self::Truncate(segments) => segments.len(),
-            Self::Delete(segments) | Self::Forget(segments) => segments.len(),
+            Self::Delete(segments)
+            | Self::Forget(segments)
+            | Self::DeleteWriter { segments, .. } => segments.len(),
         }
     }
 }

@@ -21,7 +21,7 @@ mod testing;
 pub use group::{ControllerGroup, Group, GroupError};
 pub use jobs::runner::{Bootstrap, Jobs, Runner};
 pub use jobs::{Step, pending_steps};
-pub use machine::ControllerMachine;
+pub use machine::{ControllerMachine, WriterMode};
 pub use operation::{AdoptedSegment, FoundSegment, Operation, StoreId};
 pub use outcome::{Accepted, Outcome, Refusal};
 pub use service::{ControllerService, ServerInfo, ServerStatus};

@@ -9,6 +9,7 @@ mod cluster;
 mod create_stream;
 mod cut;
 mod delete_stream;
+mod delete_writer;
 mod head;
 mod job;
 mod placement;
@@ -30,9 +31,10 @@ use replica::{Change, Entry, RestoreError, Slice, StateMachine, UnknownOperation
 use tokio::sync::watch;
 
 pub use cluster::{Cluster, Container, Store};
+pub(crate) use job::both;
 pub use job::{Job, JobKind, Phase};
 pub use scopes::Scope;
-pub use stream::{Epoch, Segment, SegmentKey, Stream, StreamState, Writer};
+pub use stream::{Epoch, Segment, SegmentKey, Stream, StreamState, Writer, WriterMode};
 
 use crate::operation::{Operation, StoreId};
 use crate::outcome::{Outcome, Refusal};
@@ -125,9 +127,10 @@ impl ControllerMachine {
             Operation::SealStream { stream } => self.seal_stream(stream, now),
             Operation::TruncateStream { stream, cut } => self.truncate_stream(*stream, cut, now),
             Operation::DeleteStream { stream } => self.delete_stream(stream, now),
-            Operation::RegisterWriter { stream, writer, create, source_fingerprint } => {
-                self.register_writer(stream, writer, *create, *source_fingerprint, now)
+            Operation::RegisterWriter { stream, writer, create, mode } => {
+                self.register_writer(stream, writer, *create, *mode, now)
             }
+            Operation::DeleteWriter { stream, writer } => self.delete_writer(stream, writer, now),
             Operation::RaiseFence { above } => self.raise_fence(*above),
             Operation::Recover { incarnation, streams_made } => {
                 self.recover(*incarnation, *streams_made)

@@ -10,7 +10,7 @@ use common::{
 };
 
 use crate::codec::{Decoder, Encoder, Malformed};
-use crate::machine::SegmentKey;
+use crate::machine::{SegmentKey, WriterMode};
 use crate::stores::JobId;
 
 const VERSION: u8 = 1;
@@ -85,7 +85,11 @@ pub enum Operation {
         stream: ScopedStream,
         writer: WriterName,
         create: bool,
-        source_fingerprint: u64,
+        mode: WriterMode,
+    },
+    DeleteWriter {
+        stream: ScopedStream,
+        writer: WriterName,
     },
     /// Containers obey this fence, which is above all that this history of the controller gives:
     /// later ones are to be above it.
@@ -146,6 +150,7 @@ mod kind {
     pub(super) const RECONCILE_PLACES: u8 = 14;
     pub(super) const RECONCILE_STREAM: u8 = 15;
     pub(super) const RAISE_FENCE: u8 = 16;
+    pub(super) const DELETE_WRITER: u8 = 17;
 }
 
 impl Operation {
@@ -172,9 +177,12 @@ impl Operation {
                 }
             }
             Self::DeleteStream { stream } => _ = stream_name(out.u8(kind::DELETE_STREAM), stream),
-            Self::RegisterWriter { stream, writer, create, source_fingerprint } => {
+            Self::RegisterWriter { stream, writer, create, mode } => {
                 stream_name(out.u8(kind::REGISTER_WRITER), stream).text(writer.as_str());
-                out.bool(*create).u64(*source_fingerprint);
+                out.bool(*create).u8(mode.ordinal());
+            }
+            Self::DeleteWriter { stream, writer } => {
+                stream_name(out.u8(kind::DELETE_WRITER), stream).text(writer.as_str());
             }
             Self::RaiseFence { above } => {
                 out.u8(kind::RAISE_FENCE).u16(above.incarnation.0).u64(above.term.0);
@@ -241,7 +249,11 @@ impl Operation {
                 stream: decode_stream_name(&mut input)?,
                 writer: input.name()?,
                 create: input.bool()?,
-                source_fingerprint: input.u64()?,
+                mode: WriterMode::of_ordinal(input.u8()?).ok_or_else(|| input.malformed())?,
+            },
+            kind::DELETE_WRITER => Self::DeleteWriter {
+                stream: decode_stream_name(&mut input)?,
+                writer: input.name()?,
             },
             kind::RAISE_FENCE => {
                 let (incarnation, term) = (input.u16()?.into(), Term(input.u64()?));

@@ -1,9 +1,12 @@
 //! What apply answers: an acceptance with its facts, or a refusal with its reason.
 
-use common::{Offset, ScopeName, ScopedStream, SegmentId, StreamId, WriterEpoch, WriterId};
+use common::{
+    Offset, ScopeName, ScopedStream, SegmentId, StreamId, WriterEpoch, WriterId, WriterName,
+};
 use proto::error::Reason;
 
 use crate::codec::Encoder;
+use crate::machine::WriterMode;
 use crate::settings::WRITERS_PER_STREAM_MAX;
 use crate::stores::JobId;
 
@@ -37,7 +40,8 @@ pub enum Accepted {
         writer: WriterId,
         epoch: WriterEpoch,
         created: bool,
-        source_fingerprint: u64,
+        /// Whether segments may know something of it.
+        may_be_stored: bool,
     },
     /// Whether fences are higher now; they were already where not.
     FenceRaised {
@@ -121,8 +125,20 @@ pub enum Refusal {
     )]
     WriterFenced { given: WriterEpoch, current: WriterEpoch },
     #[error(
+        "writer `{writer}` of stream `{stream}` is used in the mode `{kept}`, not `{given}`: a name keeps \
+         the mode that it was first used in; use another name, or delete this one first (`braid \
+         writer delete`), which forgets what is stored under it"
+    )]
+    OtherMode { stream: ScopedStream, writer: WriterName, kept: WriterMode, given: WriterMode },
+    #[error(
+        "writer `{writer}` of stream `{stream}` is being deleted; try again when that is done, or delete \
+         it again where that was given up"
+    )]
+    WriterDeleting { stream: ScopedStream, writer: WriterName },
+    #[error(
         "stream `{0}` has {WRITERS_PER_STREAM_MAX} named writers, which is the limit; use names \
-         again, or anonymous writers"
+         again, delete those that are not used any more (`braid writer list`, `braid writer \
+         delete`), or use anonymous writers"
     )]
     TooManyWriters(ScopedStream),
 }
@@ -153,7 +169,10 @@ impl Refusal {
     /// The stable reason on the wire.
     pub const fn reason(&self) -> Reason {
         match self {
-            Self::NotInitialized | Self::NoContainers | Self::Busy { .. } => Reason::Unavailable,
+            Self::NotInitialized
+            | Self::NoContainers
+            | Self::Busy { .. }
+            | Self::WriterDeleting { .. } => Reason::Unavailable,
             Self::NotMade(_) => Reason::StreamNotMade,
             Self::NameTaken(_) | Self::CannotAdopt(_) => Reason::Internal,
             Self::ScopeNotFound(_) => Reason::ScopeNotFound,
@@ -166,7 +185,8 @@ impl Refusal {
             Self::WriterNotFound { .. } => Reason::WriterNotFound,
             Self::WriterFenced { .. } => Reason::WriterFenced,
             Self::TooManyStreams | Self::TooManySegments { .. } => Reason::LimitReached,
-            Self::TooManyWriters(_) => Reason::ResourceExhausted,
+            Self::OtherMode { .. } => Reason::WriterMode,
+            Self::TooManyWriters(_) => Reason::TooManyWriters,
         }
     }
 }
@@ -194,9 +214,9 @@ fn digest_accepted(accepted: &Accepted, out: &mut Encoder) {
         Accepted::Started { stream, job: started } => {
             out.u8(6).u64(stream.0).u64(job(started));
         }
-        Accepted::WriterRegistered { stream, writer, epoch, created, source_fingerprint } => {
+        Accepted::WriterRegistered { stream, writer, epoch, created, may_be_stored } => {
             out.u8(7).u64(stream.0).u128(writer.0).u64(epoch.0).bool(*created);
-            out.u64(*source_fingerprint);
+            out.bool(*may_be_stored);
         }
         Accepted::StepRecorded { job, finished } => _ = out.u8(8).u64(job.0).bool(*finished),
         Accepted::StepPassed { job } => _ = out.u8(9).u64(job.0),

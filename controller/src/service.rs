@@ -9,7 +9,9 @@ mod create_scope;
 mod create_stream;
 mod delete_scope;
 mod delete_stream;
+mod delete_writer;
 mod describe_stream;
+mod describe_writer;
 mod error;
 mod fields;
 mod get_segments;
@@ -18,6 +20,7 @@ mod get_status;
 mod get_successors;
 mod list_scopes;
 mod list_streams;
+mod list_writers;
 mod locate_segments;
 mod look_after_storage;
 mod page;
@@ -151,6 +154,9 @@ verbs! {
     get_successors(GetSuccessorsRequest) -> GetSuccessorsResponse;
     locate_segments(LocateSegmentsRequest) -> LocateSegmentsResponse;
     register_writer(RegisterWriterRequest) -> RegisterWriterResponse;
+    list_writers(ListWritersRequest) -> ListWritersResponse;
+    describe_writer(DescribeWriterRequest) -> DescribeWriterResponse;
+    delete_writer(DeleteWriterRequest) -> DeleteWriterResponse;
 }
 
 #[cfg(test)]

@@ -13,7 +13,10 @@
 
 use std::fmt;
 
-use common::{ContainerId, Fence, Incarnation, KeyRange, Offset, ScopedStream, SegmentId};
+use common::{
+    ContainerId, Fence, Incarnation, KeyRange, Offset, ScopedStream, SegmentId, WriterEpoch,
+    WriterId,
+};
 use futures::future::BoxFuture;
 use proto::convert::SegmentPlace;
 
@@ -57,6 +60,13 @@ pub enum StoreAction {
     Delete(Vec<SegmentId>),
     /// Drop the tombstones of deleted segments.
     Forget(Vec<SegmentId>),
+    /// Forget what segments and tombstones know of a writer, and refuse what comes of it with an
+    /// epoch below this one.
+    DeleteWriter {
+        writer: WriterId,
+        epoch: WriterEpoch,
+        segments: Vec<SegmentId>,
+    },
 }
 
 /// A segment as it is made; everything that a store must know to describe it after a disaster.

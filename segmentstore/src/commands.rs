@@ -4,7 +4,7 @@
 //! again, by the same controller or by its successor, is answered the same. Commands are let
 //! through when the log is full: truncation and deletion are what frees it.
 
-use common::{ContainerId, Fence, Offset, SegmentId};
+use common::{ContainerId, Fence, Offset, SegmentId, WriterEpoch, WriterId};
 use proto::v1::Reason;
 use replica::{Proposal, ProposeError};
 
@@ -149,6 +149,18 @@ impl StoreCommands {
         segment: SegmentId,
     ) -> Result<(), CommandError> {
         self.give(container, id, Command::Forget { segment }).await.map(drop)
+    }
+
+    /// Has a segment, or the tombstone of one, forget a writer and refuse its epochs below `epoch`.
+    pub async fn delete_writer(
+        &self,
+        container: ContainerId,
+        id: CommandId,
+        segment: SegmentId,
+        writer: WriterId,
+        epoch: WriterEpoch,
+    ) -> Result<(), CommandError> {
+        self.give(container, id, Command::DeleteWriter { segment, writer, epoch }).await.map(drop)
     }
 
     /// Changes attributes of a segment, all or none.

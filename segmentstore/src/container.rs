@@ -25,9 +25,11 @@ mod rest;
 mod save;
 mod segment;
 pub(crate) mod unsaved;
+mod writer_status;
 mod writers;
 
 pub use describe::SegmentDescription;
+pub use writer_status::WriterStatus;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

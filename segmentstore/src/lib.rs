@@ -30,7 +30,7 @@ mod time_index;
 pub use append_core::AppendConnection;
 pub use codec::CodecError;
 pub use commands::{CommandError, Prospect, SegmentStatus, StoreCommands};
-pub use container::{ContainerMachine, Memory, SegmentDescription, SegmentView};
+pub use container::{ContainerMachine, Memory, SegmentDescription, SegmentView, WriterStatus};
 pub use extent::{Extent, ObjectExtent};
 pub use handle::{ContainerError, ContainerHandle, Containers};
 pub use identity::{AttributeUpdate, CommandId, Expected, SegmentIdentity, SegmentKind, Successor};

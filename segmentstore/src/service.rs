@@ -1,6 +1,7 @@
 //! The gRPC service: thin shells around append connections, readers and questions to containers.
 
 mod append;
+mod get_writer_states;
 mod read;
 mod uncopied;
 
@@ -117,6 +118,13 @@ impl SegmentStoreApi for SegmentStoreService {
             }
         }
         Ok(Response::new(v1::GetSegmentInfoResponse { segments }))
+    }
+
+    async fn get_writer_states(
+        &self,
+        request: Request<v1::GetWriterStatesRequest>,
+    ) -> Result<Response<v1::GetWriterStatesResponse>, Status> {
+        self.writer_states(request.into_inner()).await.map(Response::new)
     }
 
     async fn find_offset(

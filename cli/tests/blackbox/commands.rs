@@ -210,6 +210,8 @@ fn every_command_explains_itself() {
         "append",
         "read",
         "segment",
+        "writer",
+        "writer delete",
         "status",
         "wal",
         "config",

@@ -33,3 +33,4 @@ mod small_disk;
 mod soak;
 mod storage;
 mod storage_trouble;
+mod writer_names;

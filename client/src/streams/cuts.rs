@@ -179,7 +179,7 @@ fn segment_info(segment: SegmentId, info: &v1::SegmentInfo) -> Result<SegmentInf
     })
 }
 
-fn segment_at(place: &SegmentPlace) -> v1::SegmentAt {
+pub(super) fn segment_at(place: &SegmentPlace) -> v1::SegmentAt {
     v1::SegmentAt { segment: Some(place.segment.into()), container: place.container.0 }
 }
 

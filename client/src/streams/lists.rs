@@ -16,7 +16,9 @@ use crate::client::Inner;
 use crate::error::{ClientError, Result};
 
 /// Items of all pages; `fetch` gets the token of the page before and gives items and next token.
-fn paged<T, F>(fetch: impl Fn(v1::Page) -> F + Send + 'static) -> BoxStream<'static, Result<T>>
+pub(super) fn paged<T, F>(
+    fetch: impl Fn(v1::Page) -> F + Send + 'static,
+) -> BoxStream<'static, Result<T>>
 where
     T: Send + 'static,
     F: Future<Output = Result<(Vec<T>, String)>> + Send + 'static,
@@ -82,7 +84,7 @@ pub(super) fn summary(summary: v1::StreamSummary) -> Result<StreamSummary> {
     })
 }
 
-fn places(places: Vec<v1::SegmentPlace>) -> Result<Vec<SegmentPlace>> {
+pub(super) fn places(places: Vec<v1::SegmentPlace>) -> Result<Vec<SegmentPlace>> {
     places.into_iter().map(|place| Ok(SegmentPlace::try_from(place)?)).collect()
 }
 

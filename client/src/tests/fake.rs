@@ -260,6 +260,13 @@ impl SegmentStore for Fake {
     }
 
     /// The model has one time per segment: everything is older, or nothing.
+    async fn get_writer_states(
+        &self,
+        _: Request<v1::GetWriterStatesRequest>,
+    ) -> Result<Response<v1::GetWriterStatesResponse>, Status> {
+        Err(Status::unimplemented("the fake is not asked for writers"))
+    }
+
     async fn find_offset(
         &self,
         request: Request<v1::FindOffsetRequest>,
@@ -456,6 +463,27 @@ impl Controller for Fake {
                 .push(place);
         }
         Ok(Response::new(answer))
+    }
+
+    async fn list_writers(
+        &self,
+        _: Request<v1::ListWritersRequest>,
+    ) -> Result<Response<v1::ListWritersResponse>, Status> {
+        Err(Status::unimplemented("the fake is not asked for writers"))
+    }
+
+    async fn describe_writer(
+        &self,
+        _: Request<v1::DescribeWriterRequest>,
+    ) -> Result<Response<v1::DescribeWriterResponse>, Status> {
+        Err(Status::unimplemented("the fake is not asked for writers"))
+    }
+
+    async fn delete_writer(
+        &self,
+        _: Request<v1::DeleteWriterRequest>,
+    ) -> Result<Response<v1::DeleteWriterResponse>, Status> {
+        Err(Status::unimplemented("the fake is not asked for writers"))
     }
 
     async fn register_writer(

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use common::{KeyRange, Offset, SegmentId, StreamId, Term};
+use common::{KeyRange, Offset, SegmentId, StreamId, Term, WriterId};
 use replica::StateMachine;
 
 use crate::jobs::pending_steps;
-use crate::machine::{ControllerMachine, SegmentKey, State};
+use crate::machine::{ControllerMachine, SegmentKey, State, WriterMode};
 use crate::operation::Operation;
 use crate::outcome::Accepted;
 use crate::stores::{StoreAction, StoreCommand, StoreError};
@@ -23,6 +23,8 @@ enum Act {
     GrowAndTruncate,
     /// A store refuses, and does it when it is asked again.
     TruncateRefusedAndAgain,
+    /// A name of a stream, and of one with segments that were truncated away.
+    DeleteWriter(&'static str),
     Seal,
     TruncateSealed,
     DeleteSealed,
@@ -31,15 +33,17 @@ enum Act {
     DeleteUnsealed,
 }
 
-const PLAY: [Act; 9] = [
+const PLAY: [Act; 11] = [
     Act::CreateMany,
     Act::GrowAndTruncate,
     Act::TruncateRefusedAndAgain,
+    Act::DeleteWriter("demo/many"),
     Act::Seal,
     Act::TruncateSealed,
     Act::DeleteSealed,
     Act::CreateFew,
     Act::ScaleAndTruncateAway,
+    Act::DeleteWriter("demo/few"),
     Act::DeleteUnsealed,
 ];
 
@@ -203,6 +207,15 @@ impl World {
                 self.stores.grow(lost, 100);
                 self.truncate(id, &keys, 70);
             }
+            Act::DeleteWriter(stream) => {
+                for writer in ["kept", "w"] {
+                    self.propose(&register(stream, writer));
+                }
+                self.propose(&delete_writer(stream, "w"));
+                self.killed(None);
+                self.drive();
+                self.check_deleted(stream);
+            }
             Act::Seal => _ = self.propose(&Operation::SealStream { stream: many }),
             Act::TruncateSealed => {
                 let stream = self.machine.stream(&many).unwrap();
@@ -233,10 +246,38 @@ impl World {
         }
     }
 
+    /// The name is free, and every segment was told, those that were truncated away, too.
+    fn check_deleted(&self, stream: &str) {
+        let found = self.machine.stream(&name(stream)).unwrap();
+        let names: Vec<_> = found.writers.keys().map(ToString::to_string).collect();
+        assert_eq!(names, ["kept"]);
+        let id = WriterId::of_name(found.id, &"w".parse().unwrap());
+        let told: std::collections::BTreeSet<_> = (found.segments.keys())
+            .chain(found.removed.keys())
+            .map(|key| self.stores.segment(found.segment_id(*key)).unwrap().writers[&id])
+            .collect();
+        let kept = found.writers.values().next().unwrap().epoch;
+        assert!(told.len() == 1 && told.first() > Some(&kept), "one epoch, above all before");
+    }
+
     fn truncate(&mut self, stream: StreamId, keys: &[SegmentKey], offset: u64) {
         let cut = keys.iter().map(|(epoch, number)| (*epoch, *number, Offset(offset))).collect();
         self.propose(&Operation::TruncateStream { stream, cut });
     }
+}
+
+fn register(stream: &str, writer: &str) -> Operation {
+    let (create, mode) = (true, WriterMode::Replay);
+    Operation::RegisterWriter {
+        stream: name(stream),
+        writer: writer.parse().unwrap(),
+        create,
+        mode,
+    }
+}
+
+fn delete_writer(stream: &str, writer: &str) -> Operation {
+    Operation::DeleteWriter { stream: name(stream), writer: writer.parse().unwrap() }
 }
 
 /// Merges the segments of `demo/few` into one.

@@ -1,7 +1,7 @@
 //! Who this cluster is and what it consists of: identity, counters, stores, containers.
 
 use common::limits::{SEGMENTS_MAX, STREAMS_MAX};
-use common::{ContainerId, Fence, Incarnation, StreamId, Term, WriterId};
+use common::{ContainerId, Fence, Incarnation, StreamId, Term, WriterEpoch};
 
 use crate::machine::records::Key;
 use crate::machine::{ControllerMachine, State};
@@ -25,7 +25,7 @@ pub struct Cluster {
     pub incarnation: Incarnation,
     pub(crate) streams_made: u64,
     pub(crate) jobs_made: u64,
-    pub(crate) writers_made: u64,
+    pub(crate) writer_epochs_made: u64,
     /// Raised when containers turn out to obey a fence that this history of the controller never
     /// gave: leads the term in every fence.
     pub(crate) era: u32,
@@ -67,10 +67,10 @@ impl Cluster {
         Fence { incarnation: self.incarnation, term }
     }
 
-    /// Anonymous writers draw 128 random bits; these differ from each other and from those.
-    pub(crate) fn next_writer(&mut self) -> WriterId {
-        self.writers_made += 1;
-        WriterId(u128::from(self.incarnation.0) << 112 | u128::from(self.writers_made))
+    /// Of all names and streams, so that a name that is made again is above its earlier life.
+    pub(crate) fn next_writer_epoch(&mut self) -> WriterEpoch {
+        self.writer_epochs_made += 1;
+        WriterEpoch::new(self.incarnation, self.writer_epochs_made)
     }
 }
 
@@ -98,7 +98,7 @@ impl ControllerMachine {
             incarnation,
             streams_made: 0,
             jobs_made: 0,
-            writers_made: 0,
+            writer_epochs_made: 0,
             era: 0,
             passed_over: Vec::new(),
         });

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use common::{StreamId, WallTime};
+use common::{StreamId, WallTime, WriterId};
 
 use crate::machine::stream::{Segment, SegmentKey, Stream};
 
@@ -32,7 +32,13 @@ pub enum JobKind {
     Create,
     Seal,
     Truncate,
-    Delete { seal_first: bool },
+    Delete {
+        seal_first: bool,
+    },
+    /// Of a named writer, whose record has the epoch that segments are told.
+    DeleteWriter {
+        writer: WriterId,
+    },
 }
 
 /// What a step does to its segments.
@@ -52,6 +58,8 @@ pub enum Phase {
     Forget,
     /// Drop the stream's records: no store has to do with it.
     Drop,
+    /// Have every segment that the stream ever had forget a writer.
+    DeleteWriter,
 }
 
 impl JobKind {
@@ -59,6 +67,7 @@ impl JobKind {
     pub(crate) const fn phases(self) -> &'static [Phase] {
         match self {
             Self::Create => &[Phase::Create],
+            Self::DeleteWriter { .. } => &[Phase::DeleteWriter],
             Self::Seal => &[Phase::Seal],
             Self::Truncate => &[Phase::Truncate, Phase::DeleteEarlier],
             Self::Delete { seal_first: false } => &[Phase::DeleteAll, Phase::Forget, Phase::Drop],
@@ -95,7 +104,9 @@ impl Job {
             // They leave the stream with the step that deletes them.
             Phase::DeleteEarlier => Box::new(stream.leaving.iter().copied()),
             Phase::DeleteAll => Box::new(stream.segments.range(behind).map(|(key, _)| *key)),
-            Phase::Forget => Box::new(both(&stream.removed, &stream.segments, behind)),
+            Phase::Forget | Phase::DeleteWriter => {
+                Box::new(both(&stream.removed, &stream.segments, behind))
+            }
             Phase::Drop => Box::new(std::iter::empty()),
         }
     }
@@ -131,7 +142,7 @@ impl Stream {
 }
 
 /// The keys of two maps without a common one, in order.
-fn both<'a>(
+pub(crate) fn both<'a>(
     one: &'a BTreeMap<SegmentKey, Segment>,
     other: &'a BTreeMap<SegmentKey, Segment>,
     range: (Bound<SegmentKey>, Bound<SegmentKey>),

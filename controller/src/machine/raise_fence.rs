@@ -35,7 +35,7 @@ impl ControllerMachine {
         cluster.passed_over.push((made + 1, made + IDS_PASSED_OVER));
         cluster.streams_made += IDS_PASSED_OVER;
         cluster.jobs_made += IDS_PASSED_OVER;
-        cluster.writers_made += IDS_PASSED_OVER;
+        cluster.writer_epochs_made += IDS_PASSED_OVER;
         Ok(Accepted::FenceRaised { raised: true })
     }
 }

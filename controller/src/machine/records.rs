@@ -141,6 +141,11 @@ impl State {
             if job.after.is_some_and(|after| stream.known_segment(after).is_none()) {
                 return Err(lacks(stream.id, "the segment at which its job is"));
             }
+            if let JobKind::DeleteWriter { writer } = job.kind
+                && !stream.writer_names.contains_key(&writer)
+            {
+                return Err(lacks(stream.id, "the writer of its job"));
+            }
             if job.kind == JobKind::Truncate {
                 stream.leaving = stream.before_head();
             }

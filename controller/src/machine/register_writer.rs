@@ -1,11 +1,14 @@
-//! Named writers: a name keeps one id for the life of its stream; each registration raises the
-//! writer epoch, which fences the processes that registered before.
+//! Named writers: an id that follows from stream and name; each registration gives an epoch above
+//! all that were given before, which fences the processes that registered earlier.
+//!
+//! A name keeps the mode that it was first used in: what its numbers mean does not change while
+//! segments know them. It ends with the deletion of the name.
 
 use common::{ScopedStream, WallTime, WriterEpoch, WriterId, WriterName};
 
 use crate::machine::ControllerMachine;
 use crate::machine::records::Key;
-use crate::machine::stream::{Stream, StreamState, Writer};
+use crate::machine::stream::{Stream, StreamState, Writer, WriterMode};
 use crate::outcome::{Accepted, Outcome, Refusal};
 use crate::settings::WRITERS_PER_STREAM_MAX;
 
@@ -15,36 +18,35 @@ impl ControllerMachine {
         name: &ScopedStream,
         writer: &WriterName,
         create: bool,
-        source_fingerprint: u64,
+        mode: WriterMode,
         now: WallTime,
     ) -> Outcome {
         let stream = self.stream(name)?;
-        let known = stream.writers.contains_key(writer);
-        check_registration(stream, writer, known, create)?;
-        let id = stream.id;
-        if !known {
-            let made = Writer {
-                id: self.counters().next_writer(),
-                epoch: WriterEpoch::default(),
-                source_fingerprint,
-                registered: now,
-            };
-            let stream = self.stream_mut(id);
-            stream.writer_names.insert(made.id, writer.clone());
-            stream.writers.insert(writer.clone(), made);
-        }
-        let incarnation = self.counters().incarnation;
+        let known = stream.writers.get(writer);
+        check_registration(stream, writer, known, create, mode)?;
+        let (id, created) = (stream.id, known.is_none());
+        let made = Writer {
+            id: WriterId::of_name(id, writer),
+            epoch: self.counters().next_writer_epoch(),
+            mode,
+            registered: now,
+            deleting: false,
+        };
+        // Where the records were brought back, or a part of them was lost, the name may be missing
+        // and its events be there.
+        let cluster = self.counters();
+        let brought_back = id.incarnation() < cluster.incarnation || cluster.era > 0;
         self.dirty.insert(Key::Writer(id, writer.clone()));
         let stream = self.state.streams.get_mut(&id).expect("it was looked up before");
-        let entry = stream.writers.get_mut(writer).expect("it was known or has just been made");
-        entry.epoch = WriterEpoch::new(incarnation, entry.epoch.counter() + 1);
-        entry.registered = now;
+        stream.writer_names.insert(made.id, writer.clone());
+        let (writer_id, epoch) = (made.id, made.epoch);
+        stream.writers.insert(writer.clone(), made);
         Ok(Accepted::WriterRegistered {
             stream: id,
-            writer: entry.id,
-            epoch: entry.epoch,
-            created: !known,
-            source_fingerprint: entry.source_fingerprint,
+            writer: writer_id,
+            epoch,
+            created,
+            may_be_stored: !created || brought_back,
         })
     }
 }
@@ -53,19 +55,36 @@ impl ControllerMachine {
 fn check_registration(
     stream: &Stream,
     writer: &WriterName,
-    known: bool,
+    known: Option<&Writer>,
     create: bool,
+    mode: WriterMode,
 ) -> Result<(), Refusal> {
     let name = || stream.name.clone();
     match (stream.state, stream.job) {
-        (StreamState::Deleting, _) => Err(Refusal::StreamNotFound(name())),
-        (StreamState::Creating, Some(job)) => Err(Refusal::Busy { stream: name(), job }),
-        (StreamState::Creating, None) => Err(Refusal::NotMade(name())),
-        _ if known => Ok(()),
-        _ if !create => Err(Refusal::WriterNotFound { stream: name(), writer: writer.to_string() }),
-        (StreamState::Sealing | StreamState::Sealed, _) => Err(Refusal::StreamSealed(name())),
-        _ if stream.writers.len() >= WRITERS_PER_STREAM_MAX => Err(Refusal::TooManyWriters(name())),
-        _ => Ok(()),
+        (StreamState::Deleting, _) => return Err(Refusal::StreamNotFound(name())),
+        (StreamState::Creating, Some(job)) => return Err(Refusal::Busy { stream: name(), job }),
+        (StreamState::Creating, None) => return Err(Refusal::NotMade(name())),
+        _ => {}
+    }
+    match known {
+        Some(known) if known.deleting => {
+            Err(Refusal::WriterDeleting { stream: name(), writer: writer.clone() })
+        }
+        Some(known) if known.mode != mode => {
+            let (stream, writer) = (name(), writer.clone());
+            Err(Refusal::OtherMode { stream, writer, kept: known.mode, given: mode })
+        }
+        Some(_) => Ok(()),
+        None if !create => {
+            Err(Refusal::WriterNotFound { stream: name(), writer: writer.to_string() })
+        }
+        None if matches!(stream.state, StreamState::Sealing | StreamState::Sealed) => {
+            Err(Refusal::StreamSealed(name()))
+        }
+        None if stream.writers.len() >= WRITERS_PER_STREAM_MAX => {
+            Err(Refusal::TooManyWriters(name()))
+        }
+        None => Ok(()),
     }
 }
 

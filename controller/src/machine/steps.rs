@@ -78,7 +78,11 @@ impl ControllerMachine {
             Phase::Create => self.record_segments(job.stream, job.batch),
             Phase::DeleteEarlier => self.take_out(job.stream, &done),
             Phase::Drop => self.drop_records(job.stream, job.batch),
-            Phase::Seal | Phase::Truncate | Phase::DeleteAll | Phase::Forget => {}
+            Phase::Seal
+            | Phase::Truncate
+            | Phase::DeleteAll
+            | Phase::Forget
+            | Phase::DeleteWriter => {}
         }
         let phase = job.phase_number();
         if !job.phase_is_over(&self.state.streams[&job.stream]) {
@@ -130,6 +134,7 @@ impl ControllerMachine {
             JobKind::Seal => stream.state = StreamState::Sealed,
             JobKind::Truncate => stream.head_is_ahead = false,
             JobKind::Delete { .. } => self.remove_stream(job.stream),
+            JobKind::DeleteWriter { writer } => self.free_writer(job.stream, writer),
         }
     }
 

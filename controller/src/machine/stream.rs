@@ -87,11 +87,49 @@ pub struct Segment {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Writer {
     pub id: WriterId,
-    /// Raised at each registration.
+    /// Raised at each registration, and once more when the name is deleted.
     pub epoch: WriterEpoch,
-    /// As first registered; 0: none was given then.
-    pub source_fingerprint: u64,
+    pub mode: WriterMode,
+    /// When it was registered last.
     pub registered: WallTime,
+    /// The name is being deleted, or its deletion was given up and must be asked for again.
+    pub deleting: bool,
+}
+
+/// What the event numbers of a named writer mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriterMode {
+    /// The n-th event of its source is always the same event.
+    Replay,
+    /// Numbers go on behind the highest that is stored.
+    Continue,
+}
+
+impl WriterMode {
+    /// In saved records and in the log.
+    pub(crate) const fn ordinal(self) -> u8 {
+        match self {
+            Self::Replay => 1,
+            Self::Continue => 2,
+        }
+    }
+
+    pub(crate) const fn of_ordinal(ordinal: u8) -> Option<Self> {
+        match ordinal {
+            1 => Some(Self::Replay),
+            2 => Some(Self::Continue),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for WriterMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Replay => "replay",
+            Self::Continue => "continue",
+        })
+    }
 }
 
 impl Stream {

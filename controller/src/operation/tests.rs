@@ -39,9 +39,13 @@ fn examples() -> Vec<(Operation, &'static str)> {
                 stream: stream(),
                 writer: "w".parse().unwrap(),
                 create: true,
-                source_fingerprint: 0x11,
+                mode: WriterMode::Continue,
             },
-            "01 09 010073 010074 010077 01 1100000000000000",
+            "01 09 010073 010074 010077 01 02",
+        ),
+        (
+            Operation::DeleteWriter { stream: stream(), writer: "w".parse().unwrap() },
+            "01 11 010073 010074 010077",
         ),
         (
             Operation::StepDone { job: JobId(8), step: 3, lengths: vec![(segment, Offset(9))] },

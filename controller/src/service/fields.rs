@@ -8,6 +8,7 @@ use common::{
 };
 use proto::v1;
 
+use crate::machine::WriterMode;
 use crate::service::ServiceError;
 
 pub(super) fn invalid(text: impl Into<String>) -> ServiceError {
@@ -31,6 +32,20 @@ pub(super) fn stream(field: Option<v1::StreamName>) -> Result<ScopedStream, Serv
     })?;
     let scope = name("stream.scope", &field.scope)?;
     Ok(ScopedStream { scope, stream: name("stream.stream", &field.stream)? })
+}
+
+/// What a named writer's numbers mean.
+pub(super) fn writer_mode(mode: i32) -> Result<WriterMode, ServiceError> {
+    match v1::WriterMode::try_from(mode) {
+        Ok(v1::WriterMode::WriterReplay) => Ok(WriterMode::Replay),
+        Ok(v1::WriterMode::WriterContinue) => Ok(WriterMode::Continue),
+        Ok(v1::WriterMode::Unspecified) | Err(_) => Err(invalid(format!(
+            "field `mode` is {mode}; say what the writer's numbers mean: {} (replay, the n-th event \
+             of its source is always the same) or {} (continue, they go on behind what is stored)",
+            v1::WriterMode::WriterReplay as i32,
+            v1::WriterMode::WriterContinue as i32,
+        ))),
+    }
 }
 
 /// How many segments to create; 0 and an absent configuration are the default.

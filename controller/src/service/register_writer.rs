@@ -14,17 +14,17 @@ impl ControllerService {
     ) -> Result<v1::RegisterWriterResponse, ServiceError> {
         let stream = fields::stream(request.stream)?;
         let writer = fields::name("writer", &request.writer)?;
-        let (create, source_fingerprint) = (request.create, request.source_fingerprint);
-        let operation = Operation::RegisterWriter { stream, writer, create, source_fingerprint };
+        let (create, mode) = (request.create, fields::writer_mode(request.mode)?);
+        let operation = Operation::RegisterWriter { stream, writer, create, mode };
         match self.submit(operation).await? {
-            Accepted::WriterRegistered { stream, writer, epoch, created, source_fingerprint } => {
+            Accepted::WriterRegistered { stream, writer, epoch, created, may_be_stored } => {
                 Ok(v1::RegisterWriterResponse {
                     writer: writer_bytes(writer),
                     epoch: epoch.0,
                     stream_id: stream.0,
                     created,
-                    source_fingerprint,
-                    may_be_stored: !created,
+                    may_be_stored,
+                    ..v1::RegisterWriterResponse::default()
                 })
             }
             other => Err(ServiceError::bug(&other)),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 
-use common::{ContainerId, Fence, Offset, SegmentId};
+use common::{ContainerId, Fence, Offset, SegmentId, WriterEpoch, WriterId};
 use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
@@ -44,12 +44,15 @@ pub(crate) struct FakeSegment {
     pub(crate) length: Offset,
     pub(crate) sealed: bool,
     pub(crate) deleted: bool,
+    /// Writers that it was told to forget, with the epoch below which they are refused.
+    pub(crate) writers: BTreeMap<WriterId, WriterEpoch>,
 }
 
 impl FakeSegment {
     fn new(container: ContainerId) -> Self {
         let (start, length) = (Offset(0), Offset(0));
-        Self { container, start, length, sealed: false, deleted: false }
+        let writers = BTreeMap::new();
+        Self { container, start, length, sealed: false, deleted: false, writers }
     }
 }
 
@@ -145,6 +148,14 @@ impl Inner {
                     assert!(known.is_none_or(|segment| segment.sealed), "{id} open");
                     if let Some(segment) = self.segments.get_mut(id) {
                         segment.deleted = true;
+                    }
+                }
+            }
+            StoreAction::DeleteWriter { writer, epoch, segments } => {
+                for id in segments {
+                    if let Some(segment) = self.segments.get_mut(id) {
+                        let known = segment.writers.entry(*writer).or_insert(*epoch);
+                        *known = (*known).max(*epoch);
                     }
                 }
             }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use common::{ByteSize, Rng, SystemClock, Tasks};
 use futures::StreamExt;
 use proto::error::{fact_of, reason_of};
+use proto::v1;
 use proto::v1::append_request::Message;
 use proto::v1::segment_store_client::SegmentStoreClient;
 use proto::v1::{
@@ -218,6 +219,37 @@ async fn what_is_acknowledged_is_read_back_also_after_a_restart() {
     assert_eq!((opened.opened[0].last_number, opened.opened[0].length), (60, length));
     appender.send(2, (60, 61), Bytes::from_static(b"more")).await;
     assert_eq!(appender.acknowledged(61).await, length + 4);
+    drop(appender);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_segments_know_of_a_writer_is_told_without_opening_them() {
+    let node = Node::new();
+    let running = node.start().await;
+    running.create().await;
+    let mut appender = running.connect().await;
+    appender.open(1, false).await;
+    appender.send(1, (0, 7), data(0, 50)).await;
+    appender.acknowledged(7).await;
+    let at = |number| SegmentAt { segment: Some(segment(number).into()), container: CONTAINER.0 };
+    let ask = |who, segments| v1::GetWriterStatesRequest {
+        writer: proto::convert::writer_bytes(writer(who)),
+        segments,
+    };
+    let mut client = running.client.clone();
+    let told = client.get_writer_states(ask(1, vec![at(9), at(1)])).await.unwrap().into_inner();
+    let [missing, known] = &told.states[..] else { panic!("{told:?}") };
+    assert_eq!((missing.known, missing.last_number), (false, 0));
+    assert_eq!((known.known, known.last_number), (true, 7));
+    assert_eq!(known.session, Some(session(1, 1).into()));
+    let told = client.get_writer_states(ask(2, vec![at(1)])).await.unwrap().into_inner();
+    assert!(!told.states[0].known);
+    let refused = client.get_writer_states(ask(1, vec![at(1); 1_001])).await.unwrap_err();
+    assert_eq!(reason_of(&refused), Reason::InvalidArgument);
+    // The session goes on.
+    appender.send(1, (7, 8), data(1, 50)).await;
+    appender.acknowledged(8).await;
     drop(appender);
     running.stop().await;
 }

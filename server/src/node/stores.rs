@@ -107,6 +107,13 @@ impl ToEach<'_> {
                 each(segments, |segment| commands.delete(container, id, segment)).await?;
                 Vec::new()
             }
+            StoreAction::DeleteWriter { writer, epoch, segments } => {
+                each(segments, |segment| {
+                    commands.delete_writer(container, id, segment, writer, epoch)
+                })
+                .await?;
+                Vec::new()
+            }
             StoreAction::Forget(segments) => {
                 each(segments, |segment| commands.forget(container, id, segment)).await?;
                 Vec::new()

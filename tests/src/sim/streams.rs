@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{ContainerId, Incarnation, Offset, ScopedStream, StreamId};
 use controller::group::query;
 use controller::{
-    Accepted, Group, GroupError, JobId, Operation as Control, Outcome, Step, StoreId, pending_steps,
+    Accepted, Group, GroupError, JobId, Operation as Control, Outcome, Step, StoreId, WriterMode,
+    pending_steps,
 };
 use proto::convert::SegmentPlace;
 use segmentstore::ReadError;
@@ -400,7 +401,7 @@ impl World {
             stream: s.name.clone(),
             writer,
             create: true,
-            source_fingerprint: 0,
+            mode: WriterMode::Replay,
         };
         self.tasks.spawn(async move {
             let outcome = group.submit(operation).await;

@@ -6,7 +6,7 @@ use super::*;
 use crate::machine::cluster::{Cluster, Container, Store};
 use crate::machine::job::{Job, JobKind, Phase};
 use crate::machine::scopes::Scope;
-use crate::machine::stream::{Epoch, Segment, Stream, StreamState, Writer};
+use crate::machine::stream::{Epoch, Segment, Stream, StreamState, Writer, WriterMode};
 
 const STREAM: StreamId = StreamId(7);
 
@@ -27,8 +27,9 @@ fn example() -> State {
     let writer = Writer {
         id: WriterId(0x0102),
         epoch: WriterEpoch(5),
-        source_fingerprint: 6,
+        mode: WriterMode::Continue,
         registered: WallTime(7),
+        deleting: true,
     };
     let mut stream = Stream {
         id: STREAM,
@@ -69,7 +70,7 @@ fn example() -> State {
             incarnation: 1.into(),
             streams_made: 2,
             jobs_made: 3,
-            writers_made: 4,
+            writer_epochs_made: 4,
             era: 5,
             passed_over: vec![(6, 7)],
         }),
@@ -134,8 +135,7 @@ fn golden() -> Vec<(Key, &'static str, &'static str)> {
         (
             Key::Writer(STREAM, "w".parse().unwrap()),
             "77 0000000000000007 77",
-            "01 02010000000000000000000000000000 0500000000000000 0600000000000000 \
-             0700000000000000",
+            "01 02010000000000000000000000000000 0500000000000000 02 0700000000000000 01",
         ),
         (
             Key::Job(JobId(9)),
@@ -166,6 +166,26 @@ fn each_record_keeps_its_bytes() {
         assert_eq!(hex(&state.value(&key).unwrap()), value_hex.replace(' ', ""), "{key:?}");
         assert_eq!(Key::decode(&key.encode()), Ok(key));
     }
+}
+
+#[test]
+fn a_job_that_deletes_a_writer_keeps_its_bytes_and_needs_the_writer() {
+    let mut state = example();
+    let job = state.jobs.get_mut(&JobId(9)).unwrap();
+    job.kind = JobKind::DeleteWriter { writer: WriterId(0x0102) };
+    job.phase = Phase::DeleteWriter;
+    let key = Key::Job(JobId(9));
+    assert_eq!(
+        hex(&state.value(&key).unwrap()),
+        "01 0700000000000000 06 02010000000000000000000000000000 01000000 00020000 \
+         0500000000000000 08 01 01000000 01000000"
+            .replace(' ', "")
+    );
+    let records = pairs(&state);
+    assert_eq!(State::restore(&mut records.clone().into_iter()).unwrap(), state);
+    let without = records.into_iter().filter(|(key, _)| key[0] != b'w').collect::<Vec<_>>();
+    let refused = State::restore(&mut without.into_iter()).unwrap_err();
+    assert!(refused.to_string().contains("writer of its job"), "{refused}");
 }
 
 #[test]

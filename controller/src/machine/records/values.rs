@@ -14,7 +14,7 @@ use crate::machine::cluster::{Cluster, Container, Store};
 use crate::machine::job::{Job, JobKind, Phase};
 use crate::machine::records::Key;
 use crate::machine::scopes::Scope;
-use crate::machine::stream::{Epoch, Segment, SegmentKey, Stream, StreamState, Writer};
+use crate::machine::stream::{Epoch, Segment, SegmentKey, Stream, StreamState, Writer, WriterMode};
 use crate::operation::StoreId;
 use crate::stores::JobId;
 
@@ -129,7 +129,7 @@ fn what(key: &Key) -> &'static str {
 
 fn encode_cluster(cluster: &Cluster, out: &mut Encoder) {
     out.u128(cluster.id).u16(cluster.incarnation.0);
-    out.u64(cluster.streams_made).u64(cluster.jobs_made).u64(cluster.writers_made);
+    out.u64(cluster.streams_made).u64(cluster.jobs_made).u64(cluster.writer_epochs_made);
     out.u32(cluster.era).count(cluster.passed_over.len());
     cluster.passed_over.iter().for_each(|(first, last)| _ = out.u64(*first).u64(*last));
 }
@@ -140,7 +140,7 @@ fn decode_cluster(input: &mut Decoder<'_>) -> Result<Cluster, Malformed> {
         incarnation: input.u16()?.into(),
         streams_made: input.u64()?,
         jobs_made: input.u64()?,
-        writers_made: input.u64()?,
+        writer_epochs_made: input.u64()?,
         era: input.u32()?,
         passed_over: Vec::new(),
     };
@@ -231,16 +231,17 @@ fn decode_segment(input: &mut Decoder<'_>) -> Result<Segment, Malformed> {
 }
 
 fn encode_writer(writer: &Writer, out: &mut Encoder) {
-    out.u128(writer.id.0).u64(writer.epoch.0).u64(writer.source_fingerprint);
-    out.u64(writer.registered.0);
+    out.u128(writer.id.0).u64(writer.epoch.0).u8(writer.mode.ordinal());
+    out.u64(writer.registered.0).bool(writer.deleting);
 }
 
 fn decode_writer(input: &mut Decoder<'_>) -> Result<Writer, Malformed> {
     Ok(Writer {
         id: WriterId(input.u128()?),
         epoch: WriterEpoch(input.u64()?),
-        source_fingerprint: input.u64()?,
+        mode: WriterMode::of_ordinal(input.u8()?).ok_or_else(|| input.malformed())?,
         registered: WallTime(input.u64()?),
+        deleting: input.bool()?,
     })
 }
 
@@ -251,7 +252,11 @@ fn encode_job(job: &Job, out: &mut Encoder) {
         JobKind::Truncate => 3,
         JobKind::Delete { seal_first: false } => 4,
         JobKind::Delete { seal_first: true } => 5,
+        JobKind::DeleteWriter { .. } => 6,
     });
+    if let JobKind::DeleteWriter { writer } = job.kind {
+        out.u128(writer.0);
+    }
     out.u32(job.step).u32(job.batch).u64(job.started.0);
     out.u8(match job.phase {
         Phase::Create => 1,
@@ -261,6 +266,7 @@ fn encode_job(job: &Job, out: &mut Encoder) {
         Phase::DeleteAll => 5,
         Phase::Forget => 6,
         Phase::Drop => 7,
+        Phase::DeleteWriter => 8,
     });
     let (epoch, number) = job.after.unwrap_or_default();
     out.bool(job.after.is_some()).u32(epoch.0).u32(number.0);
@@ -274,6 +280,7 @@ fn decode_job(input: &mut Decoder<'_>) -> Result<Job, Malformed> {
         3 => JobKind::Truncate,
         4 => JobKind::Delete { seal_first: false },
         5 => JobKind::Delete { seal_first: true },
+        6 => JobKind::DeleteWriter { writer: WriterId(input.u128()?) },
         _ => return Err(input.malformed()),
     };
     let (step, batch) = (input.u32()?, input.u32()?);
@@ -289,6 +296,7 @@ fn decode_job(input: &mut Decoder<'_>) -> Result<Job, Malformed> {
         5 => Phase::DeleteAll,
         6 => Phase::Forget,
         7 => Phase::Drop,
+        8 => Phase::DeleteWriter,
         _ => return Err(input.malformed()),
     };
     if !kind.phases().contains(&phase) {

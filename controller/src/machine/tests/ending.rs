@@ -4,7 +4,7 @@ use common::Offset;
 
 use super::refused;
 use crate::jobs::pending_steps;
-use crate::machine::StreamState;
+use crate::machine::{StreamState, WriterMode};
 use crate::operation::Operation;
 use crate::outcome::{Accepted, Refusal};
 use crate::settings::JOB_FAILURES_MAX;
@@ -94,7 +94,7 @@ fn deleting_seals_first_deletes_and_forgets_every_segment_and_leaves_nothing() {
         stream: name("demo/hello"),
         writer: "w".parse().unwrap(),
         create: true,
-        source_fingerprint: 0,
+        mode: WriterMode::Replay,
     };
     apply(&mut machine, &register).unwrap();
     let job = stream_job(&mut machine, &delete()).unwrap();
@@ -162,7 +162,7 @@ fn a_job_that_is_given_up_leaves_the_stream_free_and_can_be_begun_again() {
         stream: name("demo/hello"),
         writer: "w".parse().unwrap(),
         create: true,
-        source_fingerprint: 0,
+        mode: WriterMode::Replay,
     };
     for operation in [seal(), truncate.clone(), register] {
         assert_eq!(refused(&mut machine, &operation), Refusal::NotMade(name("demo/hello")));

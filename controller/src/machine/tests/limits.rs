@@ -6,7 +6,7 @@ use replica::StateMachine;
 
 use super::refused;
 use crate::jobs::pending_steps;
-use crate::machine::ControllerMachine;
+use crate::machine::{ControllerMachine, WriterMode};
 use crate::operation::Operation;
 use crate::outcome::Refusal;
 use crate::settings::WRITERS_PER_STREAM_MAX;
@@ -68,7 +68,7 @@ fn one_name_too_many_is_refused_and_known_ones_still_come_back() {
         stream: name("demo/hello"),
         writer: format!("w{number}").parse().unwrap(),
         create: true,
-        source_fingerprint: 0,
+        mode: WriterMode::Replay,
     };
     for number in 0..WRITERS_PER_STREAM_MAX {
         machine.apply_operation(&register(number), crate::testing::NOW).unwrap();

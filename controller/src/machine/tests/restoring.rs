@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use replica::{Change, Slice, StateMachine};
 
 use crate::jobs::pending_steps;
-use crate::machine::ControllerMachine;
+use crate::machine::{ControllerMachine, WriterMode};
 use crate::operation::{CutOffsets, Operation};
 use crate::testing::{introduction, name};
 
@@ -22,6 +22,7 @@ enum Move {
     Truncate(u8, Vec<u8>),
     Delete(u8),
     Register(u8, u8, bool),
+    DeleteWriter(u8, u8),
     StepDone(usize),
     StepFailed(usize),
     Freeze,
@@ -36,7 +37,8 @@ fn moves() -> impl Strategy<Value = Move> {
         2 => stream.clone().prop_map(Move::Seal),
         3 => (stream.clone(), prop::collection::vec(0_u8..9, 6)).prop_map(|(s, o)| Move::Truncate(s, o)),
         2 => stream.clone().prop_map(Move::Delete),
-        3 => (stream, 0_u8..3, any::<bool>()).prop_map(|(s, w, c)| Move::Register(s, w, c)),
+        3 => (stream.clone(), 0_u8..3, any::<bool>()).prop_map(|(s, w, c)| Move::Register(s, w, c)),
+        1 => (stream, 0_u8..3).prop_map(|(s, w)| Move::DeleteWriter(s, w)),
         12 => (0_usize..4).prop_map(Move::StepDone),
         1 => (0_usize..4).prop_map(Move::StepFailed),
         2 => Just(Move::Freeze),
@@ -75,7 +77,11 @@ fn operation(machine: &ControllerMachine, wanted: &Move) -> Option<Operation> {
             stream: stream(*number),
             writer: format!("writer{writer}").parse().unwrap(),
             create: *create,
-            source_fingerprint: u64::from(*writer),
+            mode: WriterMode::Replay,
+        },
+        Move::DeleteWriter(number, writer) => Operation::DeleteWriter {
+            stream: stream(*number),
+            writer: format!("writer{writer}").parse().unwrap(),
         },
         Move::StepDone(at) => {
             let step = step(at)?;

@@ -5,7 +5,7 @@ use replica::StateMachine;
 
 use super::refused;
 use crate::jobs::pending_steps;
-use crate::machine::{ControllerMachine, StreamState};
+use crate::machine::{ControllerMachine, StreamState, WriterMode};
 use crate::operation::Operation;
 use crate::outcome::{Accepted, Refusal};
 use crate::settings::SEGMENTS_PER_STEP;
@@ -22,7 +22,7 @@ fn register(number: usize) -> Operation {
         stream: name("demo/wide"),
         writer: format!("w{number}").parse().unwrap(),
         create: true,
-        source_fingerprint: 0,
+        mode: WriterMode::Replay,
     }
 }
 

@@ -45,12 +45,16 @@ async fn with_stream(served: &Served, name: Option<v1::StreamName>) -> Vec<Statu
     let truncate = v1::TruncateStreamRequest { stream: name.clone(), cut, covers: None };
     let delete = v1::DeleteStreamRequest { stream: name.clone() };
     let segments = v1::GetSegmentsRequest { stream: name.clone(), set: 1, ..Default::default() };
+    let list = v1::ListWritersRequest { stream: name.clone(), page: None };
+    let described =
+        v1::DescribeWriterRequest { stream: name.clone(), writer: "w".into(), page: None };
+    let freed = v1::DeleteWriterRequest { stream: name.clone(), writer: "w".into() };
     let register = v1::RegisterWriterRequest {
         stream: name,
         writer: "w".into(),
         create: true,
-        source_fingerprint: 0,
         mode: v1::WriterMode::WriterReplay.into(),
+        ..Default::default()
     };
     vec![
         Controller::create_stream(service, Request::new(create)).await.unwrap_err(),
@@ -60,6 +64,9 @@ async fn with_stream(served: &Served, name: Option<v1::StreamName>) -> Vec<Statu
         Controller::delete_stream(service, Request::new(delete)).await.unwrap_err(),
         Controller::get_segments(service, Request::new(segments)).await.unwrap_err(),
         Controller::register_writer(service, Request::new(register)).await.unwrap_err(),
+        Controller::list_writers(service, Request::new(list)).await.unwrap_err(),
+        Controller::describe_writer(service, Request::new(described)).await.unwrap_err(),
+        Controller::delete_writer(service, Request::new(freed)).await.unwrap_err(),
     ]
 }
 
@@ -84,8 +91,8 @@ async fn a_bad_name_is_refused_by_every_verb_and_changes_nothing() {
             stream: stream("demo/hello"),
             writer: name,
             create: true,
-            source_fingerprint: 0,
             mode: v1::WriterMode::WriterReplay.into(),
+            ..Default::default()
         };
         let status = Controller::create_scope(service, Request::new(create)).await.unwrap_err();
         check(status, "scope", problem);

@@ -126,8 +126,8 @@ async fn what_does_not_exist_is_not_found_by_any_verb() {
                     stream: named(),
                     writer: "w".into(),
                     create: true,
-                    source_fingerprint: 0,
                     mode: v1::WriterMode::WriterReplay.into(),
+                    ..Default::default()
                 }
             )
             .map(drop),
@@ -325,8 +325,8 @@ async fn a_named_writer_is_registered_and_its_older_process_finds_no_segments_an
         stream: stream("demo/hello"),
         writer: "loader".into(),
         create,
-        source_fingerprint: 9,
         mode: v1::WriterMode::WriterReplay.into(),
+        ..Default::default()
     };
     let unknown = call!(served, register_writer, register(false)).unwrap_err();
     assert_eq!((unknown.code(), reason_of(&unknown)), (Code::NotFound, Reason::WriterNotFound));
@@ -342,7 +342,7 @@ async fn a_named_writer_is_registered_and_its_older_process_finds_no_segments_an
     assert_eq!(served.get_segments(ask(&first)).await.unwrap().segments.len(), 2);
     let second = call!(served, register_writer, register(false)).unwrap();
     assert!(!second.created && second.epoch > first.epoch && second.writer == first.writer);
-    assert_eq!(second.source_fingerprint, 9);
+    assert!(second.may_be_stored && !first.may_be_stored);
     let fenced = served.get_segments(ask(&first)).await.unwrap_err();
     assert_eq!((fenced.code(), reason_of(&fenced)), (Code::Aborted, Reason::WriterFenced));
     assert_eq!(fact_of(&fenced, "current_epoch"), Some(second.epoch.to_string()));
@@ -359,6 +359,106 @@ async fn a_named_writer_is_registered_and_its_older_process_finds_no_segments_an
     stranger.writer = vec![7; 16].into();
     let unknown = served.get_segments(stranger).await.unwrap_err();
     assert_eq!(reason_of(&unknown), Reason::WriterNotFound);
+}
+
+fn registration(writer: &str, mode: v1::WriterMode) -> v1::RegisterWriterRequest {
+    v1::RegisterWriterRequest {
+        stream: stream("demo/hello"),
+        writer: writer.into(),
+        create: true,
+        mode: mode.into(),
+        ..Default::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_keeps_its_mode_and_another_one_is_a_conflict() {
+    use v1::WriterMode::{Unspecified, WriterContinue, WriterReplay};
+    let served = Served::new();
+    served.create("demo/hello", 1).await;
+    let unsaid = call!(served, register_writer, registration("w", Unspecified)).unwrap_err();
+    assert_eq!(reason_of(&unsaid), Reason::InvalidArgument);
+    assert!(unsaid.message().contains("`mode`"), "{unsaid}");
+    call!(served, register_writer, registration("w", WriterContinue)).unwrap();
+    let other = call!(served, register_writer, registration("w", WriterReplay)).unwrap_err();
+    assert_eq!((other.code(), reason_of(&other)), (Code::FailedPrecondition, Reason::WriterMode));
+    assert!(other.message().contains("`continue`, not `replay`"), "{other}");
+    call!(served, register_writer, registration("w", WriterContinue)).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn writers_are_listed_in_pages_described_with_their_segments_and_deleted() {
+    let served = Served::new();
+    let stream_id = served.create("demo/hello", 5).await.stream_id;
+    for name in ["c", "a", "b"] {
+        let request = registration(name, v1::WriterMode::WriterReplay);
+        call!(served, register_writer, request).unwrap();
+    }
+    let list = |token: &str| v1::ListWritersRequest {
+        stream: stream("demo/hello"),
+        page: Some(v1::Page { size: 2, token: token.into() }),
+    };
+    let first = call!(served, list_writers, list("")).unwrap();
+    let names = |page: &v1::ListWritersResponse| -> Vec<String> {
+        page.writers.iter().map(|writer| writer.writer.clone()).collect()
+    };
+    assert_eq!(names(&first), ["a", "b"]);
+    let second = call!(served, list_writers, list(&first.next_token)).unwrap();
+    assert_eq!((names(&second), second.next_token.as_str()), (vec!["c".to_owned()], ""));
+    assert!(second.writers[0].registered_micros > 0 && !second.writers[0].deleting);
+
+    let describe = |writer: &str, token: &str| v1::DescribeWriterRequest {
+        stream: stream("demo/hello"),
+        writer: writer.into(),
+        page: Some(v1::Page { size: 3, token: token.into() }),
+    };
+    let first = call!(served, describe_writer, describe("c", "")).unwrap();
+    let second = call!(served, describe_writer, describe("c", &first.next_token)).unwrap();
+    assert_eq!((first.segments.len(), second.segments.len()), (3, 2));
+    assert_eq!((first.stream_id, first.writer.len(), &second.next_token[..]), (stream_id, 16, ""));
+    let summary = first.summary.unwrap();
+    assert_eq!(summary.mode(), v1::WriterMode::WriterReplay);
+
+    let delete = || v1::DeleteWriterRequest { stream: stream("demo/hello"), writer: "c".into() };
+    call!(served, delete_writer, delete()).unwrap();
+    let told = served.stores.inner().segments.values().map(|s| s.writers.len()).sum::<usize>();
+    assert_eq!(told, 5, "each segment was told");
+    let gone = call!(served, delete_writer, delete()).unwrap_err();
+    assert_eq!((gone.code(), reason_of(&gone)), (Code::NotFound, Reason::WriterNotFound));
+    let gone = call!(served, describe_writer, describe("c", "")).unwrap_err();
+    assert_eq!(reason_of(&gone), Reason::WriterNotFound);
+    let anew = registration("c", v1::WriterMode::WriterContinue);
+    let anew = call!(served, register_writer, anew).unwrap();
+    assert!(anew.created && anew.epoch > summary.epoch + 1, "{} {}", anew.epoch, summary.epoch);
+    assert_eq!(anew.writer, first.writer, "the id follows from stream and name");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_being_deleted_is_fenced_at_once_and_cannot_be_registered() {
+    let served = Served::new();
+    let stream_id = served.create("demo/hello", 2).await.stream_id;
+    let request = || registration("w", v1::WriterMode::WriterReplay);
+    let process = call!(served, register_writer, request()).unwrap();
+    served.stores.inner().held = true;
+    let delete = v1::DeleteWriterRequest { stream: stream("demo/hello"), writer: "w".into() };
+    let late = call!(served, delete_writer, delete.clone()).unwrap_err();
+    assert_eq!(reason_of(&late), Reason::Unavailable, "{late}");
+    let refused = call!(served, register_writer, request()).unwrap_err();
+    assert_eq!(reason_of(&refused), Reason::Unavailable);
+    assert!(refused.message().contains("is being deleted"), "{refused}");
+    let locate = v1::LocateSegmentsRequest {
+        segments: vec![v1::SegmentId { stream: stream_id, epoch: 0, number: 0 }],
+        writer: process.writer.clone(),
+        writer_epoch: process.epoch,
+    };
+    let fenced = call!(served, locate_segments, locate).unwrap_err();
+    assert_eq!(reason_of(&fenced), Reason::WriterFenced);
+    served.stores.inner().held = false;
+    served.stores.gate.notify_waiters();
+    // Asked again, it waits for the job that runs, or finds the name gone already.
+    let again = call!(served, delete_writer, delete);
+    assert!(again.is_ok() || again.is_err_and(|e| reason_of(&e) == Reason::WriterNotFound));
+    assert!(call!(served, register_writer, request()).unwrap().created);
 }
 
 #[tokio::test(start_paused = true)]

@@ -133,8 +133,7 @@ fn at_the_limit_the_anonymous_writer_that_was_not_used_for_longest_makes_room() 
         driver.up += 10;
         driver.open(open(1, who + 1_000, session(1, 1), false)).unwrap();
     }
-    // The first is used again, the second is not.
-    driver.up += 5 * SECOND;
+    // The first is used again, so soon that its place in the queue does not follow.
     driver.append(append(1, 1_001, session(1, 1), (0, 1)), b"a");
     driver.save();
     let mut twin = Driver { machine: driver.restored(), ..Driver::new() };

@@ -1,7 +1,7 @@
 //! Events as the application writes and reads them.
 
 use bytes::Bytes;
-use common::{Offset, SegmentId};
+use common::{Offset, SegmentId, WallTime};
 use proto::framing::{self, EventRef, FramedEvent, FramingError};
 
 use crate::error::Result;
@@ -19,6 +19,8 @@ use crate::error::Result;
 /// let event = Event::new("hello").key("greetings").time_micros(978_310_020_000_000);
 /// assert_eq!(event.headers(&headers).payload, b"hello");
 /// ```
+///
+#[doc = concat!("```no_run\n", include_str!("../examples/snippets/headers.rs"), "```")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event<'a> {
@@ -72,6 +74,28 @@ impl<'a> Event<'a> {
 #[doc(inline)]
 pub use proto::framing::{Header, Headers};
 
+/// When an event was stored, as exactly as the segment's time index knows it: at one of these
+/// moments or between them.
+///
+/// Of what was stored lately the two are less than a second apart. The index becomes coarser with
+/// age: behind its newest 128 points, each of which covers a second or more, they are at most one
+/// part in 128 apart of the time that it has points for since. They are the server's clock, which
+/// goes backwards for nobody: a later event of the segment was not stored earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredTime {
+    /// Not before this.
+    pub earliest: WallTime,
+    /// Not after this.
+    pub latest: WallTime,
+}
+
+impl StoredTime {
+    pub(crate) const fn new(earliest: WallTime, latest: WallTime) -> Self {
+        Self { earliest, latest }
+    }
+}
+
 /// An event as it was read, with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -80,6 +104,8 @@ pub struct ReadEvent {
     pub key: Option<Bytes>,
     /// The event's own time, microseconds since the Unix epoch.
     pub time_micros: Option<i64>,
+    /// When the server stored it; `None` where the server does not know, or does not tell.
+    pub stored: Option<StoredTime>,
     /// The headers, in the order in which they were written.
     pub headers: Headers,
     /// What was appended.
@@ -102,6 +128,7 @@ impl ReadEvent {
         Self {
             key: None,
             time_micros: None,
+            stored: None,
             headers: Headers::default(),
             segment,
             offset,
@@ -127,6 +154,7 @@ impl ReadEvent {
         Self {
             key: event.key,
             time_micros: event.time_micros,
+            stored: None,
             headers: event.headers,
             payload: event.payload,
             segment,

@@ -39,7 +39,7 @@ pub use common::{
 };
 pub use config::ClientConfig;
 pub use error::{ClientError, ErrorKind, Refusal, Result};
-pub use event::{Event, Header, Headers, ReadEvent};
+pub use event::{Event, Header, Headers, ReadEvent, StoredTime};
 #[doc(inline)]
 pub use proto::error::Reason;
 #[doc(inline)]

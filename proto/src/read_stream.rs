@@ -94,7 +94,9 @@ impl ReadDecoder {
                     let data = self.arrived.split_to((*left).min(self.arrived.len()));
                     *left -= data.len();
                     let is_last = *left == 0;
-                    let mut piece = ReadResponse { data, ..response.clone() };
+                    // Said once, with the first piece.
+                    let times = std::mem::take(&mut response.times);
+                    let mut piece = ReadResponse { data, times, ..response.clone() };
                     response.offset += piece.data.len() as u64;
                     piece.end_of_segment &= is_last;
                     if is_last {
@@ -174,6 +176,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::v1::TimePoint;
 
     fn as_grpc(response: &ReadResponse) -> Vec<u8> {
         let body = response.encode_to_vec();
@@ -197,6 +200,7 @@ mod tests {
             while data.len() < response.data.len() {
                 let Some(next) = pieces.next() else { break };
                 assert_eq!(next.offset, first.offset + data.len() as u64);
+                assert!(next.times.is_empty(), "times come with the first piece");
                 assert!(!first.end_of_segment, "only the last piece ends a segment");
                 data.extend_from_slice(&next.data);
                 first.end_of_segment = next.end_of_segment;
@@ -224,12 +228,20 @@ mod tests {
 
     fn responses() -> impl Strategy<Value = Vec<ReadResponse>> {
         let data = prop::collection::vec(any::<u8>(), 0..300);
-        let one = (any::<u32>(), data, any::<u32>(), any::<bool>());
-        let one = one.prop_map(|(offset, data, length, end_of_segment)| ReadResponse {
+        let time = (any::<u32>(), any::<u64>(), any::<u64>());
+        let time = time.prop_map(|(offset, first_micros, last_micros)| TimePoint {
+            offset: offset.into(),
+            first_micros,
+            last_micros,
+        });
+        let times = prop::collection::vec(time, 0..20);
+        let one = (any::<u32>(), data, any::<u32>(), any::<bool>(), times);
+        let one = one.prop_map(|(offset, data, length, end_of_segment, times)| ReadResponse {
             offset: offset.into(),
             data: data.into(),
             length: length.into(),
             end_of_segment,
+            times,
         });
         prop::collection::vec(one, 1..6)
     }

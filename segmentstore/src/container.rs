@@ -156,8 +156,8 @@ impl ContainerMachine {
             log_bytes: state.log_bytes(),
             object_bytes: state.object_bytes(),
             extents: state.extent_count(),
-            oldest: segment.times.oldest(),
-            newest: segment.times.newest(),
+            oldest: state.times.oldest(),
+            newest: state.times.newest(),
             attributes: segment.record.attributes.clone(),
         })
     }
@@ -165,7 +165,7 @@ impl ContainerMachine {
     /// Where to begin reading for everything stored at or after `time`.
     pub fn find_offset(&self, segment: SegmentId, time: WallTime) -> Option<common::Offset> {
         let segment = self.living(segment)?;
-        Some(segment.times.find(time, segment.record.start, segment.record.length))
+        Some(segment.shared.lock().times.find(time, segment.record.start, segment.record.length))
     }
 
     /// Segments that are not deleted.

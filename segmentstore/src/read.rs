@@ -36,6 +36,7 @@ use crate::limits::{
 };
 use crate::metrics::Metrics;
 use crate::shared::{Bounds, Located, SegmentShared};
+pub use crate::time_index::TimePoint;
 
 /// How often a reader looks for bytes where the segment's state says that they are, before it takes
 /// it that they are damaged: they may have been moved, or read wrong.
@@ -60,6 +61,8 @@ pub struct ReadChunk {
     pub length: Offset,
     /// The segment is sealed and this is its end.
     pub end_of_segment: bool,
+    /// When which of the bytes were stored.
+    pub times: Vec<TimePoint>,
 }
 
 /// Why reading ends early.
@@ -290,7 +293,12 @@ impl SegmentReader {
         self.finished = end_of_segment;
         self.metrics.read_bytes.add(data.len() as u64);
         self.shared.counters.read_bytes.add(data.len() as u64);
-        ReadChunk { offset, data, length: bounds.length, end_of_segment }
+        let times = match data.is_empty() {
+            true => Vec::new(),
+            // After the bytes: what they were stored at is in the index.
+            false => self.shared.lock().times.covering(offset, self.offset),
+        };
+        ReadChunk { offset, data, length: bounds.length, end_of_segment, times }
     }
 
     /// Bytes at the reader's offset from objects; inside, why they are not there. A second attempt

@@ -22,6 +22,7 @@ use crate::extent::{Extent, ObjectExtent, SegmentRun};
 use crate::limits::{READ_EXTENTS_MAX, READ_GATHER_BELOW, READ_GATHER_BYTES};
 use crate::metrics::StreamCounters;
 pub(crate) use crate::shared::resting::Effect;
+use crate::time_index::TimeIndex;
 
 /// The read state of one segment. It outlives the segment for as long as a reader holds it.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub(crate) struct ReadState {
     pub(crate) objects: Chunked<ObjectExtent>,
     /// The other bytes: what only the log holds.
     pub(crate) extents: Chunked<Extent>,
+    /// When which bytes were stored.
+    pub(crate) times: TimeIndex,
     /// Small extents of `objects` that are behind a small one.
     small_pairs: usize,
     /// The newest bytes, without gaps up to `length`; evicted from the front, by the tail cache

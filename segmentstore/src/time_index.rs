@@ -21,11 +21,12 @@ use crate::chunked::{CHUNK_ITEMS, ChunkChange, ChunkItem, Chunked};
 use crate::codec::{CodecError, Fields};
 use crate::limits::TIME_INDEX_RESOLUTION;
 
+/// See the module's documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TimePoint {
-    pub(crate) offset: Offset,
-    pub(crate) first: WallTime,
-    pub(crate) last: WallTime,
+pub struct TimePoint {
+    pub offset: Offset,
+    pub first: WallTime,
+    pub last: WallTime,
 }
 
 impl ChunkItem for TimePoint {
@@ -171,6 +172,20 @@ impl TimeIndex {
             return Err(CodecError::Impossible { field: "level", value: level.into() });
         }
         self.level_mut(level.into()).restore(value)
+    }
+
+    /// The points of the bytes from `from` up to `to`, in order. The first one may begin before.
+    pub(crate) fn covering(&self, from: Offset, to: Offset) -> Vec<TimePoint> {
+        let mut found = Vec::new();
+        for points in self.levels() {
+            let behind = points.partition_point(|point| point.offset <= from);
+            if let Some(at) = behind.checked_sub(1) {
+                found.clear();
+                found.push(points[at]);
+            }
+            found.extend(points.range(behind..).take_while(|point| point.offset < to));
+        }
+        found
     }
 
     pub(crate) fn oldest(&self) -> Option<WallTime> {

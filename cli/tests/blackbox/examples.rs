@@ -4,10 +4,14 @@
 mod append_events;
 #[path = "../../../client/examples/snippets/first_steps.rs"]
 mod first_steps;
+#[path = "../../../client/examples/snippets/headers.rs"]
+mod headers;
 #[path = "../../../client/examples/snippets/read_and_go_on.rs"]
 mod read_and_go_on;
 #[path = "../../../client/examples/snippets/resume_import.rs"]
 mod resume_import;
+#[path = "../../../client/examples/snippets/skip_truncated.rs"]
+mod skip_truncated;
 
 use client::{Client, ClientConfig, ReadFrom};
 
@@ -33,5 +37,34 @@ async fn the_examples_of_the_documentation_do_what_they_say() {
     assert_eq!(resume_import::import(&client, &lines[..60]).await.unwrap(), 0);
     assert_eq!(resume_import::import(&client, &lines).await.unwrap(), 60);
     assert_eq!(server.read_all("demo/imports").len(), 100);
+    client.close().await;
+}
+
+#[tokio::test]
+async fn a_program_goes_on_behind_a_truncation_and_finds_events_by_their_headers() {
+    let server = Server::start();
+    let endpoint = server.address.to_string();
+    first_steps::first_steps(&endpoint).await.unwrap();
+    let client = Client::connect(ClientConfig::new(&*endpoint)).await.unwrap();
+    let stream = "demo/hello".parse().unwrap();
+    let head = client.streams().head_cut(&stream).await.unwrap();
+    let tail = client.streams().tail_cut(&stream).await.unwrap();
+    let all = skip_truncated::go_on(&client, head.clone()).await.unwrap();
+    assert_eq!(all, (vec!["hello, world".to_owned()], 0));
+
+    client.streams().truncate(&stream, &tail).await.unwrap();
+    assert_eq!(headers::tell_source(&client, "sensor-7").await.unwrap(), ["with headers"]);
+    assert_eq!(headers::tell_source(&client, "sensor-8").await.unwrap(), ["with headers"]);
+    let (events, gaps) = skip_truncated::go_on(&client, head.clone()).await.unwrap();
+    assert_eq!((events.len(), gaps), (2, 1), "{events:?}");
+
+    let shown = server.line("read demo/hello --from head --until tail --format json").run().ok();
+    let source =
+        r#"{"name":"source","value":"sensor-7"},{"name":"raw","value":"/wA=","encoding":"base64"}"#;
+    assert!(shown.contains(source), "{shown}");
+    let from = format!("read demo/hello --until tail --from {head}");
+    server.line(&from).run().fails(4, &["truncated away", "--on-truncated skip"]);
+    let skipped = server.line(&format!("{from} --on-truncated skip")).run().ok();
+    assert_eq!(skipped.lines().count(), 2, "{skipped}");
     client.close().await;
 }

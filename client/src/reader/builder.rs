@@ -117,6 +117,8 @@ impl EventReaderBuilder {
     }
 
     /// What to do where what is to be read next was truncated away; to fail unless told.
+    ///
+    #[doc = concat!("```no_run\n", include_str!("../../examples/snippets/skip_truncated.rs"), "```")]
     pub fn on_truncated(mut self, on_truncated: OnTruncated) -> Self {
         self.on_truncated = on_truncated;
         self

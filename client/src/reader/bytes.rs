@@ -38,6 +38,7 @@ pub(crate) struct SegmentStream {
     end: End,
     /// What the last answer said.
     length: Offset,
+    times: Vec<v1::TimePoint>,
     sealed_end: bool,
     answers: Option<Answers>,
     backoff: Backoff,
@@ -99,11 +100,18 @@ impl SegmentStream {
             next,
             end,
             length: next,
+            times: Vec::new(),
             sealed_end: false,
             answers: None,
             backoff,
             patience: Patience::default(),
         })
+    }
+
+    /// When the bytes from those on that [`SegmentStream::next`] gave last were stored; nothing
+    /// where that was told before.
+    pub(super) fn take_times(&mut self) -> Vec<v1::TimePoint> {
+        std::mem::take(&mut self.times)
     }
 
     /// Goes on at another offset. What was on its way is given up.
@@ -196,6 +204,7 @@ impl SegmentStream {
         self.next = offset.plus(answer.data.len() as u64);
         self.length = Offset(answer.length);
         self.sealed_end = answer.end_of_segment;
+        self.times = answer.times;
         let bytes = SegmentBytes { offset, data: answer.data, length: self.length };
         Ok((!bytes.data.is_empty()).then_some(bytes))
     }

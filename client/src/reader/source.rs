@@ -91,6 +91,7 @@ impl Source {
         }
         while let Some(bytes) = self.bytes.next().await? {
             let (data, length) = bytes.into_data();
+            self.frames.learn(self.bytes.take_times());
             let damaged = |offset, source| ClientError::Damaged { segment, offset, source };
             let events = self.frames.push(data);
             let events = events.map_err(|source| damaged(self.frames.offset(), source))?;

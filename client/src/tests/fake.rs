@@ -172,7 +172,14 @@ impl Fake {
             return Ok(None);
         }
         let data = Bytes::copy_from_slice(&segment.bytes[from..to]);
-        Ok(Some(v1::ReadResponse { offset: from as u64, data, length, end_of_segment }))
+        let answer = v1::ReadResponse {
+            offset: from as u64,
+            data,
+            length,
+            end_of_segment,
+            ..Default::default()
+        };
+        Ok(Some(answer))
     }
 }
 

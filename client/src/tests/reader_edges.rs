@@ -311,9 +311,13 @@ async fn a_reader_goes_on_at_the_next_byte_wherever_its_connection_breaks() {
 
 #[tokio::test]
 async fn a_reader_follows_a_segment_to_the_store_that_leads_it_now() {
-    let (fake, client) = start(1).await;
+    let (fake, _) = start(1).await;
     let peer = fake.peer();
     fake.create_at(STREAM, 1, &[&fake.addr.to_string(), &peer.addr.to_string()]);
+    // One that does not find it is to fail, not to wait for ever.
+    let patience = Some(Duration::from_secs(10));
+    let config = ClientConfig { retry_deadline: patience, ..config(&fake) };
+    let client = Client::connect_with(config, Rng::from_seed(2)).await.unwrap();
     write(&client, 0, 100).await;
     let mut reader = reader(&client, ReadFrom::Head).open().await.unwrap();
     let mut events: Vec<_> = take(&mut reader, 100).await.iter().map(parsed).collect();

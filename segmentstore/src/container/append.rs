@@ -159,12 +159,12 @@ fn store(segment: &mut Segment, append: &Append, at: At<'_>, marks: &mut Marks) 
         marks.in_log.insert(id, segment.shared.clone());
     }
     let (new_piece, extents) = state.append(index, start, bytes, at.entry.payload);
+    state.times.note(offset, stamp.wall, |level, chunk| marks.times(id, level, chunk));
     drop(state);
     segment.record.length = Offset(offset.0 + u64::from(bytes));
     if let Some(chunk) = extents {
         marks.extents(id, Effect::Log(chunk));
     }
-    segment.times.note(offset, stamp.wall, |level, chunk| marks.times(id, level, chunk));
     marks.wake(segment);
     new_piece
 }

@@ -18,7 +18,6 @@ use crate::limits::ATTRIBUTES_MAX;
 use crate::operation::Command;
 use crate::outcome::{Done, Refusal};
 use crate::shared::{ReadState, SegmentShared};
-use crate::time_index::TimeIndex;
 
 impl ContainerMachine {
     pub(super) fn command(&mut self, id: CommandId, command: Command) -> Result<Done, Refusal> {
@@ -75,7 +74,6 @@ impl ContainerMachine {
         Segment {
             identity,
             record,
-            times: TimeIndex::default(),
             writers: WriterTable::new(self.memory.metrics.clone()),
             shared,
             mark: UNCHANGED,
@@ -188,9 +186,11 @@ fn truncate(segment: &mut Segment, offset: Offset, marks: &mut Marks) -> Result<
     }
     let id = segment.identity.segment;
     segment.record.start = offset;
-    segment.shared.lock().truncate(offset, |effect| marks.extents(id, effect));
+    let mut state = segment.shared.lock();
+    state.truncate(offset, |effect| marks.extents(id, effect));
+    state.times.truncate(offset, |level, chunk| marks.times(id, level, chunk));
+    drop(state);
     marks.has_other_extents(&segment.shared);
-    segment.times.truncate(offset, |level, chunk| marks.times(id, level, chunk));
     marks.wake(segment);
     Ok(())
 }
@@ -204,9 +204,11 @@ fn delete(segment: &mut Segment, marks: &mut Marks) {
     segment.record.deleted = true;
     segment.record.start = segment.record.length;
     segment.record.attributes.clear();
-    segment.shared.lock().delete(|effect| marks.extents(id, effect));
+    let mut state = segment.shared.lock();
+    state.delete(|effect| marks.extents(id, effect));
+    state.times.clear(|level, chunk| marks.times(id, level, chunk));
+    drop(state);
     marks.has_other_extents(&segment.shared);
-    segment.times.clear(|level, chunk| marks.times(id, level, chunk));
     marks.wake(segment);
 }
 

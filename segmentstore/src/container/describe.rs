@@ -32,7 +32,7 @@ impl ContainerMachine {
             identity: segment.identity.clone(),
             bounds: segment.shared.bounds(),
             successors: segment.record.successors.as_ref().map(|all| all.to_vec()),
-            newest: segment.times.newest(),
+            newest: segment.shared.lock().times.newest(),
         };
         segments.map(describe).collect()
     }

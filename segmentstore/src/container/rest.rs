@@ -122,7 +122,8 @@ fn rest_segment(
     marks.has_other_objects(id, &state);
     if state.start > start {
         segment.record.start = state.start;
-        segment.times.truncate(state.start, |level, chunk| marks.times(id, level, chunk));
+        let start = state.start;
+        state.times.truncate(start, |level, chunk| marks.times(id, level, chunk));
         marks.wake(segment);
         metrics.unarchived_bytes.add(state.start.0 - start.0);
     }

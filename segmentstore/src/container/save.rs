@@ -90,7 +90,7 @@ pub(super) fn copy_segment(segment: &mut Segment, mut copied: impl FnMut(Change)
     if let Some(chunk) = segment.shared.lock().objects.save() {
         copied(objects_change(id, chunk));
     }
-    segment.times.save(|level, chunk| copied(times_change(id, level, chunk)));
+    segment.shared.lock().times.save(|level, chunk| copied(times_change(id, level, chunk)));
 }
 
 impl ContainerMachine {
@@ -147,8 +147,8 @@ impl ContainerMachine {
             })?;
         }
         for segment in self.segments.values_mut() {
-            segment.times.truncate(segment.record.start, |_, _| {});
             let mut state = segment.shared.lock();
+            state.times.truncate(segment.record.start, |_, _| {});
             state.settle().map_err(|problem| {
                 let id = segment.identity.segment;
                 RestoreError::new(format!("extents of segment `{id}` {problem}"))
@@ -182,8 +182,11 @@ impl ContainerMachine {
         match part {
             EXTENTS => segment.shared.lock().extents.restore(value),
             OBJECTS => segment.shared.lock().objects.restore(value),
-            TIMES => segment.times.restore(0, value),
-            OLDER_TIMES => segment.times.restore(fields.u8("level")?, value),
+            TIMES => segment.shared.lock().times.restore(0, value),
+            OLDER_TIMES => {
+                let level = fields.u8("level")?;
+                segment.shared.lock().times.restore(level, value)
+            }
             WRITERS => {
                 let bytes = fields.bytes(16, "writer")?;
                 let bytes = bytes.try_into().map_err(|_| CodecError::Short { field: "writer" })?;

@@ -13,14 +13,12 @@ use crate::container::writers::WriterTable;
 use crate::identity::{CommandId, SegmentIdentity, Successor};
 use crate::limits::{ATTRIBUTE_VALUE_BYTES_MAX, ATTRIBUTES_MAX};
 use crate::shared::SegmentShared;
-use crate::time_index::TimeIndex;
 
 /// A segment, or the tombstone of one.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) identity: SegmentIdentity,
     pub(crate) record: Record,
-    pub(crate) times: TimeIndex,
     pub(crate) writers: WriterTable,
     /// Start, length and seal stand in `record`, too: readers see them here.
     pub(crate) shared: Arc<SegmentShared>,

@@ -148,6 +148,27 @@ async fn a_following_reader_wakes_for_bytes_and_ends_with_the_segment() {
 }
 
 #[test]
+fn bytes_come_with_the_times_at_which_they_were_stored() {
+    let mut fixture = Fixture::new(1 << 20);
+    let mut stamps = Vec::new();
+    for data in [b"first".as_slice(), b"then", b"last"] {
+        let mut driver = fixture.container.driver();
+        driver.wall += 10_000_000;
+        stamps.push(driver.wall);
+        drop(driver);
+        fixture.append(data);
+    }
+    let times = |from: u64| {
+        let chunk = next(&mut fixture.read(from, None, false)).unwrap();
+        chunk.times.iter().map(|at| (at.offset.0, at.first.0, at.last.0)).collect::<Vec<_>>()
+    };
+    let [first, then, last] = stamps[..] else { panic!("three appends") };
+    assert_eq!(times(0), [(0, first, first), (5, then, then), (9, last, last)]);
+    assert_eq!(times(6), [(5, then, then), (9, last, last)]);
+    assert_eq!(times(9), [(9, last, last)]);
+}
+
+#[test]
 fn the_last_bytes_of_a_sealed_segment_say_that_they_are_the_last() {
     let mut fixture = Fixture::new(1 << 20);
     fixture.append(b"bytes");

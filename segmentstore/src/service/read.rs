@@ -3,12 +3,12 @@
 use common::{ContainerId, Offset};
 use futures::stream::{BoxStream, StreamExt, try_unfold};
 use proto::convert::{FieldError, segment_id};
-use proto::v1::{ReadRequest, ReadResponse};
+use proto::v1::{self, ReadRequest, ReadResponse};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::read_status;
-use crate::read::{ReadChunk, ReadError, ReadRange, SegmentReader};
+use crate::read::{ReadChunk, ReadError, ReadRange, SegmentReader, TimePoint};
 use crate::store::SegmentStore;
 
 /// The messages of one read.
@@ -54,5 +54,14 @@ fn response(chunk: ReadChunk) -> ReadResponse {
         data: chunk.data,
         length: chunk.length.0,
         end_of_segment: chunk.end_of_segment,
+        times: chunk.times.into_iter().map(time_point).collect(),
+    }
+}
+
+fn time_point(point: TimePoint) -> v1::TimePoint {
+    v1::TimePoint {
+        offset: point.offset.0,
+        first_micros: point.first.as_micros(),
+        last_micros: point.last.as_micros(),
     }
 }

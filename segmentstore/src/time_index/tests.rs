@@ -61,6 +61,27 @@ fn a_time_after_everything_is_the_end_and_one_before_everything_the_start() {
 }
 
 #[test]
+fn the_points_of_a_range_say_when_each_of_its_bytes_was_stored() {
+    let mut index = Saved::default();
+    let stored = |byte: u64| byte / 3 * SECOND / 2;
+    for byte in 0..2_000 {
+        index.note(byte, stored(byte));
+    }
+    index.truncate(100);
+    for (from, to) in [(100, 101), (100, 2_000), (777, 1_400), (1_999, 2_000), (1_200, 1_201)] {
+        let points = index.index.covering(Offset(from), Offset(to));
+        assert!(points[0].offset <= Offset(from), "{points:?}");
+        assert!(points[1..].iter().all(|point| (from + 1..to).contains(&point.offset.0)));
+        for byte in from..to {
+            let at = points.iter().rfind(|point| point.offset.0 <= byte).unwrap();
+            let times = at.first.as_micros()..=at.last.as_micros();
+            assert!(times.contains(&stored(byte)), "byte {byte}: {at:?}");
+        }
+    }
+    assert_eq!(TimeIndex::default().covering(Offset(0), Offset(9)), []);
+}
+
+#[test]
 fn a_week_of_appends_every_second_takes_a_few_thousand_points() {
     let mut index = Saved::default();
     let week = 7 * 24 * 3_600;

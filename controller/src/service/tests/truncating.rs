@@ -102,3 +102,42 @@ async fn a_truncation_of_a_stream_that_is_being_made_waits_for_it() {
     let status = answered.unwrap_err();
     assert!(status.message().contains("beyond its length 0"), "{status}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_is_checked_without_a_truncation_and_one_of_a_part_truncates_nothing() {
+    let served = Served::new();
+    let id = common::StreamId(served.create("demo/hello", 2).await.stream_id);
+    let segment =
+        |number: u32| SegmentId { stream: id, number: number.into(), ..Default::default() };
+    served.stores.grow(segment(0), 10);
+    let place =
+        |number, offset| v1::SegmentOffset { segment: Some(segment(number).into()), offset };
+    let check = |cut: &[v1::SegmentOffset], covers: Option<v1::CutCoverage>| {
+        let stream = stream("demo/hello");
+        let request = v1::CheckCutRequest { stream, cut: cut.to_vec(), covers };
+        Controller::check_cut(&served.service, Request::new(request))
+    };
+    let some = Some(v1::CutCoverage { keys: None, segments: true });
+    check(&[place(0, 10), place(1, 0)], None).await.unwrap();
+    check(&[place(0, 10)], some).await.unwrap();
+    let refusals = [
+        (check(&[place(0, 10)], None).await, "a gap"),
+        (check(&[place(0, 11), place(1, 0)], None).await, "beyond its length 10"),
+        (check(&[place(0, 11)], some).await, "beyond its length 10"),
+        (check(&[place(7, 0)], some).await, "not of this stream"),
+    ];
+    for (refused, word) in refusals {
+        let status = refused.unwrap_err();
+        assert_eq!(reason_of(&status), Reason::OutOfRange);
+        assert!(status.message().contains(word), "{status}");
+    }
+    let both = v1::CutCoverage { keys: Some(KeyRange::ALL.into()), segments: true };
+    let status = check(&[place(0, 10)], Some(both)).await.unwrap_err();
+    assert_eq!(reason_of(&status), Reason::InvalidArgument);
+
+    let cut = vec![place(0, 5), place(1, 0)];
+    let request = v1::TruncateStreamRequest { stream: stream("demo/hello"), cut, covers: some };
+    let status = truncate(&served, request).await.unwrap_err();
+    assert!(status.message().contains("only a part"), "{status}");
+    assert_eq!(served.stores.segment(segment(0)).unwrap().start, common::Offset(0));
+}

@@ -1,7 +1,7 @@
 //! Every crash point: the machine dies in the middle of each operation of a workload, and of each
 //! operation of the recovery after it.
 
-use common::ByteSize;
+use common::{ByteSize, GroupId};
 
 use super::harness::{Step, World, small};
 use crate::{CrashOutcome, Disk, LogSettings};
@@ -65,6 +65,44 @@ fn restarts() -> Vec<Step> {
     steps
 }
 
+/// Every file is dropped as soon as the next one is begun, and files are prepared at each moment: before
+/// the first block of a file is written, before what frees one is durable, and behind both.
+fn rolls() -> Vec<Step> {
+    use Step::*;
+    let append = |group, count, bytes| Append { group, back: 0, count, bytes };
+    let mut steps = vec![append(2, 1, 10), HardState { group: 2, vote: 2 }, Write, Prepare];
+    for vote in 3..6 {
+        steps.extend([append(1, 1, 7_000), Write, append(1, 1, 7_000), Write, Conf { group: 1 }]);
+        steps.extend([Truncate { group: 1, keep: 0 }, HardState { group: 1, vote }, Write]);
+        steps.extend([append(1, 1, 7_000), Prepare, append(1, 1, 7_000), Prepare, Write, Write]);
+        steps.extend([Truncate { group: 1, keep: 1 }, Prepare, Write, Prepare]);
+        steps.extend([append(2, 1, 4_000), Truncate { group: 2, keep: 1 }, Write, Prepare]);
+    }
+    steps.extend([Tombstone { group: 1 }, append(2, 1, 6_000), Write, Prepare, Kill, Prepare]);
+    steps
+}
+
+/// Three groups that never let go of what they have, in a log that is too small for that: it is moved
+/// while it is replaced and cut, and moved again.
+fn moves() -> Vec<Step> {
+    use Step::*;
+    let append = |group, count, bytes| Append { group, back: 0, count, bytes };
+    let mut steps = vec![append(2, 3, 300), append(3, 2, 500), HardState { group: 3, vote: 1 }];
+    steps.extend([Write, append(4, 2, 100), Write, Prepare]);
+    for round in 0..5 {
+        steps.extend([append(1, 1, 7_000), Write, Prepare, append(1, 1, 7_000), Write, Prepare]);
+        steps.extend([append(1, 1, 7_000), Truncate { group: 1, keep: 1 }, Write, Prepare]);
+        steps.extend([Write, Prepare, Write, Prepare]);
+        match round {
+            1 => steps.extend([Append { group: 2, back: 1, count: 2, bytes: 200 }, Write]),
+            2 => steps.extend([Truncate { group: 3, keep: 1 }, Prepare, Write, Kill]),
+            3 => steps.extend([append(4, 1, 900), Reset { group: 3, ahead: 1 }, Write, Reopen]),
+            _ => {}
+        }
+    }
+    steps
+}
+
 /// What the machine dies in.
 struct Scenario {
     settings: LogSettings,
@@ -73,14 +111,26 @@ struct Scenario {
     goes_on: usize,
     /// The first files are gone in the end.
     beyond: &'static str,
+    /// Whether entries in it are moved.
+    moves: bool,
 }
 
-fn scenarios() -> [Scenario; 2] {
+fn scenarios() -> [Scenario; 4] {
     let (budget, file_size) = (ByteSize::kib(128 * 20), ByteSize::kib(128));
     let roomy = LogSettings { budget, file_size, ..small() };
+    let few = LogSettings { budget: ByteSize::kib(32 * 8), ..tiny() };
+    let scenario = |settings, steps, goes_on, beyond, moves| Scenario {
+        settings,
+        steps,
+        goes_on,
+        beyond,
+        moves,
+    };
     [
-        Scenario { settings: tiny(), steps: workload(), goes_on: 0, beyond: "000000000003.wal" },
-        Scenario { settings: roomy, steps: restarts(), goes_on: 8, beyond: "000000000001.wal" },
+        scenario(tiny(), workload(), 0, "000000000003.wal", false),
+        scenario(roomy, restarts(), 8, "000000000001.wal", false),
+        scenario(tiny(), rolls(), 0, "000000000003.wal", false),
+        scenario(few, moves(), 0, "000000000003.wal", true),
     ]
 }
 
@@ -107,6 +157,9 @@ fn operations(scenario: &Scenario) -> u64 {
     assert!(world.went_on >= scenario.goes_on, "{} went on", world.went_on);
     let names = world.disk.list().unwrap();
     assert!(names.len() <= 12 && names[0].as_str() > scenario.beyond, "files come round");
+    // Something of these is left, and its file is not.
+    let has = |group| world.model.get(&GroupId(group)).is_some_and(|group| group.entries.len() > 1);
+    assert!(!scenario.moves || (has(2) && has(4)), "{names:?}");
     world.disk.operations()
 }
 

@@ -14,12 +14,12 @@ use std::time::Duration;
 use common::limits::MIB;
 use common::{Clock, MonotonicTime};
 
-/// What one connection may still append a second under full pressure: enough that nobody is taken
-/// for dead.
+/// What all connections together may still append a second under full pressure. They share it in the
+/// order in which they come: more of them get no more through.
 const BYTES_PER_SECOND_AT_FULL: u64 = MIB as u64;
 
-/// The longest that one message waits.
-const WAIT_LONGEST: Duration = Duration::from_secs(1);
+/// The longest that one message waits, so that nobody is taken for dead.
+const WAIT_LONGEST: Duration = Duration::from_secs(4);
 
 /// Waits shorter than this are added up: the runtime's timer knows no less.
 const WAIT_SHORTEST: Duration = Duration::from_millis(2);
@@ -31,8 +31,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// a hundred times a second, by whoever appends; it must be quick.
 pub type Signal = Box<dyn Fn() -> f64 + Send + Sync>;
 
-/// How long a connection must wait for `bytes` under `pressure`.
-pub(crate) fn wait_for(pressure: f64, bytes: usize) -> Duration {
+/// How long `bytes` keep those behind them waiting under `pressure`.
+fn wait_for(pressure: f64, bytes: usize) -> Duration {
     let pressure = pressure.clamp(0.0, 1.0);
     let seconds = pressure * pressure * bytes as f64 / BYTES_PER_SECOND_AT_FULL as f64;
     Duration::from_secs_f64(seconds).min(WAIT_LONGEST)
@@ -41,18 +41,6 @@ pub(crate) fn wait_for(pressure: f64, bytes: usize) -> Duration {
 /// The pressure by a level that rises: 0 up to `from`, 1 at `to` and above, straight between them.
 pub fn ramp(level: f64, from: f64, to: f64) -> f64 {
     ((level - from) / (to - from)).clamp(0.0, 1.0)
-}
-
-/// What a connection owes for what it was let in with.
-#[derive(Debug, Default)]
-pub(crate) struct Debt(Duration);
-
-impl Debt {
-    /// Adds what `bytes` cost under `pressure`; what is due is to be waited for now.
-    pub(crate) fn add(&mut self, pressure: f64, bytes: usize) -> Option<Duration> {
-        self.0 += wait_for(pressure, bytes);
-        (self.0 >= WAIT_SHORTEST).then(|| std::mem::take(&mut self.0).min(WAIT_LONGEST))
-    }
 }
 
 /// The pressure of the process. Clones share it.
@@ -65,6 +53,8 @@ struct Shared {
     /// The level found last, as bits, and until when it is good, in microseconds.
     level: AtomicU32,
     good_until: AtomicU64,
+    /// When what was let in so far is carried off, in nanoseconds.
+    free_at: AtomicU64,
 }
 
 impl fmt::Debug for Pressure {
@@ -80,6 +70,7 @@ impl Pressure {
             signals: RwLock::default(),
             level: AtomicU32::new(0),
             good_until: AtomicU64::new(0),
+            free_at: AtomicU64::new(0),
         }))
     }
 
@@ -104,6 +95,23 @@ impl Pressure {
             self.look(now);
         }
         f32::from_bits(self.0.level.load(Ordering::Relaxed)).into()
+    }
+
+    /// Queues a message behind all that came before it; says how long it has to wait.
+    pub(crate) fn wait(&self, bytes: usize) -> Option<Duration> {
+        let level = self.level();
+        if level == 0.0 {
+            return None;
+        }
+        let now = self.0.clock.monotonic().0.saturating_mul(1_000);
+        let longest = now + WAIT_LONGEST.as_nanos() as u64;
+        let cost = wait_for(level, bytes).as_nanos() as u64;
+        let behind = |free: u64| (free.max(now) + cost).min(longest);
+        let update = |free| Some(behind(free));
+        let before = self.0.free_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
+        let free_at = before.map_or_else(behind, behind);
+        let wait = Duration::from_nanos(free_at - now);
+        (wait >= WAIT_SHORTEST).then_some(wait)
     }
 
     /// Several may look at the same time, and find about the same.

@@ -13,7 +13,7 @@ use tonic::{Status, Streaming};
 
 use crate::append_core::AppendConnection;
 use crate::permits::{BytePermit, BytePermits};
-use crate::pressure::{Debt, Pressure};
+use crate::pressure::Pressure;
 use crate::store::SegmentStore;
 
 /// The answers of one connection.
@@ -53,8 +53,8 @@ struct Admission {
 impl Admission {
     /// Waits for as long as the pressure says, then for the bytes' permit. Pressure comes first: a
     /// message that waits holds nothing.
-    async fn admit(&self, bytes: usize, debt: &mut Debt) -> BytePermit {
-        if let Some(wait) = debt.add(self.pressure.level(), bytes) {
+    async fn admit(&self, bytes: usize) -> BytePermit {
+        if let Some(wait) = self.pressure.wait(bytes) {
             tokio::time::sleep(wait).await;
         }
         self.permits.acquire(bytes).await
@@ -67,7 +67,6 @@ async fn take_in(
     mut input: Streaming<AppendRequest>,
     admission: &Admission,
 ) {
-    let mut debt = Debt::default();
     loop {
         let request = match input.message().await {
             Ok(Some(request)) => request,
@@ -75,7 +74,7 @@ async fn take_in(
             Err(error) => return connection.fail(error),
         };
         let bytes = AppendConnection::bytes_of(&request);
-        let permit = admission.admit(bytes, &mut debt).await;
+        let permit = admission.admit(bytes).await;
         if let Err(error) = connection.on_request(request, permit) {
             return connection.fail(error);
         }
@@ -102,11 +101,11 @@ mod tests {
     async fn under_pressure_a_message_waits_before_it_takes_a_permit() {
         let pressure = Pressure::new(Arc::new(ManualClock::default()));
         let admission = Admission { permits: BytePermits::new(MIB), pressure: pressure.clone() };
-        let (mut debt, start) = (Debt::default(), Instant::now());
-        drop(admission.admit(MIB / 2, &mut debt).await);
+        let start = Instant::now();
+        drop(admission.admit(MIB / 2).await);
         assert_eq!(start.elapsed(), Duration::ZERO);
         pressure.register("test", Box::new(|| 0.5));
-        let admitted = admission.admit(MIB / 2, &mut debt);
+        let admitted = admission.admit(MIB / 2);
         tokio::pin!(admitted);
         let early = tokio::time::timeout(Duration::from_millis(124), &mut admitted).await;
         assert!(early.is_err());

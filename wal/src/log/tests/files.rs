@@ -167,6 +167,27 @@ fn truncation_frees_a_file_only_once_it_is_durable() {
 }
 
 #[test]
+fn truncation_frees_no_file_while_its_block_waits_for_the_one_before() {
+    let mut world = World::opened(tiny());
+    for _ in 0..6 {
+        world.run(&[append(1, 1, 5_000), Step::Write, Step::Prepare]).unwrap();
+    }
+    let held = wal_files(&world);
+    world.step(&append(2, 1, 100)).unwrap();
+    let mut write = world.log().begin_write().unwrap();
+    world.step(&Step::Truncate { group: 1, keep: 0 }).unwrap();
+    let result = write.perform();
+    world.reported = world.log().finish_write(write, result).unwrap();
+    world.step(&Step::Prepare).unwrap();
+    assert_eq!(wal_files(&world), held);
+    world.disk.crash(CrashOutcome::Lost);
+    world.log = None;
+    world.disk.restart();
+    world.recover();
+    assert_eq!(world.model[&GroupId(1)].entries.len(), 6);
+}
+
+#[test]
 fn a_full_budget_refuses_entries_and_keeps_files_for_what_frees_space() {
     let mut world = World::opened(tiny());
     while world.refused == 0 {

@@ -213,6 +213,25 @@ fn what_has_changed_since_it_was_looked_up_is_not_moved() {
 }
 
 #[test]
+fn a_file_with_nothing_but_copies_is_kept_by_every_start() {
+    let mut world = about_to_move().0;
+    // A file begins, and the copies are all that comes into it.
+    world.step(&Step::Kill).unwrap();
+    let log = world.log().clone();
+    let (group, wanted) = log.state().next_to_move(&world.settings).unwrap();
+    let mut entries = Vec::new();
+    log.read_wanted(group, &wanted, &mut entries).unwrap();
+    assert!(log.state().append_moved(group, &wanted, &entries, 2, &log));
+    drop((log, wanted));
+    world.step(&Step::Write).unwrap();
+    for _ in 0..4 {
+        world.step(&Step::Kill).unwrap();
+        world.check_live();
+    }
+    assert!(!has(&world, FIRST));
+}
+
+#[test]
 fn a_copy_keeps_its_place_through_truncation_and_replacement() {
     for (keep, back) in [(0, 0), (1, 0), (3, 0), (3, 1), (3, 3), (4, 2), (4, 4)] {
         let (mut world, _, finish) = about_to_move();

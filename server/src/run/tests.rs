@@ -15,6 +15,7 @@ use crate::error::ErrorKind;
 use crate::settings::Period;
 
 mod clocks;
+mod quarantine;
 
 /// A server on a thread of its own.
 struct Served {

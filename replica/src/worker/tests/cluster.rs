@@ -2,6 +2,8 @@
 //! on disks that lose what was not synced.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 use raft::eraftpb::{Message, MessageType};
 use rstest::rstest;
@@ -12,9 +14,15 @@ use super::*;
 use crate::GroupStatus;
 
 mod installing;
+mod invariants;
+mod lagging;
 mod planted;
+mod promises;
+mod reads;
 mod rounds;
 mod seeds;
+
+use invariants::Invariants;
 
 struct Member {
     machine: Machine,
@@ -37,6 +45,16 @@ struct Cluster {
     next: u64,
     waiting: Vec<Answer>,
     acknowledged: BTreeMap<u64, u64>,
+    asked: Vec<Asked>,
+    /// Questions that were answered.
+    answered: usize,
+    invariants: Invariants,
+}
+
+/// A question for the numbers stored, and what was acknowledged before it.
+struct Asked {
+    acknowledged: BTreeSet<u64>,
+    answer: Pin<Box<dyn Future<Output = Result<BTreeMap<u64, u64>, ProposeError>>>>,
 }
 
 impl Cluster {
@@ -60,6 +78,9 @@ impl Cluster {
             next: 0,
             waiting: Vec::new(),
             acknowledged: BTreeMap::new(),
+            asked: Vec::new(),
+            answered: 0,
+            invariants: Invariants::default(),
         }
     }
 
@@ -87,6 +108,12 @@ impl Cluster {
             Err(_) if member.doomed => self.crash(peer, CrashOutcome::Random),
             Err(error) => panic!("member {peer} does not start: {error}"),
         }
+        self.look(peer);
+    }
+
+    /// An event is over.
+    fn look(&mut self, peer: u64) {
+        self.invariants.look(peer, &self.members[&peer]);
     }
 
     fn crash(&mut self, peer: u64, outcome: CrashOutcome) {
@@ -98,6 +125,7 @@ impl Cluster {
         member.work.clear();
         member.doomed = false;
         member.machine.crash(outcome);
+        self.invariants.crashed(peer);
     }
 
     fn step(&mut self, peer: u64) {
@@ -110,6 +138,9 @@ impl Cluster {
         };
         let messages = std::mem::take(&mut step.messages);
         member.work.push(step);
+        self.look(peer);
+        let Some(node) = &self.members[&peer].node else { return };
+        messages.iter().for_each(|(_, message)| self.invariants.sent(node, message));
         self.network.extend(messages.into_iter().map(|(_, message)| message));
     }
 
@@ -123,15 +154,18 @@ impl Cluster {
                 Err(failure) => panic!("member {peer} failed: {failure}"),
             }
         }
+        self.look(peer);
     }
 
     fn deliver(&mut self, at: usize) {
         let message = self.network.swap_remove(at);
         let cut = self.cut_off.contains(&message.from) || self.cut_off.contains(&message.to);
-        let Some(member) = self.members.get_mut(&message.to) else { return };
+        let peer = message.to;
+        let Some(member) = self.members.get_mut(&peer) else { return };
         if let (Some(node), false) = (&mut member.node, cut) {
             node.worker.receive(GROUP, message).unwrap();
         }
+        self.look(peer);
     }
 
     fn deliver_all(&mut self) {
@@ -163,7 +197,34 @@ impl Cluster {
         }
     }
 
+    /// Asks a member what is stored, if it takes questions.
+    fn ask(&mut self, peer: u64) {
+        let Some(node) = &self.members[&peer].node else { return };
+        let handle = node.handle.clone();
+        let answer = async move { handle.query(|numbers| numbers.stored.clone()).await };
+        let acknowledged = self.acknowledged.keys().copied().collect();
+        self.asked.push(Asked { acknowledged, answer: Box::pin(answer) });
+        // Whoever asks does so at once.
+        self.hear();
+    }
+
+    /// An answer has everything that was acknowledged before its question.
+    fn hear(&mut self) {
+        let answered = &mut self.answered;
+        self.asked.retain_mut(|asked| {
+            let mut context = Context::from_waker(Waker::noop());
+            let Poll::Ready(answer) = asked.answer.as_mut().poll(&mut context) else { return true };
+            if let Ok(stored) = answer {
+                let lacking = asked.acknowledged.iter().find(|number| !stored.contains_key(number));
+                assert_eq!(lacking, None, "an answer lacks what was acknowledged before");
+                *answered += 1;
+            }
+            false
+        });
+    }
+
     fn collect(&mut self) {
+        self.hear();
         let acknowledged = &mut self.acknowledged;
         self.waiting.retain_mut(|answer| match answer.try_recv() {
             Ok(Ok(stored)) => {
@@ -195,7 +256,8 @@ impl Cluster {
                 self.network.swap_remove(at);
             }
             775..900 => self.tick(),
-            900..985 => self.propose(),
+            900..955 => self.propose(),
+            955..985 => self.ask(peer),
             985..988 => {
                 let outcomes = [CrashOutcome::Lost, CrashOutcome::Kept, CrashOutcome::Random];
                 let outcome = outcomes[self.rng.below(3) as usize];
@@ -257,7 +319,8 @@ impl Cluster {
         let led = statuses.iter().any(|status| status.serving && status.applied == status.last);
         let same =
             |a: &GroupStatus, b: &GroupStatus| (a.applied, a.digest) == (b.applied, b.digest);
-        led && self.waiting.is_empty() && statuses.windows(2).all(|w| same(&w[0], &w[1]))
+        let answered = self.waiting.is_empty() && self.asked.is_empty();
+        led && answered && statuses.windows(2).all(|w| same(&w[0], &w[1]))
     }
 
     /// Acknowledged numbers are where their acknowledgement said, and no member gave up.
@@ -283,8 +346,14 @@ fn acknowledged_entries_survive_faults_and_all_members_agree(
     #[case] voters: &[u64],
     #[case] learners: &[u64],
 ) {
-    let acknowledged: usize = (0..seeds()).map(|seed| run(seed, voters, learners)).sum();
+    let (mut acknowledged, mut answered) = (0, 0);
+    for seed in 0..seeds() {
+        let cluster = run(seed, voters, learners);
+        acknowledged += cluster.acknowledged.len();
+        answered += cluster.answered;
+    }
     assert!(acknowledged > 500, "the runs show little: {acknowledged} acknowledged");
+    assert!(answered > 60, "the runs show little: {answered} questions answered");
 }
 
 /// How many seeds the tests under faults run: as many as the environment says, and 25 when it says
@@ -296,13 +365,13 @@ fn seeds() -> u64 {
     seeds
 }
 
-/// One seed; returns how many proposals were acknowledged.
-fn run(seed: u64, voters: &[u64], learners: &[u64]) -> usize {
+/// One seed, until all have settled.
+fn run(seed: u64, voters: &[u64], learners: &[u64]) -> Cluster {
     let mut cluster = Cluster::started(seed, voters, learners);
     (0..3_000).for_each(|_| cluster.chaos());
     cluster.heal();
     cluster.check();
-    cluster.acknowledged.len()
+    cluster
 }
 
 #[test]

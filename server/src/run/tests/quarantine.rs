@@ -1,0 +1,61 @@
+//! A group that does not start, and what people see of it: the node starts all the same, and says it.
+
+use common::GroupId;
+use replica::{Change, Changes, Kv, RocksKv};
+
+use super::*;
+
+/// Spoils what is saved of a group: it is whole for the store, and nothing that the group wrote.
+fn spoil(dir: &Path, group: GroupId) {
+    let kv = RocksKv::open(&dir.join("state"), ByteSize::mib(4)).unwrap();
+    let applied = kv.applied(group).unwrap().expect("a stop saves every group");
+    let nonsense = [Change { key: vec![0xee; 3], value: Some(vec![0xee; 3].into()) }];
+    kv.write(group, applied, Changes { machine: &nonsense, archive: &[] }).unwrap();
+    kv.flush().unwrap();
+}
+
+#[test]
+fn a_controller_that_does_not_start_is_told_by_readiness_and_to_whoever_asks_it() {
+    let dir = tempfile::tempdir().unwrap();
+    Served::start(settings(dir.path())).stop();
+    spoil(dir.path(), GroupId::CONTROLLER);
+    let served = Served::start(settings(dir.path()));
+    let ready = served.get("/readyz");
+    assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
+    assert!(ready.contains("group 1 is quarantined: restore the state of group 1"), "{ready}");
+    assert!(!ready.contains("group 2"), "the containers serve: {ready}");
+    assert!(served.get("/livez").starts_with("HTTP/1.1 200"));
+    assert!(served.get("/metrics").contains("braid_group_quarantined{group=\"1\"} 1"));
+    with_client(async {
+        let client = served.client().await;
+        let stream: ScopedStream = "demo/hello".parse().unwrap();
+        let config = StreamConfig { segments: 1, create_scope: true };
+        let refused = client.streams().create_stream(&stream, config).await.unwrap_err();
+        assert!(refused.to_string().contains("quarantined"), "{refused}");
+    });
+    served.stop();
+}
+
+#[test]
+fn a_container_that_does_not_start_leaves_the_controller_and_the_others_at_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let stream: ScopedStream = "demo/hello".parse().unwrap();
+    let served = Served::start(settings(dir.path()));
+    with_client(async {
+        let client = served.client().await;
+        let config = StreamConfig { segments: 4, create_scope: true };
+        client.streams().create_stream(&stream, config).await.unwrap();
+        append(&client, &stream, 0..10).await;
+    });
+    served.stop();
+    spoil(dir.path(), GroupId(2));
+    let served = Served::start(settings(dir.path()));
+    let ready = served.get("/readyz");
+    assert!(ready.contains("group 2 is quarantined") && !ready.contains("group 3"), "{ready}");
+    with_client(async {
+        let client = served.client().await;
+        // Whatever needs no segment of the container goes on.
+        client.streams().describe(&stream).await.unwrap();
+    });
+    served.stop();
+}

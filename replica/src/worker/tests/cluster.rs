@@ -2,9 +2,9 @@
 //! on disks that lose what was not synced.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use futures::future::LocalBoxFuture;
 use raft::eraftpb::{Message, MessageType};
 use rstest::rstest;
 use wal::CrashOutcome;
@@ -54,7 +54,7 @@ struct Cluster {
 /// A question for the numbers stored, and what was acknowledged before it.
 struct Asked {
     acknowledged: BTreeSet<u64>,
-    answer: Pin<Box<dyn Future<Output = Result<BTreeMap<u64, u64>, ProposeError>>>>,
+    answer: LocalBoxFuture<'static, Result<BTreeMap<u64, u64>, ProposeError>>,
 }
 
 impl Cluster {

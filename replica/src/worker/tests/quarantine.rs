@@ -345,6 +345,23 @@ fn an_entry_that_rots_between_the_scan_and_the_replay_quarantines_its_group_alon
     assert!(why.contains("read the log of group 2") && why.contains(".wal"), "{why}");
 }
 
+#[test]
+fn an_older_log_beside_a_newer_state_refuses_the_start_of_all_groups() {
+    let (mut machine, _bucket) = busy();
+    let mut pair = Pair::new(&mut machine);
+    pair.store(0..3);
+    let older = machine.disk.fork();
+    pair.store(3..6);
+    pair.wait();
+    drop(pair);
+    // The other group has saved nothing: by itself it would begin at an entry that it had already.
+    machine.disk = older;
+    machine.disk.restart();
+    let refused = machine.open().map(|_| ()).unwrap_err();
+    assert!(matches!(refused, StartError::LogBehind { .. }), "{refused}");
+    assert!(refused.to_string().contains("acknowledged data is missing"), "{refused}");
+}
+
 /// Panics when it is written to.
 #[derive(Debug)]
 struct BrokenKv(MemKv);

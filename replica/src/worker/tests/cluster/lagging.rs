@@ -34,21 +34,50 @@ fn late_answers_do_not_make_a_leader_look_for_what_it_has_dropped() {
     node.worker.receive(GROUP, answer(last, true, has)).unwrap();
     node.worker.receive(GROUP, answer(has, true, 0)).unwrap();
     node.worker.receive(GROUP, answer(has, true, 1)).unwrap();
-    let mut sent = Vec::new();
-    for _ in 0..3 {
-        let alive = message(MessageType::MsgHeartbeatResponse, term, (2, 1));
-        node.worker.receive(GROUP, alive).unwrap();
+    let steps = |node: &mut Node| -> Vec<Message> {
+        let mut sent = Vec::new();
         for _ in 0..3 {
             let step = node.step().unwrap();
             sent.extend(node.perform(step).unwrap());
         }
-    }
+        sent
+    };
+    // The network loses what it sends at once; the next sign of life asks for it again.
+    steps(&mut node);
+    let alive = message(MessageType::MsgHeartbeatResponse, term, (2, 1));
+    node.worker.receive(GROUP, alive).unwrap();
+    let sent = steps(&mut node);
     let from: Vec<u64> = sent
         .iter()
         .filter(|message| message.get_msg_type() == MessageType::MsgAppend)
         .map(|message| message.index)
         .collect();
     assert!(from.contains(&has), "it goes on behind {has}: {from:?}, {sent:?}");
+}
+
+#[test]
+fn a_follower_far_behind_is_brought_up_from_the_disk() {
+    let mut cluster = Cluster::new(6, &[1, 2, 3], &[]);
+    for member in cluster.members.values_mut() {
+        // Nothing that is applied stays in memory, and a message has a few entries.
+        member.machine.settings.recent_bytes_max = ByteSize(0);
+        member.machine.settings.log.file_size = ByteSize::kib(64);
+        member.machine.settings.log.entry_max = ByteSize::kib(32);
+    }
+    cluster.peers().into_iter().for_each(|peer| cluster.start(peer));
+    (0..40).for_each(|_| cluster.calm_round());
+    let leader = cluster.leader();
+    let behind = cluster.peers().into_iter().rfind(|peer| *peer != leader).unwrap();
+    cluster.cut_off.insert(behind);
+    for _ in 0..150 {
+        cluster.propose();
+        cluster.calm_round();
+    }
+    let status = cluster.status(leader);
+    assert!(status.applied.0 > cluster.status(behind).applied.0 + 100, "{status:?}");
+    cluster.heal();
+    cluster.check();
+    assert!(cluster.acknowledged.len() > 100);
 }
 
 #[test]

@@ -27,11 +27,10 @@ fn a_controller_that_does_not_start_is_told_by_readiness_and_to_whoever_asks_it(
     assert!(served.get("/livez").starts_with("HTTP/1.1 200"));
     assert!(served.get("/metrics").contains("braid_group_quarantined{group=\"1\"} 1"));
     with_client(async {
-        let client = served.client().await;
-        let stream: ScopedStream = "demo/hello".parse().unwrap();
-        let config = StreamConfig { segments: 1, create_scope: true };
-        let refused = client.streams().create_stream(&stream, config).await.unwrap_err();
-        assert!(refused.to_string().contains("quarantined"), "{refused}");
+        // A client asks the controller first: it is told at once, and why.
+        let config = ClientConfig::new(served.ready.address.to_string());
+        let refused = Client::connect(config).await.unwrap_err().to_string();
+        assert!(refused.contains("out of order") && refused.contains("group 1"), "{refused}");
     });
     served.stop();
 }

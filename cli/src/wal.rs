@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::{GroupId, Rng, SystemClock};
-use server::DataDir;
+use server::{DataDir, Settings};
 use wal::{Inspection, LogSettings, OpenError, RealDisk, SavedStates};
 
 use self::rows::InspectionRow;
@@ -44,6 +44,15 @@ enum Verb {
         /// Give up what is lost, for good
         #[arg(long)]
         accept_loss: bool,
+        /// Do not ask long-term storage what it has: what is only there counts as lost
+        #[arg(long)]
+        without_lts: bool,
+        /// The bucket, where the server is told of it by a flag
+        #[arg(long, value_name = "URL")]
+        lts: Option<String>,
+        /// Address of the bucket's server, likewise
+        #[arg(long, value_name = "URL")]
+        lts_endpoint: Option<String>,
         /// The settings file of the server
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
@@ -53,8 +62,11 @@ enum Verb {
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.verb {
         Verb::Inspect { dir } => inspect(dir, args),
-        Verb::Repair { dir, accept_loss, config } => {
-            repair(dir, *accept_loss, config.clone(), args)
+        Verb::Repair { dir, accept_loss, without_lts, lts, lts_endpoint, config } => {
+            let of_server =
+                SettingsArgs::of_bucket(Some(dir.clone()), lts.clone(), lts_endpoint.clone());
+            let settings = of_server.resolve(config.clone())?.settings;
+            repair(dir, *accept_loss, *without_lts, &settings, args)
         }
     }
 }
@@ -82,9 +94,14 @@ fn inspect(dir: &Path, args: &Args) -> Result<()> {
     )))
 }
 
-fn repair(dir: &Path, accept_loss: bool, config: Option<PathBuf>, args: &Args) -> Result<()> {
+fn repair(
+    dir: &Path,
+    accept_loss: bool,
+    without_lts: bool,
+    settings: &Settings,
+    args: &Args,
+) -> Result<()> {
     let wal_dir = log_dir(dir)?;
-    let settings = SettingsArgs::default().resolve(config)?.settings;
     // Its lock says that no server runs on it.
     let data = DataDir::open(dir, true, &mut Rng::from_entropy())?;
     let disk = open_disk(&wal_dir)?;
@@ -110,7 +127,12 @@ fn repair(dir: &Path, accept_loss: bool, config: Option<PathBuf>, args: &Args) -
         );
     }
     let clock = SystemClock::shared();
-    let saved = server::saved_states(dir, groups(&found))?;
+    let mut saved = server::saved_states(dir, groups(&found))?;
+    if !without_lts {
+        let damaged = found.losses.iter().map(|loss| loss.group);
+        server::archived_ends(settings, data.identity(), damaged, &mut saved)
+            .map_err(no_archive)?;
+    }
     let lost = wal::repair(disk, log_settings, clock, Rng::from_entropy(), &saved, show)?;
     if !accept_loss {
         return Err(Failure::general(
@@ -118,11 +140,27 @@ fn repair(dir: &Path, accept_loss: bool, config: Option<PathBuf>, args: &Args) -
         ));
     }
     let rows: Vec<_> = lost.iter().map(rows::LossRow::new).collect();
-    let done = format!(
-        "repaired, {} given up; start the server, then compare with what the writers have",
-        output::counted(rows.len() as u64, "range")
-    );
+    let given_up = lost.iter().filter(|loss| loss.behind != wal::Behind::Archived).count();
+    let done = match given_up {
+        0 => {
+            "repaired, and nothing is lost: start the server with its long-term storage, which has \
+              what the log lacks"
+                .to_owned()
+        }
+        given_up => format!(
+            "repaired, {} given up; start the server, then compare with what the writers have",
+            output::counted(given_up as u64, "range")
+        ),
+    };
     output::print_done(args.output.output, &done, &rows)
+}
+
+fn no_archive(error: server::ServerError) -> Failure {
+    Failure::general(format!(
+        "long-term storage cannot be asked what it has of the damaged groups: {error}; nothing was \
+         changed: run this again when it answers, or with --without-lts, which counts what is only \
+         there as lost"
+    ))
 }
 
 fn groups(found: &Inspection) -> impl Iterator<Item = GroupId> {

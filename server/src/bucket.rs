@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::ids::{ContainerId, GroupId, Incarnation};
-use common::{Clock, Rng, SystemClock};
+use common::{Clock, LogIndex, Rng, SystemClock, Term};
 use controller::ControllerMachine;
-use lts::{ClusterMarker, ErrorKind, Leftover, ObjectPath, Owner, Payload, StoreUrl, cluster};
+use lts::{
+    ClusterMarker, ErrorKind, Leftover, ObjectPath, Owner, Payload, Refused, StoreUrl, cluster,
+};
 use replica::check::{
     CheckSettings, Finding, GroupReport, Observer, Survey, Surveyed, check, delete, survey,
 };
@@ -21,6 +23,7 @@ use segmentstore::{ContainerMachine, Memory};
 use tokio::sync::watch;
 
 use crate::error::ServerError;
+use crate::identity::Identity;
 use crate::run::credentials_of_process;
 use crate::settings::Settings;
 use crate::storage::EventLoop;
@@ -105,6 +108,34 @@ impl Bucket {
     /// Whose the bucket is.
     pub fn marker(&self) -> Option<ClusterMarker> {
         self.storage.marker()
+    }
+
+    /// Refuses a bucket that is not, or not any more, that of the cluster of a data folder.
+    pub(crate) fn check_owner(&self, identity: &Identity) -> Result<(), ServerError> {
+        let marker = identity.lts_marker.map_or(0, |marker| marker.0);
+        let (ours, bucket) =
+            (ClusterMarker { incarnation: identity.incarnation, marker }, self.url.to_string());
+        Err(ServerError::StorageRefused(match self.marker() {
+            Some(found) if found == ours => return Ok(()),
+            Some(found) if found.incarnation > ours.incarnation => {
+                Refused::Superseded { bucket, found, ours }
+            }
+            Some(found) => Refused::Foreign { bucket, found },
+            None => Refused::MarkerMissing { bucket, ours },
+        }))
+    }
+
+    /// The last entry of a group, and its term, up to which the bucket alone brings it back.
+    pub(crate) fn archived_end(
+        &self,
+        group: GroupId,
+    ) -> Result<Option<(LogIndex, Term)>, ServerError> {
+        match restore::Chain::salvage(&self.storage, group) {
+            Ok(salvaged) => Ok(salvaged.chain.map(|chain| chain.end())),
+            Err(restore::RestoreFailure::Nothing) => Ok(None),
+            Err(restore::RestoreFailure::Storage(failure)) => Err(failure.into()),
+            Err(other) => Err(StorageFailure::Damaged(other.to_string()).into()),
+        }
     }
 
     /// What there is below `prefix`, by group; each page of objects is given to `each`.

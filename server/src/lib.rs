@@ -32,7 +32,7 @@ pub use replica::check::{
     Finding, GroupReport, Kinds, Observer, Progress, Survey, Surveyed, Tally, Tip,
 };
 pub use run::{Ready, Stop, dev, run};
-pub use saved::saved_states;
+pub use saved::{archived_ends, saved_states};
 pub use settings::{
     Auto, Cache, Checkpoint, Containers, Data, ENVIRONMENT_PREFIX, Entry, Limits, Log, Lts, LtsUrl,
     Memory, Origin, Period, Resolved, Server, Settings, SettingsError, Sources, Tiering, Tracing,

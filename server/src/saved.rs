@@ -6,8 +6,10 @@ use common::{ByteSize, GroupId};
 use replica::{Kv, KvError, RocksKv};
 use wal::{Saved, SavedStates};
 
+use crate::bucket::Bucket;
 use crate::error::ServerError;
-use crate::identity::state_dir;
+use crate::identity::{Identity, state_dir};
+use crate::settings::Settings;
 
 /// Memory for a look at RocksDB.
 const STATE_MEMORY: ByteSize = ByteSize::mib(16);
@@ -36,4 +38,25 @@ fn read(dir: &Path, groups: impl IntoIterator<Item = GroupId>) -> Result<SavedSt
         }
     }
     Ok(states)
+}
+
+/// Adds up to where each of `groups` can be brought back from long-term storage, where the cluster
+/// of `identity` has such. Looks only; `Err` where that does not answer, or is another's.
+pub fn archived_ends(
+    settings: &Settings,
+    identity: &Identity,
+    groups: impl IntoIterator<Item = GroupId>,
+    states: &mut SavedStates,
+) -> Result<(), ServerError> {
+    if !identity.lts_claimed {
+        return Ok(());
+    }
+    let bucket = Bucket::open(settings)?;
+    bucket.check_owner(identity)?;
+    for group in groups {
+        if let Some((index, term)) = bucket.archived_end(group)? {
+            states.insert_archive(group, Saved { index, term });
+        }
+    }
+    Ok(())
 }

@@ -10,10 +10,54 @@ use crate::files::file_name;
 use crate::recovery::bridge::{Accepted, accept};
 use crate::recovery::replay::Loss;
 use crate::recovery::{Scan, scan};
-use crate::{BlockSeq, Damage, DamagePolicy, Disk, GroupState, Log, LogSettings, OpenError, Saved};
+use crate::{
+    BlockSeq, Damage, DamagePolicy, Disk, GroupState, Log, LogSettings, LostEntries, OpenError,
+    Saved,
+};
 
-/// The saved state of groups outside the log, as far as there is any.
-pub type SavedStates = BTreeMap<GroupId, Saved>;
+/// What there is of groups outside the log.
+#[derive(Debug, Clone, Default)]
+pub struct SavedStates {
+    states: BTreeMap<GroupId, Saved>,
+    archives: BTreeMap<GroupId, Saved>,
+}
+
+impl SavedStates {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The group's state is saved up to here.
+    pub fn insert(&mut self, group: GroupId, saved: Saved) {
+        self.states.insert(group, saved);
+    }
+
+    /// The group is archived up to here, elsewhere: whoever runs it can bring it back from there,
+    /// state and bytes.
+    pub fn insert_archive(&mut self, group: GroupId, end: Saved) {
+        self.archives.insert(group, end);
+    }
+
+    pub(crate) fn state(&self, group: GroupId) -> Option<Saved> {
+        self.states.get(&group).copied()
+    }
+
+    pub(crate) fn archive(&self, group: GroupId) -> Option<Saved> {
+        self.archives.get(&group).copied()
+    }
+}
+
+impl<const N: usize> From<[(GroupId, Saved); N]> for SavedStates {
+    fn from(states: [(GroupId, Saved); N]) -> Self {
+        states.into_iter().collect()
+    }
+}
+
+impl FromIterator<(GroupId, Saved)> for SavedStates {
+    fn from_iter<I: IntoIterator<Item = (GroupId, Saved)>>(states: I) -> Self {
+        Self { states: states.into_iter().collect(), ..Self::default() }
+    }
+}
 
 /// A log directory at rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +115,8 @@ pub enum Behind {
     Lost,
     /// It stays: the group's saved state includes what the lost entries did.
     Kept,
+    /// It stays, and nothing is lost: the entries are archived elsewhere.
+    Archived,
 }
 
 /// Reads a log directory without changing it. While a process writes to it, the block under way
@@ -94,8 +140,9 @@ fn report(scan: Scan, saved: &SavedStates) -> Result<Inspection, OpenError> {
     let groups = &scan.verdict.groups;
     let mut losses = Vec::new();
     for loss in &scan.verdict.losses {
-        let accepted = accept(loss, &groups[&loss.group], saved.get(&loss.group).copied())?;
-        losses.extend(lost_ranges(loss, &accepted));
+        let accepted = accept(loss, &groups[&loss.group], saved)?;
+        let archived = saved.archive(loss.group).map_or(LogIndex(0), |end| end.index);
+        losses.extend(lost_ranges(loss, &accepted, archived));
     }
     Ok(Inspection {
         store_id: scan.store_id,
@@ -111,8 +158,8 @@ fn report(scan: Scan, saved: &SavedStates) -> Result<Inspection, OpenError> {
     })
 }
 
-/// The ranges of a loss in order; at least one.
-fn lost_ranges(loss: &Loss, accepted: &Accepted) -> Vec<LostRange> {
+/// The ranges of a loss in order, at least one, of a group that is archived so far.
+fn lost_ranges(loss: &Loss, accepted: &Accepted, archived: LogIndex) -> Vec<LostRange> {
     let range = |first, last, behind| LostRange {
         group: loss.group,
         first,
@@ -124,15 +171,26 @@ fn lost_ranges(loss: &Loss, accepted: &Accepted) -> Vec<LostRange> {
     let Accepted::Bridged(bridged) = accepted else {
         return vec![range(next, loss.seen, Behind::Lost)];
     };
-    let ranges = bridged.group.lost.iter().map(|lost| range(lost.first, lost.last, Behind::Kept));
-    let mut ranges: Vec<LostRange> = ranges.collect();
+    let mut ranges = Vec::new();
+    for LostEntries { first, last, .. } in bridged.lost.iter().copied() {
+        if first <= archived {
+            ranges.push(range(first, last.min(archived), Behind::Archived));
+        }
+        if last > archived {
+            ranges.push(range(first.max(LogIndex(archived.0 + 1)), last, Behind::Kept));
+        }
+    }
     if ranges.is_empty() {
         ranges.push(range(next, loss.kept, Behind::Kept));
     }
-    if let Some(newest) = ranges.last_mut()
-        && !bridged.goes_on
-    {
-        newest.behind = Behind::Lost;
+    if !bridged.goes_on {
+        match ranges.last_mut() {
+            Some(newest) if newest.behind == Behind::Kept => newest.behind = Behind::Lost,
+            _ => {
+                let end = bridged.group.last;
+                ranges.push(range(LogIndex(end.0 + 1), loss.seen.max(end), Behind::Lost));
+            }
+        }
     }
     ranges
 }
@@ -141,8 +199,10 @@ fn lost_ranges(loss: &Loss, accepted: &Accepted) -> Vec<LostRange> {
 /// `false` leaves everything as it is. Returns what was given up.
 ///
 /// A group whose state is saved beyond its hole (`saved`) keeps all of its log but the holes:
-/// nothing below its saved state is replayed. Any other is cut at its hole: nothing behind it is
-/// replayed. Either way the log reaches as far as the saved state does. The groups go on at the
+/// nothing below its saved state is replayed. Of one that is archived beyond its hole, and further
+/// than it is saved, the log begins anew behind what is archived: up to there it has to be brought
+/// back. Any other is cut at its hole: nothing behind it is replayed. In all cases the log reaches as
+/// far as the saved state does. The groups go on at the
 /// index they keep; their commit index is held down to it, their promises are kept. Whoever runs
 /// the groups must begin a new term and tell writers of the loss.
 pub fn repair(

@@ -67,6 +67,8 @@ pub(super) struct LossRow {
     last: u64,
     /// Whether whatever came behind is lost as well.
     behind_lost: bool,
+    /// Whether long-term storage has them, so that nothing is lost.
+    archived: bool,
     reason: String,
 }
 
@@ -74,8 +76,9 @@ impl LossRow {
     pub(super) fn new(loss: &LostRange) -> Self {
         let LostRange { group, first, last, behind, reason } = loss;
         let behind_lost = *behind == Behind::Lost;
+        let archived = *behind == Behind::Archived;
         let reason = reason.clone();
-        Self { group: group.0, first: first.0, last: last.0, behind_lost, reason }
+        Self { group: group.0, first: first.0, last: last.0, behind_lost, archived, reason }
     }
 }
 
@@ -91,6 +94,10 @@ pub(super) fn loss_text(loss: &LostRange) -> String {
         Behind::Lost => format!(
             "group {group} keeps what came before entry {first}, and loses {entries} and whatever \
              came behind ({reason})"
+        ),
+        Behind::Archived => format!(
+            "group {group}: the log lacks {entries}, which long-term storage has: nothing of them is \
+             lost ({reason})"
         ),
         Behind::Kept => format!(
             "group {group} loses {entries}: the events in it cannot be read any more; what came \

@@ -61,8 +61,8 @@ pub struct CommittedRound {
     pub tiered: Tiered,
     /// The term of the last entry.
     pub last_term: Term,
-    /// Of before a recovery, which takes over what the chain's last rounds say: their own entries
-    /// are not in the chain.
+    /// Of before a recovery, or a repair of the log, which takes over what the chain's last rounds
+    /// say: their own entries are not in the chain, or were lost.
     pub recovered: bool,
 }
 

@@ -248,7 +248,11 @@ impl Archive {
         let (first, last) = round.range().clone().into_inner();
         let name = round.footer.name;
         let named_here = match round.recovered {
-            true => name.incarnation < self.incarnation,
+            // Of the same incarnation where a repaired group alone takes over what it once put.
+            true => {
+                let earlier = (name.incarnation, name.term) < (self.incarnation, at.term);
+                name.incarnation <= self.incarnation && earlier
+            }
             false => name.incarnation == self.incarnation && name.term == at.term,
         };
         if !named_here && !common::planted::active("object-of-an-older-term-referenced") {

@@ -177,13 +177,13 @@ impl Tiering {
     /// not say yet.
     pub(super) fn recovered(
         &mut self,
-        incarnation: Incarnation,
+        incarnation: Option<Incarnation>,
         mut said: Vec<Housekeeping>,
         archive: &Archive,
     ) {
         said.retain(|said| said.archived_to() > Some(archive.end()));
         self.take_over_until = said.last().and_then(Housekeeping::archived_to).unwrap_or_default();
-        let raised = (incarnation > archive.incarnation()).then_some(incarnation);
+        let raised = incarnation.filter(|raised| *raised > archive.incarnation());
         self.recovery = raised.map(Housekeeping::Recovered).into_iter().chain(said).collect();
     }
 

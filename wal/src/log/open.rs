@@ -106,7 +106,7 @@ fn accept_losses(verdict: &mut Verdict, saved: &SavedStates) -> Result<Repaired,
     let mut repaired = Repaired::default();
     for loss in &verdict.losses {
         let Some(kept) = verdict.groups.get_mut(&loss.group) else { continue };
-        match accept(loss, kept, saved.get(&loss.group).copied())? {
+        match accept(loss, kept, saved)? {
             Accepted::Cut => {
                 kept.quarantined = None;
                 repaired.cut.insert(loss.group);

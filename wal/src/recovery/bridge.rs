@@ -4,6 +4,10 @@
 //! replayed, only their bytes are read; so a hole below that index costs the bytes in it and
 //! nothing else. A repair keeps what was found on all sides of such holes, puts *lost entries* in
 //! between, and the log goes on where the state does. Nothing is replayed across a hole.
+//!
+//! What is archived elsewhere is a saved state, too, and has the bytes as well. Where it reaches
+//! further than the state here, and a hole lies beyond that, the log begins anew behind it, with
+//! what was found there; whoever runs the group brings it back up to there first.
 
 use std::collections::VecDeque;
 
@@ -12,7 +16,7 @@ use common::{LogIndex, Term};
 use super::replay::Loss;
 use crate::format::GroupRow;
 use crate::group::{Group, Place};
-use crate::{LostEntries, OpenError, Saved};
+use crate::{LostEntries, OpenError, Saved, SavedStates, Truncated};
 
 /// What becomes of a group when its loss is accepted.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub(crate) enum Accepted {
 #[derive(Debug)]
 pub(crate) struct Bridged {
     pub(crate) group: Group,
+    /// What the log does not have up to where it goes on, archived or not.
+    pub(crate) lost: Vec<LostEntries>,
     /// Whether the log goes on behind the saved state, or what came there is lost, too.
     pub(crate) goes_on: bool,
 }
@@ -33,15 +39,27 @@ pub(crate) struct Bridged {
 pub(crate) fn accept(
     loss: &Loss,
     kept: &Group,
-    saved: Option<Saved>,
+    saved: &SavedStates,
 ) -> Result<Accepted, OpenError> {
-    match saved {
-        Some(saved) if saved.index > loss.kept => {
-            let bridged = bridge(loss, kept, saved)?;
-            Ok(Accepted::Bridged(Box::new(bridged)))
-        }
-        _ => Ok(Accepted::Cut),
-    }
+    let state = saved.state(loss.group);
+    let covers = state.filter(|state| state.index > loss.kept);
+    let bridged = covers.map(|state| bridge(loss, kept, state)).transpose()?;
+    let reach = state.map_or(LogIndex(0), |state| state.index).max(loss.kept);
+    let archived = saved.archive(loss.group).filter(|archived| archived.index > reach);
+    Ok(match (bridged, archived) {
+        (Some(bridged), _) if bridged.goes_on => Accepted::Bridged(Box::new(bridged)),
+        (_, Some(archived)) => Accepted::Bridged(Box::new(begin_behind(loss, kept, archived)?)),
+        (Some(bridged), None) => Accepted::Bridged(Box::new(bridged)),
+        (None, None) => Accepted::Cut,
+    })
+}
+
+/// The log begins behind what is archived.
+fn begin_behind(loss: &Loss, kept: &Group, archived: Saved) -> Result<Bridged, OpenError> {
+    let mut bridged = bridge(loss, kept, archived)?;
+    let to = Truncated { index: archived.index, term: archived.term };
+    bridged.group.truncate(to, &mut |_| ());
+    Ok(bridged)
 }
 
 fn bridge(loss: &Loss, kept: &Group, saved: Saved) -> Result<Bridged, OpenError> {
@@ -66,8 +84,8 @@ fn bridge(loss: &Loss, kept: &Group, saved: Saved) -> Result<Bridged, OpenError>
     group.conf =
         pieces.iter().rev().find_map(|piece| piece.conf.clone()).or_else(|| kept.conf.clone());
     group.mark.clone_from(&kept.mark);
-    group.lost = lost;
-    Ok(Bridged { group, goes_on })
+    group.lost.clone_from(&lost);
+    Ok(Bridged { group, lost, goes_on })
 }
 
 /// How far the log goes on behind the saved state without another hole, and whether that is all

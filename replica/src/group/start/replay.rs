@@ -127,9 +127,15 @@ impl<M: StateMachine> Replaying<M> {
         let end = applier.applied.index;
         assert_eq!(end, commit, "the log was replayed up to entry {end} only");
         applier.outcomes.clear();
+        let unsaid = match recovered {
+            Some(_) => Vec::new(),
+            None => starting.unsaid(&applier.archive, &found)?,
+        };
         let mut group = starting.group(applier, shared, &found, commit, flushed)?;
         if let Some((incarnation, said)) = recovered {
-            group.tiering.recovered(incarnation, said, &group.applier.archive);
+            group.tiering.recovered(Some(incarnation), said, &group.applier.archive);
+        } else if !unsaid.is_empty() {
+            group.tiering.recovered(None, unsaid, &group.applier.archive);
         }
         Ok(Ok(Box::new(group)))
     }

@@ -3,9 +3,10 @@
 use std::sync::PoisonError;
 
 use common::LogIndex;
-use wal::Truncated;
+use wal::{GroupState, Truncated};
 
 use super::{Starting, count};
+use crate::archive::{Archive, Housekeeping};
 use crate::conf;
 use crate::error::StartError;
 use crate::group::apply::Applier;
@@ -57,6 +58,32 @@ impl Starting {
             chain.load_state(storage, &*self.kv).map_err(failed)?;
         }
         Ok((self.kv.applied(group)?, Some(chain)))
+    }
+
+    /// What rounds say up to where the log begins, and no entry of it: the entries that said so were
+    /// lost, and a repair let the log begin behind them. Only of a group alone, whose own rounds they
+    /// are; where there are other members, these have the entries.
+    pub(super) fn unsaid(
+        &self,
+        archive: &Archive,
+        found: &GroupState,
+    ) -> Result<Vec<Housekeeping>, StartError> {
+        let (group, begins) = (self.spec.group, found.truncated.index);
+        let members = found.conf.as_ref().and_then(|record| conf::decode(&record.bytes));
+        let alone = members.is_some_and(|members| count(&members) == 1);
+        let Some(storage) = self.storage.as_ref().filter(|_| alone && archive.end() < begins)
+        else {
+            return Ok(Vec::new());
+        };
+        let chain = Chain::leading_to(storage, group, Some(archive.end()), begins);
+        let chain = chain.map_err(|source| StartError::Archive { group, source })?;
+        let mut said = chain.said_behind(archive.end());
+        said.retain(|said| said.archived_to() <= Some(begins));
+        tracing::warn!(
+            %group, from = %archive.end(), to = %begins,
+            "the log does not say all that is archived of it: rounds are taken over"
+        );
+        Ok(said)
     }
 
     /// Replays the archived log up to where the log of this node begins.

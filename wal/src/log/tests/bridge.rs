@@ -269,3 +269,55 @@ fn an_interrupted_repair_below_the_saved_state_is_begun_anew_or_is_done() {
         }
     }
 }
+
+/// What must be left where these entries of each group are spoiled, its state is saved up to `saved`
+/// and it is archived up to `archived`.
+fn expected_with(whole: &Model, spoiled: &[u64], saved: u64, archived: u64) -> Model {
+    let mut model = expected(whole, spoiled, saved);
+    for (group, model) in &mut model {
+        let of_group = spoiled.iter().filter(|block| *block % GROUPS + 1 == group.0);
+        let hit: Vec<u64> = of_group.map(|block| block / GROUPS + 1).collect();
+        let first = hit.iter().copied().min().unwrap_or(u64::MAX);
+        let beyond = hit.iter().any(|index| *index > saved);
+        if !beyond || archived <= saved || archived < first {
+            continue;
+        }
+        let end = hit.iter().copied().filter(|index| *index > archived).min();
+        *model = whole[group].clone();
+        model.truncated = Truncated { index: LogIndex(archived), term: Term(1) };
+        model.last = end.map_or(ENTRIES, |end| end - 1);
+        model.entries.retain(|index, _| (archived + 1..=model.last).contains(index));
+        model.last_term = 1;
+    }
+    model
+}
+
+#[test]
+fn a_log_begins_behind_what_is_archived_where_that_reaches_further_than_the_state() {
+    let world = groups_in_turn();
+    for (saved_index, archived) in [(0, 2), (0, ENTRIES), (1, 4), (2, 3), (3, 1), (4, ENTRIES)] {
+        let mut states = saved(saved_index);
+        let end = Saved { index: LogIndex(archived), term: Term(1) };
+        (1..=GROUPS).for_each(|group| states.insert_archive(GroupId(group), end));
+        for first in 0..BLOCKS {
+            for second in (first..BLOCKS).step_by(4) {
+                let mut trial = world.fork();
+                let spoiled = if first == second { vec![first] } else { vec![first, second] };
+                spoiled.iter().for_each(|block| spoil(&trial, *block));
+                let lost = repair_with(&trial, &states).unwrap();
+                let expected = expected_with(&world.model, &spoiled, saved_index, archived);
+                let what = format!("{spoiled:?}, {saved_index}, {archived}, {lost:?}");
+                assert_eq!(reopened(&mut trial), without_promises(expected), "{what}");
+                let is_archived = |range: &LostRange| range.last.0 <= archived;
+                for range in &lost {
+                    let told = range.behind == Behind::Archived;
+                    let entries = range.last >= range.first;
+                    assert!(!entries || told == is_archived(range), "{what}");
+                }
+                trial.run(&[append(1, 2, 700), Step::Write, Step::Prepare]).unwrap();
+                let model = without_promises(trial.model.clone());
+                assert_eq!(reopened(&mut trial), model, "{what}");
+            }
+        }
+    }
+}

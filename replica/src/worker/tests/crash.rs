@@ -3,7 +3,7 @@
 use wal::CrashOutcome;
 
 use super::*;
-use crate::StartError;
+use crate::{Applied, Changes, Kv, StartError};
 
 /// Stores forty numbers, or fewer if the machine goes down; returns those that were acknowledged.
 pub(super) fn run_until_crash(machine: &mut Machine, first: u64) -> Vec<u64> {
@@ -165,6 +165,24 @@ fn missing_state_is_rebuilt_while_the_log_is_whole() {
     drop(node);
     machine.kv.wipe();
     assert_eq!(serving(&mut machine).store(1).place, 0);
+}
+
+#[test]
+fn a_saved_state_of_another_term_than_the_log_is_refused() {
+    let mut machine = Machine::new(1);
+    let mut node = serving(&mut machine);
+    node.store(1);
+    node.wait(machine.settings.checkpoint_interval);
+    node.store(2);
+    drop(node);
+    let kv: &dyn Kv = &machine.kv;
+    let applied = kv.applied(GROUP).unwrap().unwrap();
+    let other = Applied { term: common::Term(applied.term.0 + 1), ..applied };
+    kv.write(GROUP, other, Changes::default()).unwrap();
+    kv.flush().unwrap();
+    let refused = refusal(&mut machine);
+    assert!(matches!(refused, StartError::Mismatch { .. }), "{refused}");
+    assert!(refused.to_string().contains("do not belong together"), "{refused}");
 }
 
 #[test]

@@ -250,6 +250,93 @@ fn an_install_whose_objects_are_gone_moves_on_to_a_later_round() {
     archiving.agree();
 }
 
+/// What the log of a member says of its group.
+fn logged(archiving: &Archiving, peer: u64) -> wal::GroupState {
+    archiving.cluster.members[&peer].node.as_ref().unwrap().log.group(GROUP).unwrap()
+}
+
+#[test]
+fn an_install_that_moves_on_into_a_later_term_promises_nothing_of_the_one_before() {
+    let mut archiving = Archiving::new(5, &[1, 2, 3], &[]);
+    let follower = archiving.left_behind();
+    archiving.faults[&follower].set_outage(Some(ErrorKind::Unavailable));
+    archiving.cluster.start(follower);
+    let mark = archiving.installing(follower);
+    let before = logged(&archiving, follower).hard_state.term;
+    for _ in 0..200 {
+        if archiving.cluster.status(archiving.cluster.leader()).term <= before {
+            let leader = archiving.cluster.leader();
+            archiving.cluster.crash(leader, CrashOutcome::Lost);
+            archiving.cluster.start(leader);
+            archiving.led();
+        }
+        for member in archiving.cluster.members.values() {
+            member.machine.clock.advance(Duration::from_secs(60));
+        }
+        archiving.cluster.propose();
+        archiving.rounds(8);
+    }
+    archiving.faults[&follower].set_outage(None);
+    let moved = (0..2_000).any(|_| {
+        archiving.rounds(1);
+        archiving.cluster.status(follower).installing.is_some_and(|now| now > mark)
+    });
+    assert!(moved, "{:?}", archiving.cluster.status(follower));
+    let found = logged(&archiving, follower);
+    assert!(found.truncated.term > before, "{found:?}");
+    assert!(found.hard_state.term >= found.truncated.term, "{found:?}");
+    archiving.agree();
+}
+
+#[test]
+fn an_install_begins_when_its_mark_is_durable_and_not_before() {
+    let mut archiving = Archiving::new(8, &[1, 2, 3], &[]);
+    let follower = archiving.left_behind();
+    archiving.cluster.start(follower);
+    let cluster = &mut archiving.cluster;
+    let mut held = 0;
+    for _ in 0..400 {
+        cluster.tick();
+        for peer in cluster.peers() {
+            cluster.step(peer);
+            // Its disk writes nothing any more from when the snapshot is there.
+            if peer == follower && cluster.status(follower).installing.is_some() {
+                held += 1;
+                continue;
+            }
+            cluster.work(peer);
+            cluster.step(peer);
+        }
+        cluster.deliver_all();
+        cluster.collect();
+        let work = &cluster.members[&follower].work;
+        assert!(held == 0 || work.iter().all(|step| step.storage.is_empty()), "after {held}");
+        if held == 20 {
+            break;
+        }
+    }
+    assert_eq!(held, 20, "a snapshot arrives");
+    archiving.agree();
+}
+
+#[test]
+fn an_install_follows_its_mark_and_does_not_look_through_the_bucket() {
+    let mut archiving = Archiving::new(9, &[1, 2, 3], &[]);
+    let follower = archiving.left_behind();
+    let faults = archiving.faults[&follower].clone();
+    let before = faults.struck();
+    let fault = lts::Fault::Error(ErrorKind::Unavailable);
+    faults.plan_fault(lts::Operation::List, "", 0, fault);
+    archiving.cluster.start(follower);
+    archiving.installing(follower);
+    let done = (0..400).any(|_| {
+        archiving.rounds(1);
+        archiving.cluster.status(follower).installing.is_none()
+    });
+    assert!(done, "{:?}", archiving.cluster.status(follower));
+    assert_eq!(faults.struck(), before, "it asked for what the mark names alone");
+}
+
 /// Lets so many requests pass, and then none.
 struct StopsAfter {
     left: AtomicU64,

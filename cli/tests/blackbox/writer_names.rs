@@ -20,7 +20,7 @@ fn a_name_is_listed_described_and_begins_anew_once_it_is_deleted() {
     assert_eq!(described["stored_through"], 30, "{described}");
     assert!(!described["segments"].as_array().unwrap().is_empty());
     let table = server.line("writer describe demo/load loader").run().ok();
-    assert!(table.contains("stored through") && table.contains("last number"), "{table}");
+    assert!(table.contains("stored through") && table.contains("LAST NUMBER"), "{table}");
 
     // The same input again stores nothing, also after a kill.
     server.kill();

@@ -5,7 +5,9 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use common::limits::JOB_ANSWER_INTERVAL;
 use common::{MonotonicTime, Rng, ScopedStream, Tasks};
+use proto::error::Reason;
 use proto::v1;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -300,27 +302,68 @@ impl Inner {
         self.repeat(endpoint, || Ok(call(self.connections.store(endpoint)?))).await
     }
 
-    async fn repeat<T, F>(&self, endpoint: &str, mut make: impl FnMut() -> Result<F>) -> Result<T>
+    /// As [`Inner::controller`], for what the server may work on for long: it answers every few
+    /// seconds how far it is, and is waited for as long as it gets on. Tells, too, whether the answer
+    /// to an earlier attempt is missing, which may have been carried out.
+    pub(crate) async fn controller_job<T, F>(
+        &self,
+        mut call: impl FnMut(v1::controller_client::ControllerClient<Channel>) -> F,
+    ) -> (Result<T>, bool)
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let started = tokio::time::Instant::now();
+        let endpoint = &self.config.endpoint;
+        let answers_within = 2 * JOB_ANSWER_INTERVAL;
+        self.try_often(endpoint, answers_within, || {
+            Ok(call(self.connections.controller(endpoint)?))
+        })
+        .await
+    }
+
+    async fn repeat<T, F>(&self, endpoint: &str, make: impl FnMut() -> Result<F>) -> Result<T>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.try_often(endpoint, Duration::ZERO, make).await.0
+    }
+
+    /// Attempts, each of them at least `answers_within` long, until one is answered for good, or
+    /// nothing moved for the request timeout. `true`: an attempt's answer is missing.
+    async fn try_often<T, F>(
+        &self,
+        endpoint: &str,
+        answers_within: Duration,
+        mut make: impl FnMut() -> Result<F>,
+    ) -> (Result<T>, bool)
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let (mut moved, mut work) = (tokio::time::Instant::now(), None);
         let mut backoff = self.backoff("call");
+        let mut lost = false;
         loop {
-            let left = self.config.request_timeout.saturating_sub(started.elapsed());
-            let error = match self.once(endpoint, left, make()?).await {
-                Ok(answer) => return Ok(answer),
+            let left = self.config.request_timeout.saturating_sub(moved.elapsed());
+            let attempt = match make() {
+                Ok(call) => self.once(endpoint, left.max(answers_within), call).await,
+                Err(error) => Err(error),
+            };
+            let error = match attempt {
+                Ok(answer) => return (Ok(answer), lost),
                 Err(error) => error,
             };
-            let pause = match &error {
-                ClientError::Refused(refusal) => {
-                    refusal.retry_after.unwrap_or_else(|| backoff.pause())
+            let mut pause = backoff.pause();
+            if let ClientError::Refused(refusal) = &error {
+                pause = refusal.retry_after.unwrap_or(pause);
+                if refusal.work.is_some() && refusal.work != work {
+                    (moved, work) = (tokio::time::Instant::now(), refusal.work.clone());
                 }
-                _ => backoff.pause(),
-            };
-            if !error.is_transient() || started.elapsed() + pause >= self.config.request_timeout {
-                return Err(error);
             }
+            if !error.is_transient() || moved.elapsed() + pause >= self.config.request_timeout {
+                return (Err(error), lost);
+            }
+            // Others say that nothing was done.
+            lost |= matches!(error, ClientError::Unreachable { .. })
+                || error.reason() == Some(Reason::Unavailable);
             tokio::time::sleep(pause).await;
         }
     }

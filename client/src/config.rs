@@ -10,7 +10,8 @@ pub struct ClientConfig {
     /// How long one attempt to connect may take.
     pub connect_timeout: Duration,
     /// How long a call that manages something (streams, scopes, registrations) may take, repeated
-    /// attempts included.
+    /// attempts included. What the server works on for longer, such as the creation of a wide stream,
+    /// is waited for as long as it gets on: this long without a step forward ends it.
     pub request_timeout: Duration,
     /// How long writers and readers go on trying without any progress before they fail; `None`:
     /// for ever.

@@ -50,6 +50,8 @@ pub struct Refusal {
     pub message: String,
     /// When trying again may help.
     pub retry_after: Option<Duration>,
+    /// The job that the server works on, and how far it is.
+    pub(crate) work: Option<String>,
 }
 
 /// Why a client call failed. Match on [`ClientError::kind`] to decide what to do; the text is for
@@ -248,7 +250,7 @@ impl ClientError {
     }
 
     pub(crate) fn refused(reason: Reason, message: impl Into<String>) -> Self {
-        Self::Refused(Refusal { reason, message: message.into(), retry_after: None })
+        Self::Refused(Refusal { reason, message: message.into(), retry_after: None, work: None })
     }
 
     /// A status as it came from `endpoint`.
@@ -257,7 +259,9 @@ impl ClientError {
         let retry_after = status.get_error_details().retry_info().and_then(|info| info.retry_delay);
         let refused = |reason| {
             let message = status.message().to_owned();
-            Self::Refused(Refusal { reason, message, retry_after })
+            let fact = |name| fact_of(status, name);
+            let work = fact("job").zip(fact("step")).map(|(job, step)| format!("{job} at {step}"));
+            Self::Refused(Refusal { reason, message, retry_after, work })
         };
         if reason == Reason::WriterFenced {
             return Self::FencedAtRegistration { message: status.message().to_owned() };

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use common::{Offset, ScopeName, ScopedStream, SegmentId, StreamCut, StreamEpoch, StreamId};
 use futures::Stream;
 pub use proto::convert::SegmentPlace;
+use proto::error::Reason;
 use proto::v1;
 
 pub(crate) use cuts::{
@@ -172,21 +173,27 @@ impl StreamManager {
     /// Creates a scope; false where it existed already.
     pub async fn create_scope(&self, scope: &ScopeName) -> Result<bool> {
         let request = v1::CreateScopeRequest { scope: scope.to_string() };
-        let answer = self.client.controller(|mut c| {
+        let answer = self.client.controller_job(|mut c| {
             let request = request.clone();
             async move { c.create_scope(request).await }
         });
-        Ok(answer.await?.created)
+        let (answer, lost) = answer.await;
+        // An attempt whose answer was lost may well have made it.
+        Ok(answer?.created || lost)
     }
 
     /// Deletes a scope, which must be empty.
     pub async fn delete_scope(&self, scope: &ScopeName) -> Result<()> {
         let request = v1::DeleteScopeRequest { scope: scope.to_string() };
-        let answer = self.client.controller(|mut c| {
+        let answer = self.client.controller_job(|mut c| {
             let request = request.clone();
             async move { c.delete_scope(request).await }
         });
-        answer.await.map(drop)
+        match answer.await {
+            // An attempt whose answer was lost deleted it, or somebody else did.
+            (Err(error), true) if error.reason() == Some(Reason::ScopeNotFound) => Ok(()),
+            (answer, _) => answer.map(drop),
+        }
     }
 
     /// Creates a stream, where no stream of that name exists.
@@ -199,12 +206,14 @@ impl StreamManager {
             stream: Some(stream_name(stream)),
             config: Some(v1::StreamConfig { segments: config.segments }),
             create_scope: config.create_scope,
+            // By it the server knows a request that comes again because its answer was lost.
+            token: self.client.fork_rng("token of a creation").u64(),
         };
-        let answer = self.client.controller(|mut c| {
+        let answer = self.client.controller_job(|mut c| {
             let request = request.clone();
             async move { c.create_stream(request).await }
         });
-        let answer = answer.await?;
+        let answer = answer.await.0?;
         Ok(StreamCreated { id: StreamId(answer.stream_id), created: answer.created })
     }
 
@@ -229,11 +238,11 @@ impl StreamManager {
     /// Ends a stream: it takes no more events, and readers come to its end.
     pub async fn seal(&self, stream: &ScopedStream) -> Result<()> {
         let request = v1::SealStreamRequest { stream: Some(stream_name(stream)) };
-        let answer = self.client.controller(|mut c| {
+        let answer = self.client.controller_job(|mut c| {
             let request = request.clone();
             async move { c.seal_stream(request).await }
         });
-        answer.await.map(drop)
+        answer.await.0.map(drop)
     }
 
     /// Drops everything before a stream cut of the whole stream. A cut inside an event is refused
@@ -245,21 +254,24 @@ impl StreamManager {
             cut: proto::convert::cut_offsets(cut),
             covers: Some(cut.covers.into()),
         };
-        let answer = self.client.controller(|mut c| {
+        let answer = self.client.controller_job(|mut c| {
             let request = request.clone();
             async move { c.truncate_stream(request).await }
         });
-        answer.await.map(drop)
+        answer.await.0.map(drop)
     }
 
     /// Deletes a stream and its events for good.
     pub async fn delete(&self, stream: &ScopedStream) -> Result<()> {
-        let request = v1::DeleteStreamRequest { stream: Some(stream_name(stream)) };
-        let answer = self.client.controller(|mut c| {
+        // By its id, so that a repeated request never reaches a stream made later under the name.
+        let id = self.describe(stream).await?.summary.id;
+        let request =
+            v1::DeleteStreamRequest { stream: Some(stream_name(stream)), stream_id: id.0 };
+        let answer = self.client.controller_job(|mut c| {
             let request = request.clone();
             async move { c.delete_stream(request).await }
         });
-        answer.await.map(drop)
+        answer.await.0.map(drop)
     }
 
     /// All scopes, page by page as they are taken.

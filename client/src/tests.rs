@@ -1,6 +1,7 @@
 //! The whole client against a server in this process, over gRPC on loopback.
 
 mod fake;
+mod managing;
 mod reader_edges;
 mod reading;
 mod runtimes;

@@ -3,6 +3,8 @@
 //! They fit into each other: a batch into a block, a block into an entry, an entry into a log
 //! block and into a gRPC message. The test below keeps that true.
 
+use std::time::Duration;
+
 /// Kibi- and mebibytes, for the constants below.
 pub const KIB: usize = 1024;
 pub const MIB: usize = 1024 * KIB;
@@ -60,6 +62,9 @@ pub const SEGMENTS_MAX: u64 = 4_000_000;
 
 /// Items in one page of a listing, a cut or a set of successors.
 pub const PAGE_ITEMS_MAX: usize = 1_000;
+
+/// A server that works on what a request asked for answers at least this often how far it is.
+pub const JOB_ANSWER_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Bytes of a table key.
 pub const TABLE_KEY_BYTES_MAX: usize = 8 * KIB;

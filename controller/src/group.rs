@@ -29,6 +29,12 @@ pub enum GroupError {
     /// Not proposed.
     #[error("the request takes {bytes} bytes of an entry, at most {max} fit; send it in parts")]
     TooLarge { bytes: usize, max: usize },
+    /// Not proposed, not answered.
+    #[error(
+        "the controller did not come to it within {} s; `braid status` shows what its group waits \
+         for", .waited.as_secs()
+    )]
+    TimedOut { waited: Duration },
     /// Perhaps stored, perhaps not.
     #[error("the controller lost its leadership meanwhile; ask for the state before trying again")]
     Unknown,
@@ -78,6 +84,7 @@ impl Group for ControllerGroup {
             | Operation::SealStream { .. }
             | Operation::TruncateStream { .. }
             | Operation::DeleteStream { .. }
+            | Operation::DeleteStreamById { .. }
             | Operation::RaiseFence { .. }
             | Operation::Recover { .. }
             | Operation::AdoptStream { .. }
@@ -103,6 +110,7 @@ impl From<ProposeError> for GroupError {
         match error {
             ProposeError::NotLeader { hint } => Self::NotLeader { hint },
             ProposeError::Full { retry_after } => Self::Full { retry_after },
+            ProposeError::TimedOut { waited } => Self::TimedOut { waited },
             ProposeError::LogFull => Self::LogFull,
             ProposeError::TooLarge { bytes, max } => Self::TooLarge { bytes, max },
             ProposeError::Stopping => Self::Stopping,

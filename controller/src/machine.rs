@@ -121,12 +121,13 @@ impl ControllerMachine {
             }
             Operation::CreateScope { scope } => self.create_scope(scope, now),
             Operation::DeleteScope { scope } => self.delete_scope(scope),
-            Operation::CreateStream { stream, segments, create_scope } => {
-                self.create_stream(stream, *segments, *create_scope, now)
+            Operation::CreateStream { stream, segments, create_scope, token } => {
+                self.create_stream(stream, *segments, *create_scope, *token, now)
             }
             Operation::SealStream { stream } => self.seal_stream(stream, now),
             Operation::TruncateStream { stream, cut } => self.truncate_stream(*stream, cut, now),
             Operation::DeleteStream { stream } => self.delete_stream(stream, now),
+            Operation::DeleteStreamById { stream } => self.delete_stream_by_id(*stream, now),
             Operation::RegisterWriter { stream, writer, create, mode } => {
                 self.register_writer(stream, writer, *create, *mode, now)
             }

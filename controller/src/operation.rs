@@ -69,6 +69,8 @@ pub enum Operation {
         stream: ScopedStream,
         segments: u32,
         create_scope: bool,
+        /// The same in each repetition of one request; 0: none.
+        token: u64,
     },
     SealStream {
         stream: ScopedStream,
@@ -80,6 +82,10 @@ pub enum Operation {
     },
     DeleteStream {
         stream: ScopedStream,
+    },
+    /// By id, so that a request that is repeated never reaches a stream made later.
+    DeleteStreamById {
+        stream: StreamId,
     },
     RegisterWriter {
         stream: ScopedStream,
@@ -151,6 +157,7 @@ mod kind {
     pub(super) const RECONCILE_STREAM: u8 = 15;
     pub(super) const RAISE_FENCE: u8 = 16;
     pub(super) const DELETE_WRITER: u8 = 17;
+    pub(super) const DELETE_STREAM_BY_ID: u8 = 18;
 }
 
 impl Operation {
@@ -166,8 +173,9 @@ impl Operation {
             }
             Self::CreateScope { scope } => _ = out.u8(kind::CREATE_SCOPE).text(scope.as_str()),
             Self::DeleteScope { scope } => _ = out.u8(kind::DELETE_SCOPE).text(scope.as_str()),
-            Self::CreateStream { stream, segments, create_scope } => {
-                stream_name(out.u8(kind::CREATE_STREAM), stream).u32(*segments).bool(*create_scope);
+            Self::CreateStream { stream, segments, create_scope, token } => {
+                stream_name(out.u8(kind::CREATE_STREAM), stream).u32(*segments);
+                out.bool(*create_scope).u64(*token);
             }
             Self::SealStream { stream } => _ = stream_name(out.u8(kind::SEAL_STREAM), stream),
             Self::TruncateStream { stream, cut } => {
@@ -177,6 +185,9 @@ impl Operation {
                 }
             }
             Self::DeleteStream { stream } => _ = stream_name(out.u8(kind::DELETE_STREAM), stream),
+            Self::DeleteStreamById { stream } => {
+                out.u8(kind::DELETE_STREAM_BY_ID).u64(stream.0);
+            }
             Self::RegisterWriter { stream, writer, create, mode } => {
                 stream_name(out.u8(kind::REGISTER_WRITER), stream).text(writer.as_str());
                 out.bool(*create).u8(mode.ordinal());
@@ -236,6 +247,7 @@ impl Operation {
                 stream: decode_stream_name(&mut input)?,
                 segments: input.u32()?,
                 create_scope: input.bool()?,
+                token: input.u64()?,
             },
             kind::SEAL_STREAM => Self::SealStream { stream: decode_stream_name(&mut input)? },
             kind::TRUNCATE_STREAM => Self::TruncateStream {
@@ -245,6 +257,7 @@ impl Operation {
                 })?,
             },
             kind::DELETE_STREAM => Self::DeleteStream { stream: decode_stream_name(&mut input)? },
+            kind::DELETE_STREAM_BY_ID => Self::DeleteStreamById { stream: StreamId(input.u64()?) },
             kind::REGISTER_WRITER => Self::RegisterWriter {
                 stream: decode_stream_name(&mut input)?,
                 writer: input.name()?,

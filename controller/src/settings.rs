@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use common::limits::JOB_ANSWER_INTERVAL;
+
 /// Segments that one step of a job deals with: few enough that a step's commands stay well below
 /// an entry's size with names of full length, enough that 100 000 segments are 200 steps.
 pub const SEGMENTS_PER_STEP: u32 = 512;
@@ -19,7 +21,8 @@ pub const PAGE_ITEMS_DEFAULT: usize = 100;
 pub struct ControllerSettings {
     /// Segments of a stream whose creation does not say how many.
     pub default_segments: u32,
-    /// How long a request waits for the job it started before it is told to look again later.
+    /// How long a request waits for the job it started before it is told how far that is, and to
+    /// ask again.
     pub job_wait: Duration,
     /// Steps of jobs that one container works on at the same time.
     pub steps_per_container_max: usize,
@@ -35,7 +38,7 @@ impl Default for ControllerSettings {
     fn default() -> Self {
         Self {
             default_segments: 4,
-            job_wait: Duration::from_secs(30),
+            job_wait: JOB_ANSWER_INTERVAL,
             steps_per_container_max: 32,
             retry_delay_min: Duration::from_millis(20),
             retry_delay_max: Duration::from_secs(2),

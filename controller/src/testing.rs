@@ -67,7 +67,7 @@ pub(crate) fn run_jobs(machine: &mut ControllerMachine, stores: &FakeStores) {
 }
 
 pub(crate) fn create(text: &str, segments: u32) -> Operation {
-    Operation::CreateStream { stream: name(text), segments, create_scope: true }
+    Operation::CreateStream { stream: name(text), segments, create_scope: true, token: 0 }
 }
 
 /// A stream that is made to the end.

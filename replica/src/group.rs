@@ -13,9 +13,9 @@ use wal::{BlockSeq, Log};
 
 use crate::archive::Archive;
 use crate::error::Failure;
-use crate::handle::Shared;
+use crate::handle::{Query, Shared};
 use crate::machine::StateMachine;
-use crate::propose::ProposeError;
+use crate::propose::{Proposal, ProposeError};
 use crate::settings::HostSettings;
 use crate::storage::LogStorage;
 use crate::tiering::{StorageDone, StorageJob};
@@ -211,8 +211,7 @@ impl<M: StateMachine> Group<M> {
         // Closing the inbox comes first, so that nothing is taken and then forgotten.
         self.refuse(not_leader.clone());
         let taken = self.shared.take();
-        self.proposals.stage(taken.proposals);
-        self.queries.stage(taken.queries);
+        self.stage(taken.proposals, taken.queries);
         let released = self.proposals.fail(&ProposeError::Unknown, &not_leader);
         self.shared.release(released);
         self.queries.fail(&not_leader);
@@ -274,10 +273,17 @@ impl<M: StateMachine> Group<M> {
         });
     }
 
+    fn stage(&mut self, proposals: Vec<Proposal<M::Outcome>>, queries: Vec<Query<M>>) {
+        if !(proposals.is_empty() && queries.is_empty()) {
+            let now = self.clock.monotonic();
+            self.proposals.stage(proposals, now);
+            self.queries.stage(queries, now);
+        }
+    }
+
     fn drain(&mut self) {
         let taken = self.shared.take();
-        self.proposals.stage(taken.proposals);
-        self.queries.stage(taken.queries);
+        self.stage(taken.proposals, taken.queries);
         if taken.look_after_storage {
             self.tiering.look_now(self.clock.monotonic());
         }
@@ -305,6 +311,7 @@ impl<M: StateMachine> Member for Group<M> {
             self.propose()?;
             self.propose_housekeeping()?;
         }
+        self.give_up_waiting();
         if std::mem::take(&mut self.tiering.truncatable) {
             self.truncate_log()?;
         }

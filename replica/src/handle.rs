@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -89,11 +89,23 @@ pub(crate) struct Shared<M: StateMachine> {
     gate: Arc<Gate>,
     bell: Arc<Bell>,
     limits: Limits,
+    /// Questions that were taken and are not answered.
+    asking: Arc<AtomicUsize>,
+}
+
+/// A question that was taken: counted until it is answered or dropped.
+struct Asking(Arc<AtomicUsize>);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) queue_bytes_max: usize,
+    pub(crate) queries_max: usize,
     pub(crate) retry_after: Duration,
 }
 
@@ -182,7 +194,9 @@ impl<M: StateMachine> GroupHandle<M> {
         ask: impl FnOnce(&M) -> R + Send + 'static,
     ) -> Result<R, ProposeError> {
         let (reply, answer) = oneshot::channel();
+        let asking = self.shared.may_ask()?;
         self.shared.ask(Box::new(move |machine| {
+            drop(asking);
             // Whoever asked may have gone away.
             let _ = reply.send(machine.map(ask));
         }))?;
@@ -241,7 +255,18 @@ impl<M: StateMachine> Shared<M> {
             gate,
             bell,
             limits,
+            asking: Arc::default(),
         }
+    }
+
+    /// Counts a question in, or refuses it because too many wait.
+    fn may_ask(&self) -> Result<Asking, ProposeError> {
+        let before = self.asking.fetch_add(1, Ordering::Relaxed);
+        let asking = Asking(self.asking.clone());
+        if before >= self.limits.queries_max {
+            return Err(ProposeError::Full { retry_after: self.limits.retry_after });
+        }
+        Ok(asking)
     }
 
     /// Takes a proposal or says why not; `true` means that the worker must be woken.

@@ -48,6 +48,13 @@ pub enum ProposeError {
     /// Not stored. The group's queue is full or its disk is slow.
     #[error("the group's queue is full; try again in {} ms", .retry_after.as_millis())]
     Full { retry_after: Duration },
+    /// Not stored, not answered. The group did not come to it: its disk has no space or does not
+    /// answer, or members that it needs are away.
+    #[error(
+        "the group did not move on for {} s; `braid status` shows what it waits for, try again when \
+         that is mended", .waited.as_secs()
+    )]
+    TimedOut { waited: Duration },
     /// Not stored. The write-ahead log has reached its budget, or the group its share of it.
     #[error(
         "the log's budget, or this container's share of it, is used up: `braid status` shows what \

@@ -13,6 +13,11 @@ pub struct HostSettings {
     /// Bytes of proposals per group that were taken but not yet applied. Beyond them proposals
     /// are refused: it bounds both memory and the time a refused client waits.
     pub queue_bytes_max: ByteSize,
+    /// Questions per group that were taken and are not answered. Beyond them more are refused.
+    pub queries_max: usize,
+    /// How long proposals that are in no log yet, and questions, wait while their group does not
+    /// move on, until they are refused.
+    pub wait_max: Duration,
     /// What a refused proposer is told to wait.
     pub retry_after: Duration,
     /// Bytes of a group's log after which its state is saved locally: bounds replay at start.
@@ -40,6 +45,8 @@ impl Default for HostSettings {
     fn default() -> Self {
         Self {
             queue_bytes_max: ByteSize::mib(32),
+            queries_max: 10_000,
+            wait_max: Duration::from_secs(10),
             retry_after: Duration::from_millis(20),
             checkpoint_log_bytes: ByteSize::mib(256),
             checkpoint_interval: Duration::from_secs(60),

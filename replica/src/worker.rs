@@ -145,6 +145,7 @@ impl Worker {
         let id = spec.group;
         let limits = Limits {
             queue_bytes_max: self.settings.queue_bytes_max.as_usize(),
+            queries_max: self.settings.queries_max,
             retry_after: self.settings.retry_after,
         };
         let shared = Arc::new(Shared::new(id, self.gate.clone(), self.bell.clone(), limits));

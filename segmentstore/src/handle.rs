@@ -67,7 +67,7 @@ pub(crate) fn propose_reason(error: &ProposeError) -> Reason {
         ProposeError::NotLeader { .. } => Reason::NotLeader,
         ProposeError::Full { .. } | ProposeError::LogFull => Reason::ResourceExhausted,
         ProposeError::TooLarge { .. } => Reason::TooLarge,
-        ProposeError::Stopping => Reason::Unavailable,
+        ProposeError::Stopping | ProposeError::TimedOut { .. } => Reason::Unavailable,
         ProposeError::Quarantined(_) => Reason::Unavailable,
         ProposeError::Unknown => Reason::SessionBroken,
     }

@@ -1,6 +1,6 @@
 //! A server in this process that speaks gRPC on loopback and keeps its streams in model stores.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -35,10 +35,26 @@ pub(super) struct State {
     writers: BTreeMap<(String, String), (u64, u64)>,
     /// So many messages with blocks are refused for lack of room.
     pub(super) refusals: u32,
+    pub(super) managed: Managed,
     /// Reads break behind so many messages.
     pub(super) read_messages: Option<usize>,
     /// What happens to a stream behind the next page of its segments.
     pub(super) behind_page: Option<fn(&mut ModelStore)>,
+}
+
+/// Streams that are made and deleted over the wire, with their ids and the tokens of their makers.
+#[derive(Debug, Default)]
+pub(super) struct Managed {
+    pub(super) streams: BTreeMap<String, (u64, u64)>,
+    pub(super) made: u64,
+    /// Come instead of the answers to the next requests, which are carried out.
+    pub(super) instead: VecDeque<Status>,
+}
+
+impl Managed {
+    fn answer<T>(&mut self, answer: T) -> Result<Response<T>, Status> {
+        self.instead.pop_front().map_or_else(|| Ok(Response::new(answer)), Err)
+    }
 }
 
 /// How one server is doing; servers of a cluster share everything else.
@@ -526,9 +542,19 @@ impl Controller for Fake {
 
     async fn create_stream(
         &self,
-        _: Request<v1::CreateStreamRequest>,
+        request: Request<v1::CreateStreamRequest>,
     ) -> Result<Response<v1::CreateStreamResponse>, Status> {
-        Err(Status::unimplemented("tests make streams directly"))
+        let request = request.into_inner();
+        let name = full_name(request.stream.as_ref());
+        let managed = &mut self.state().managed;
+        let known = managed.streams.get(&name).copied();
+        let (stream_id, token) = known.unwrap_or_else(|| {
+            managed.made += 1;
+            (managed.made, request.token)
+        });
+        managed.streams.insert(name, (stream_id, token));
+        let created = known.is_none() || (token != 0 && token == request.token);
+        managed.answer(v1::CreateStreamResponse { stream_id, created })
     }
 
     async fn list_streams(
@@ -544,9 +570,12 @@ impl Controller for Fake {
     ) -> Result<Response<v1::DescribeStreamResponse>, Status> {
         let request = request.into_inner();
         let state = self.state();
-        Self::stream_of(&state, request.stream.as_ref())?;
-        let summary =
-            v1::StreamSummary { stream: request.stream, stream_id: 7, ..Default::default() };
+        let managed = state.managed.streams.get(&full_name(request.stream.as_ref()));
+        if managed.is_none() {
+            Self::stream_of(&state, request.stream.as_ref())?;
+        }
+        let stream_id = managed.map_or(7, |(id, _)| *id);
+        let summary = v1::StreamSummary { stream: request.stream, stream_id, ..Default::default() };
         Ok(Response::new(v1::DescribeStreamResponse {
             summary: Some(summary),
             ..v1::DescribeStreamResponse::default()
@@ -589,8 +618,20 @@ impl Controller for Fake {
 
     async fn delete_stream(
         &self,
-        _: Request<v1::DeleteStreamRequest>,
+        request: Request<v1::DeleteStreamRequest>,
     ) -> Result<Response<v1::DeleteStreamResponse>, Status> {
-        Err(Status::unimplemented("not needed"))
+        let request = request.into_inner();
+        let name = full_name(request.stream.as_ref());
+        let managed = &mut self.state().managed;
+        match managed.streams.get(&name) {
+            Some((id, _)) if [*id, 0].contains(&request.stream_id) => {
+                managed.streams.remove(&name);
+            }
+            None if request.stream_id == 0 => {
+                return Err(status(Reason::StreamNotFound, "no such stream"));
+            }
+            _ => {}
+        }
+        managed.answer(v1::DeleteStreamResponse {})
     }
 }

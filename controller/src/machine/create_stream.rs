@@ -22,13 +22,15 @@ impl ControllerMachine {
         name: &ScopedStream,
         segments: u32,
         create_scope: bool,
+        token: u64,
         now: WallTime,
     ) -> Outcome {
         self.initialized()?;
         match self.stream(name) {
             Ok(existing) => {
                 let (stream, state, job) = (existing.id, existing.state, existing.job);
-                return self.create_again(name, (stream, state, job), now);
+                let created = existing.was_created_with(token);
+                return self.create_again(name, (stream, state, job), created, now);
             }
             Err(Refusal::ScopeNotFound(_)) if create_scope => {}
             Err(Refusal::StreamNotFound(_)) => {}
@@ -45,7 +47,8 @@ impl ControllerMachine {
             self.add_scope(&name.scope, now);
         }
         let id = self.counters().next_stream();
-        self.state.streams.insert(id, without_segments(id, name, segments, now));
+        let stream = Stream { token, ..without_segments(id, name, segments, now) };
+        self.state.streams.insert(id, stream);
         self.state.segments += u64::from(segments);
         let scope = self.state.scopes.get_mut(&name.scope).expect("it was added where missing");
         scope.streams.insert(name.stream.clone(), id);
@@ -78,6 +81,7 @@ impl ControllerMachine {
         &mut self,
         name: &ScopedStream,
         (stream, state, job): (StreamId, StreamState, Option<JobId>),
+        created: bool,
         now: WallTime,
     ) -> Outcome {
         let job = match (state, job) {
@@ -90,7 +94,7 @@ impl ControllerMachine {
             (StreamState::Creating, None) => Some(self.start_job(stream, JobKind::Create, now)),
             _ => None,
         };
-        Ok(Accepted::StreamCreated { stream, created: false, job })
+        Ok(Accepted::StreamCreated { stream, created, job })
     }
 }
 
@@ -101,6 +105,7 @@ fn without_segments(id: StreamId, name: &ScopedStream, segments: u32, now: WallT
         state: StreamState::Creating,
         segments_configured: segments,
         created: now,
+        token: 0,
         job: None,
         epochs: vec![Epoch { number: StreamEpoch(0), created: now, sealed: Vec::new() }],
         segments: BTreeMap::new(),

@@ -12,11 +12,21 @@ use crate::outcome::{Accepted, Outcome, Refusal};
 
 impl ControllerMachine {
     pub(super) fn delete_stream(&mut self, name: &ScopedStream, now: WallTime) -> Outcome {
-        let found = self.stream(name)?;
-        let (stream, state, job) = (found.id, found.state, found.job);
+        self.delete_stream_by_id(self.stream(name)?.id, now)
+    }
+
+    /// One that is gone already was deleted by whoever asks again, or by somebody else.
+    pub(super) fn delete_stream_by_id(&mut self, stream: StreamId, now: WallTime) -> Outcome {
+        let found = match self.stream_by_id(stream) {
+            Err(_) if self.knew_stream(stream) => {
+                return Ok(Accepted::Started { stream, job: None });
+            }
+            found => found?,
+        };
+        let (state, job) = (found.state, found.job);
         match (state, job) {
             (StreamState::Deleting, job) => Ok(Accepted::Started { stream, job }),
-            (_, Some(job)) => Err(Refusal::Busy { stream: name.clone(), job }),
+            (_, Some(job)) => Err(Refusal::Busy { stream: found.name.clone(), job }),
             (state, None) => {
                 self.begin_deletion(stream);
                 let seal_first = state != StreamState::Sealed;

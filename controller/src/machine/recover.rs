@@ -214,6 +214,7 @@ fn adopted(
         state: StreamState::Active,
         segments_configured: segments.iter().filter(|s| s.key.0 == StreamEpoch(0)).count() as u32,
         created: now,
+        token: 0,
         job: None,
         epochs: epochs.into_iter().map(epoch).collect(),
         segments: segments.iter().map(record).collect(),

@@ -37,6 +37,8 @@ pub struct Stream {
     /// Segments asked for at creation.
     pub segments_configured: u32,
     pub created: WallTime,
+    /// Of the request that created it; 0: it had none.
+    pub token: u64,
     /// The workflow that runs on it; one at a time.
     pub job: Option<JobId>,
     /// Oldest first, never empty.
@@ -161,6 +163,11 @@ impl Stream {
             StreamState::Active => &self.current,
             _ => &[],
         }
+    }
+
+    /// Whether it was created by the request that has this token, sent before.
+    pub fn was_created_with(&self, token: u64) -> bool {
+        token != 0 && self.token == token
     }
 
     /// How many segments take, or will take, the stream's events: also while they are being made.

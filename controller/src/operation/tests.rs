@@ -22,8 +22,8 @@ fn examples() -> Vec<(Operation, &'static str)> {
         (Operation::CreateScope { scope: "s".parse().unwrap() }, "01 03 010073"),
         (Operation::DeleteScope { scope: "s".parse().unwrap() }, "01 04 010073"),
         (
-            Operation::CreateStream { stream: stream(), segments: 5, create_scope: true },
-            "01 05 010073 010074 05000000 01",
+            Operation::CreateStream { stream: stream(), segments: 5, create_scope: true, token: 6 },
+            "01 05 010073 010074 05000000 01 0600000000000000",
         ),
         (Operation::SealStream { stream: stream() }, "01 06 010073 010074"),
         (
@@ -34,6 +34,7 @@ fn examples() -> Vec<(Operation, &'static str)> {
             "01 07 0700000000000000 01000000 01000000 02000000 0900000000000000",
         ),
         (Operation::DeleteStream { stream: stream() }, "01 08 010073 010074"),
+        (Operation::DeleteStreamById { stream: StreamId(7) }, "01 12 0700000000000000"),
         (
             Operation::RegisterWriter {
                 stream: stream(),
@@ -139,7 +140,7 @@ fn an_operation_cut_short_or_too_long_is_refused() {
 #[case::of_an_unknown_kind("01 63 010073")]
 #[case::with_a_name_that_is_none("01 03 01002f")]
 #[case::with_bytes_that_are_no_text("01 03 0100ff")]
-#[case::with_a_flag_that_is_none("01 05 010073 010074 05000000 02")]
+#[case::with_a_flag_that_is_none("01 05 010073 010074 05000000 02 0600000000000000")]
 #[case::with_a_list_longer_than_the_bytes("01 07 0700000000000000 ffffffff")]
 fn an_operation_is_refused(#[case] hex: &str) {
     let refused = Operation::decode(&bytes(hex)).unwrap_err();

@@ -15,11 +15,11 @@ impl ControllerService {
     ) -> Result<v1::CreateStreamResponse, ServiceError> {
         let name = fields::stream(request.stream)?;
         let segments = fields::segments(request.config, self.settings.default_segments)?;
-        if let Some(found) = self.ready_stream(&name).await? {
+        let (create_scope, token) = (request.create_scope, request.token);
+        if let Some(found) = self.ready_stream(&name, token).await? {
             return Ok(found);
         }
-        let create_scope = request.create_scope;
-        let operation = Operation::CreateStream { stream: name, segments, create_scope };
+        let operation = Operation::CreateStream { stream: name, segments, create_scope, token };
         match self.submit(operation).await? {
             Accepted::StreamCreated { stream, created, job } => {
                 self.finished(job).await?;
@@ -33,13 +33,17 @@ impl ControllerService {
     async fn ready_stream(
         &self,
         name: &ScopedStream,
+        token: u64,
     ) -> Result<Option<v1::CreateStreamResponse>, ServiceError> {
         let name = name.clone();
         let found = self.query(move |machine| {
             let ready = |state| !matches!(state, StreamState::Creating | StreamState::Deleting);
-            machine.stream(&name).ok().filter(|stream| ready(stream.state)).map(|stream| stream.id)
+            let found = machine.stream(&name).ok().filter(|stream| ready(stream.state));
+            found.map(|stream| v1::CreateStreamResponse {
+                stream_id: stream.id.0,
+                created: stream.was_created_with(token),
+            })
         });
-        let found = found.await?;
-        Ok(found.map(|id| v1::CreateStreamResponse { stream_id: id.0, created: false }))
+        Ok(found.await?)
     }
 }

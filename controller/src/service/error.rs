@@ -66,7 +66,9 @@ fn reason_of_group(error: &GroupError) -> Reason {
         GroupError::NotLeader { .. } => Reason::NotLeader,
         GroupError::Full { .. } | GroupError::LogFull => Reason::ResourceExhausted,
         GroupError::TooLarge { .. } => Reason::TooLarge,
-        GroupError::Unknown | GroupError::Stopping => Reason::Unavailable,
+        GroupError::Unknown | GroupError::Stopping | GroupError::TimedOut { .. } => {
+            Reason::Unavailable
+        }
         GroupError::Quarantined(_) => Reason::Internal,
     }
 }
@@ -91,8 +93,12 @@ impl From<ServiceError> for Status {
                 let facts = [("segment", segment.local_name()), ("length", length.to_string())];
                 return status_with(reason, message, facts, None);
             }
-            ServiceError::Wait(WaitError::Late { job, .. })
-            | ServiceError::Refused(Refusal::Busy { job, .. }) => {
+            // A client that sees the step move on goes on waiting.
+            ServiceError::Wait(WaitError::Late { job, step, .. }) => {
+                let facts = [("job", job.to_string()), ("step", step.to_string())];
+                return status_with(reason, message, facts, Some(RETRY_AFTER));
+            }
+            ServiceError::Refused(Refusal::Busy { job, .. }) => {
                 let facts = [("job", job.to_string())];
                 return status_with(reason, message, facts, Some(RETRY_AFTER));
             }

@@ -72,12 +72,13 @@ impl Served {
             stream: stream(name),
             config: Some(v1::StreamConfig { segments }),
             create_scope: true,
+            token: 0,
         };
         Controller::create_stream(&self.service, Request::new(request)).await.unwrap().into_inner()
     }
 
     async fn delete(&self, name: &str) {
-        let request = v1::DeleteStreamRequest { stream: stream(name) };
+        let request = v1::DeleteStreamRequest { stream: stream(name), stream_id: 0 };
         Controller::delete_stream(&self.service, Request::new(request)).await.unwrap();
     }
 

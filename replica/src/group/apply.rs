@@ -307,7 +307,7 @@ impl<M: StateMachine> Group<M> {
         if Some(last.term) == self.role.leads {
             self.serve();
         }
-        self.queries.run(self.applier.applied.index, &self.applier.machine);
+        self.queries.run(self.applier.applied.index, &self.applier.machine, &*self.clock);
         self.applier.machine.round_done();
         self.proposals.finish_round();
         Ok(())

@@ -1,8 +1,10 @@
 //! Proposals from the inbox into entries, and their replies by index.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use common::MonotonicTime;
 use common::limits::ENTRY_BYTES_TARGET;
 use raft::eraftpb::{Entry as RaftEntry, Message, MessageType};
 use wal::{AppendError, Claim, FullReason};
@@ -25,6 +27,8 @@ const PREPARING: AppendError = AppendError::Full(FullReason::Preparing);
 /// Proposals that were taken and not yet answered.
 pub(super) struct Proposals<O> {
     staged: VecDeque<Proposal<O>>,
+    /// When one went into an entry last, or began to wait behind none.
+    moved: MonotonicTime,
     in_flight: VecDeque<InFlight<O>>,
     round: Round<O>,
 }
@@ -39,13 +43,26 @@ struct InFlight<O> {
 
 impl<O> Default for Proposals<O> {
     fn default() -> Self {
-        Self { staged: VecDeque::new(), in_flight: VecDeque::new(), round: Round::default() }
+        Self {
+            staged: VecDeque::new(),
+            moved: MonotonicTime::default(),
+            in_flight: VecDeque::new(),
+            round: Round::default(),
+        }
     }
 }
 
 impl<O> Proposals<O> {
-    pub(super) fn stage(&mut self, proposals: Vec<Proposal<O>>) {
+    pub(super) fn stage(&mut self, proposals: Vec<Proposal<O>>, now: MonotonicTime) {
+        if self.staged.is_empty() {
+            self.moved = now;
+        }
         self.staged.extend(proposals);
+    }
+
+    /// How long what is in no log waits without that any of it goes there.
+    pub(super) fn stuck_for(&self, now: MonotonicTime) -> Duration {
+        if self.staged.is_empty() { Duration::ZERO } else { now.since(self.moved) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -99,9 +116,16 @@ impl<O> Proposals<O> {
                 self.round.deliver(reply, Err(proposed.clone()));
             }
         }
+        released + self.fail_staged(staged)
+    }
+
+    /// Answers what is in no log, all of it: what came later may build on what came before. Returns
+    /// the bytes settled.
+    fn fail_staged(&mut self, error: &ProposeError) -> usize {
+        let mut released = 0;
         for proposal in self.staged.drain(..) {
             released += proposal.bytes();
-            self.round.deliver(proposal.reply, Err(staged.clone()));
+            self.round.deliver(proposal.reply, Err(error.clone()));
         }
         self.round.finish();
         released
@@ -160,6 +184,23 @@ fn gather_payload<O>(batch: &[Proposal<O>]) -> Bytes {
 }
 
 impl<M: StateMachine> Group<M> {
+    /// Gives up what has waited too long while the group did not move on.
+    pub(super) fn give_up_waiting(&mut self) {
+        if self.proposals.staged.is_empty() && self.queries.is_empty() {
+            return;
+        }
+        let (now, most) = (self.clock.monotonic(), self.settings.wait_max);
+        let waited = self.proposals.stuck_for(now);
+        if waited >= most {
+            let released = self.proposals.fail_staged(&ProposeError::TimedOut { waited });
+            self.shared.release(released);
+        }
+        let waited = self.queries.stuck_for(now);
+        if waited >= most {
+            self.queries.fail(&ProposeError::TimedOut { waited });
+        }
+    }
+
     /// Turns what is staged into entries for as long as the log has room for them.
     pub(super) fn propose(&mut self) -> Result<(), Failure> {
         while !self.proposals.staged.is_empty() && !self.is_blocked() {
@@ -171,6 +212,7 @@ impl<M: StateMachine> Group<M> {
             }
             let batch = self.proposals.gather(self.entry_target());
             let Some(batch) = self.admit(batch)? else { break };
+            self.proposals.moved = self.clock.monotonic();
             if !batch.is_empty() {
                 self.propose_entry(batch)?;
                 // Into the log at once, so that it knows whether it has room for the next one.

@@ -5,8 +5,9 @@
 //! context is never used twice, in any process.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use common::{LogIndex, Rng};
+use common::{Clock, LogIndex, MonotonicTime, Rng};
 use raft::ReadState;
 
 use super::Group;
@@ -16,6 +17,8 @@ use crate::propose::ProposeError;
 
 pub(super) struct Queries<M: StateMachine> {
     staged: Vec<Query<M>>,
+    /// When a question was answered last, or began to wait behind none.
+    moved: MonotonicTime,
     /// Waiting for their read index, in the order in which they asked.
     asked: VecDeque<(Vec<u8>, Vec<Query<M>>)>,
     /// Waiting for the state to reach their index.
@@ -29,6 +32,7 @@ impl<M: StateMachine> Queries<M> {
     pub(super) fn new(rng: &mut Rng) -> Self {
         Self {
             staged: Vec::new(),
+            moved: MonotonicTime::default(),
             asked: VecDeque::new(),
             known: VecDeque::new(),
             process: rng.u128(),
@@ -36,8 +40,16 @@ impl<M: StateMachine> Queries<M> {
         }
     }
 
-    pub(super) fn stage(&mut self, queries: Vec<Query<M>>) {
+    pub(super) fn stage(&mut self, queries: Vec<Query<M>>, now: MonotonicTime) {
+        if self.is_empty() {
+            self.moved = now;
+        }
         self.staged.extend(queries);
+    }
+
+    /// How long they wait without that any is answered.
+    pub(super) fn stuck_for(&self, now: MonotonicTime) -> Duration {
+        if self.is_empty() { Duration::ZERO } else { now.since(self.moved) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -69,9 +81,10 @@ impl<M: StateMachine> Queries<M> {
     }
 
     /// Answers what the state has reached.
-    pub(super) fn run(&mut self, applied: LogIndex, machine: &M) {
+    pub(super) fn run(&mut self, applied: LogIndex, machine: &M, clock: &dyn Clock) {
         while self.known.front().is_some_and(|(index, _)| *index <= applied.0) {
             if let Some((_, queries)) = self.known.pop_front() {
+                self.moved = clock.monotonic();
                 queries.into_iter().for_each(|query| query(Ok(machine)));
             }
         }
@@ -95,5 +108,37 @@ impl<M: StateMachine> Group<M> {
         if let Some(context) = self.queries.ask() {
             self.node.read_index(context);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::clock::ManualClock;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::testing::Numbers;
+
+    #[test]
+    fn questions_are_stuck_from_when_the_last_one_was_answered() {
+        let mut queries: Queries<Numbers> = Queries::new(&mut Rng::from_seed(1));
+        let clock = ManualClock::new();
+        let second = Duration::from_secs(1);
+        let machine = Numbers::new(&Arc::default());
+        assert_eq!(queries.stuck_for(clock.monotonic()), Duration::ZERO);
+        clock.advance(second);
+        let ask = || -> Vec<Query<Numbers>> { vec![Box::new(|_| ())] };
+        queries.stage(ask(), clock.monotonic());
+        let request_ctx = queries.ask().unwrap();
+        clock.advance(second);
+        queries.stage(ask(), clock.monotonic());
+        assert_eq!(queries.stuck_for(clock.monotonic()), second, "a later one changes nothing");
+        queries.learn(vec![ReadState { index: 0, request_ctx }]);
+        queries.run(LogIndex(0), &machine, &*clock);
+        assert_eq!(queries.stuck_for(clock.monotonic()), Duration::ZERO);
+        clock.advance(second);
+        assert_eq!(queries.stuck_for(clock.monotonic()), second, "one is left");
+        queries.fail(&ProposeError::TimedOut { waited: second });
+        assert_eq!(queries.stuck_for(clock.monotonic()), Duration::ZERO);
     }
 }

@@ -205,7 +205,7 @@ impl<M: StateMachine> Group<M> {
         self.unsynced.readies.push_back(Waiting { number, block, messages });
         self.persisted(self.log.durable());
         self.apply(&committed)?;
-        self.queries.run(self.applier.applied.index, &self.applier.machine);
+        self.queries.run(self.applier.applied.index, &self.applier.machine, &*self.clock);
         Ok(())
     }
 }

@@ -266,3 +266,58 @@ fn a_stop_finishes_what_was_taken_and_saves_the_state() {
     let status = node.handle.status();
     assert_eq!((status.checkpointed, status.applied.0 > 0), (status.applied, true));
 }
+
+#[test]
+fn more_questions_than_may_wait_are_refused_until_some_are_answered() {
+    use std::task::{Context, Poll, Waker};
+
+    let mut machine = Machine::new(1);
+    machine.settings.queries_max = 3;
+    let mut node = serving(&mut machine);
+    let mut context = Context::from_waker(Waker::noop());
+    let mut ask = |node: &Node| {
+        let handle = node.handle.clone();
+        let mut question = Box::pin(async move { handle.query(|_| ()).await });
+        let answer = question.as_mut().poll(&mut context);
+        (question, answer)
+    };
+    let asked: Vec<_> = (0..3).map(|_| ask(&node)).collect();
+    assert!(asked.iter().all(|(_, answer)| answer.is_pending()));
+    let full = ProposeError::Full { retry_after: machine.settings.retry_after };
+    assert_eq!(ask(&node).1, Poll::Ready(Err(full.clone())));
+    node.settle().unwrap();
+    // Answered, whether or not anybody looks at the answers.
+    let again: Vec<_> = (0..3).map(|_| ask(&node)).collect();
+    assert!(again.iter().all(|(_, answer)| answer.is_pending()));
+    assert_eq!(ask(&node).1, Poll::Ready(Err(full)));
+}
+
+#[test]
+fn what_is_in_no_log_is_given_up_when_the_log_takes_nothing_for_long() {
+    let mut machine = Machine::new(1);
+    let mut node = serving(&mut machine);
+    let _first = propose(&node.handle, 1, 100).unwrap();
+    // A write that does not come back: what fits into the next block waits in the log.
+    let write = node.step().unwrap();
+    assert!(write.write.is_some());
+    let mut answers: Vec<_> =
+        (2..40).map(|number| propose(&node.handle, number, 300_000).unwrap()).collect();
+    node.step().unwrap();
+    let wait_max = node.machine.settings.wait_max;
+    node.machine.clock.advance(wait_max - Duration::from_millis(1));
+    let waiting = node.step().unwrap();
+    assert!(answers.iter_mut().all(|answer| answer.try_recv().is_err()), "nothing is decided");
+    let soon = node.machine.clock.monotonic().plus(Duration::from_secs(1));
+    assert!(waiting.wake_at.is_some_and(|time| time <= soon), "nobody would notice");
+    node.machine.clock.advance(Duration::from_millis(1));
+    node.step().unwrap();
+    let given_up: Vec<_> = answers.iter_mut().filter_map(|a| a.try_recv().ok()).collect();
+    assert!(!given_up.is_empty() && given_up.len() < 38, "{} were given up", given_up.len());
+    let late = ProposeError::TimedOut { waited: wait_max };
+    assert!(given_up.iter().all(|answer| *answer == Err(late.clone())), "{given_up:?}");
+    // The group goes on when the write is done; what was given up is not stored, ever.
+    node.perform(write).unwrap();
+    node.settle().unwrap();
+    node.store(50);
+    assert_eq!(node.stored().len(), 1 + 38 - given_up.len() + 1);
+}

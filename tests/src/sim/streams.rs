@@ -206,7 +206,8 @@ impl World {
         match s.phase.clone() {
             Phase::Wanted => {
                 let (name, segments) = (s.name.clone(), s.segments);
-                let create = Control::CreateStream { stream: name, segments, create_scope: true };
+                let create =
+                    Control::CreateStream { stream: name, segments, create_scope: true, token: 0 };
                 self.streams[stream].phase = Phase::Asked(create);
             }
             Phase::Asked(operation) => self.submit(stream, operation),

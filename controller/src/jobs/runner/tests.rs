@@ -122,7 +122,7 @@ async fn who_waits_too_long_is_told_and_the_job_goes_on() {
     let node = Node::start().await;
     node.stores.inner().held = true;
     let job = node.submit(create("demo/hello", 1)).await;
-    assert_eq!(node.wait(job).await, Err(WaitError::Late { job, problem: None }));
+    assert_eq!(node.wait(job).await, Err(WaitError::Late { job, step: 0, problem: None }));
     node.stores.inner().held = false;
     node.stores.gate.notify_waiters();
     assert_eq!(node.wait(job).await, Ok(()));

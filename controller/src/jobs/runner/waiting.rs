@@ -25,7 +25,7 @@ pub enum WaitError {
         "job {job} is not done yet and goes on{}; ask for the stream again in a moment",
         .problem.as_ref().map(|problem| format!(" ({problem})")).unwrap_or_default()
     )]
-    Late { job: JobId, problem: Option<String> },
+    Late { job: JobId, step: u32, problem: Option<String> },
     /// Waiting does not help; the job goes on once a person has.
     #[error("job {job} waits for a person: {problem}")]
     Stopped { job: JobId, problem: String },
@@ -140,18 +140,19 @@ impl Jobs {
             tokio::pin!(rung);
             rung.as_mut().enable();
             let state = query(&*self.group, move |machine| {
-                (machine.jobs().contains_key(&job), machine.failure_of(job).map(str::to_owned))
+                let step = machine.jobs().get(&job).map(|job| job.step);
+                (step, machine.failure_of(job).map(str::to_owned))
             });
             match state.await? {
                 (_, Some(problem)) => return Err(WaitError::Failed { job, problem }),
-                (false, None) => return Ok(()),
-                (true, None) => match waiter.problem() {
+                (None, None) => return Ok(()),
+                (Some(step), None) => match waiter.problem() {
                     Some(Problem { text, lasting: true }) => {
                         return Err(WaitError::Stopped { job, problem: text });
                     }
                     problem if Instant::now() >= deadline => {
                         let problem = problem.map(|problem| problem.text);
-                        return Err(WaitError::Late { job, problem });
+                        return Err(WaitError::Late { job, step, problem });
                     }
                     _ => {}
                 },

@@ -37,6 +37,7 @@ fn example() -> State {
         state: StreamState::Active,
         segments_configured: 1,
         created: WallTime(3),
+        token: 10,
         job: Some(JobId(9)),
         epochs: vec![
             Epoch { number: StreamEpoch(0), created: WallTime(3), sealed: Vec::new() },
@@ -117,7 +118,8 @@ fn golden() -> Vec<(Key, &'static str, &'static str)> {
         (
             Key::Stream(STREAM),
             "73 0000000000000007",
-            "01 010073 010074 82 01000000 0300000000000000 0900000000000000",
+            "01 010073 010074 82 01000000 0300000000000000 0900000000000000 \
+             0a00000000000000",
         ),
         (
             Key::Epoch(STREAM, StreamEpoch(0)),

@@ -161,7 +161,7 @@ fn encode_stream(stream: &Stream, out: &mut Encoder) {
     };
     out.u8(state | if stream.head_is_ahead { HEAD_IS_AHEAD } else { 0 });
     out.u32(stream.segments_configured).u64(stream.created.0);
-    out.u64(stream.job.map_or(0, |job| job.0));
+    out.u64(stream.job.map_or(0, |job| job.0)).u64(stream.token);
 }
 
 fn decode_stream(id: StreamId, input: &mut Decoder<'_>) -> Result<Stream, Malformed> {
@@ -181,6 +181,7 @@ fn decode_stream(id: StreamId, input: &mut Decoder<'_>) -> Result<Stream, Malfor
         segments_configured: input.u32()?,
         created: WallTime(input.u64()?),
         job: Some(JobId(input.u64()?)).filter(|job| job.0 != 0),
+        token: input.u64()?,
         epochs: Vec::new(),
         segments: BTreeMap::new(),
         current: Vec::new(),

@@ -76,8 +76,12 @@ fn a_scope_is_made_once_and_deleted_only_when_it_is_empty() {
 #[test]
 fn a_stream_needs_its_scope_unless_it_may_make_it() {
     let mut machine = machine();
-    let mut operation =
-        Operation::CreateStream { stream: name("demo/hello"), segments: 1, create_scope: false };
+    let mut operation = Operation::CreateStream {
+        stream: name("demo/hello"),
+        segments: 1,
+        create_scope: false,
+        token: 0,
+    };
     assert_eq!(refused(&mut machine, &operation), Refusal::ScopeNotFound(scope("demo")));
     apply(&mut machine, &Operation::CreateScope { scope: scope("demo") }).unwrap();
     assert!(apply(&mut machine, &operation).is_ok());

@@ -63,6 +63,7 @@ fn operation(machine: &ControllerMachine, wanted: &Move) -> Option<Operation> {
             stream: stream(*number),
             segments: *segments,
             create_scope: number % 3 == 0,
+            token: u64::from(*segments),
         },
         Move::Seal(number) => Operation::SealStream { stream: stream(*number) },
         Move::Truncate(number, offsets) => {

@@ -39,11 +39,16 @@ fn check(status: Status, field: &str, problem: &str) {
 async fn with_stream(served: &Served, name: Option<v1::StreamName>) -> Vec<Status> {
     let service = &served.service;
     let cut = vec![v1::SegmentOffset { segment: Some(v1::SegmentId::default()), offset: 0 }];
-    let create = v1::CreateStreamRequest { stream: name.clone(), config: None, create_scope: true };
+    let create = v1::CreateStreamRequest {
+        stream: name.clone(),
+        config: None,
+        create_scope: true,
+        token: 0,
+    };
     let describe = v1::DescribeStreamRequest { stream: name.clone() };
     let seal = v1::SealStreamRequest { stream: name.clone() };
     let truncate = v1::TruncateStreamRequest { stream: name.clone(), cut, covers: None };
-    let delete = v1::DeleteStreamRequest { stream: name.clone() };
+    let delete = v1::DeleteStreamRequest { stream: name.clone(), stream_id: 0 };
     let segments = v1::GetSegmentsRequest { stream: name.clone(), set: 1, ..Default::default() };
     let list = v1::ListWritersRequest { stream: name.clone(), page: None };
     let described =
@@ -120,6 +125,7 @@ async fn too_many_segments_are_refused_before_anything_is_proposed() {
             stream: stream("demo/hello"),
             config: Some(v1::StreamConfig { segments }),
             create_scope: true,
+            token: 0,
         };
         let status = Controller::create_stream(&served.service, Request::new(request)).await;
         check(status.unwrap_err(), "config.segments", "100000");

@@ -45,6 +45,7 @@ async fn a_stream_that_was_never_made_says_so_and_what_to_do() {
         stream: stream("demo/hello"),
         config: Some(v1::StreamConfig { segments: 4 }),
         create_scope: true,
+        token: 0,
     };
     let given_up = Controller::create_stream(&served.service, Request::new(request)).await;
     assert!(given_up.unwrap_err().message().contains("it is damaged"));
@@ -58,4 +59,55 @@ async fn a_stream_that_was_never_made_says_so_and_what_to_do() {
     served.stores.inner().away.clear();
     served.create("demo/hello", 4).await;
     assert_eq!(served.segments("demo/hello", ActiveSegments).await.unwrap().segments.len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_sent_again_is_answered_as_before() {
+    let served = Served::new();
+    let request = |token| v1::CreateStreamRequest {
+        stream: stream("demo/hello"),
+        config: Some(v1::StreamConfig { segments: 2 }),
+        create_scope: true,
+        token,
+    };
+    let create = async |token| {
+        let request = Request::new(request(token));
+        Controller::create_stream(&served.service, request).await.unwrap().into_inner()
+    };
+    let first = create(7).await;
+    assert!(first.created);
+    assert_eq!(create(7).await, first);
+    for other in [0, 8] {
+        assert!(!create(other).await.created, "another request of token {other}");
+    }
+    let delete = async |stream_id| {
+        let request = v1::DeleteStreamRequest { stream: stream("demo/hello"), stream_id };
+        Controller::delete_stream(&served.service, Request::new(request)).await
+    };
+    delete(first.stream_id).await.unwrap();
+    delete(first.stream_id).await.unwrap();
+    assert_eq!(delete(0).await.unwrap_err().code(), Code::NotFound);
+    let second = create(9).await;
+    delete(first.stream_id).await.unwrap();
+    assert!(create(9).await == second, "the later stream of the name is left alone");
+    let never = delete(second.stream_id + 1).await.unwrap_err();
+    assert_eq!(reason_of(&never), Reason::StreamNotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_told_before_a_client_loses_its_patience_how_far_the_job_is() {
+    let served = Served::new();
+    served.stores.inner().silent = Some(containers()[3]);
+    let request = v1::CreateStreamRequest {
+        stream: stream("demo/hello"),
+        config: Some(v1::StreamConfig { segments: 4 }),
+        create_scope: true,
+        token: 7,
+    };
+    let began = tokio::time::Instant::now();
+    let late = Controller::create_stream(&served.service, Request::new(request)).await;
+    let late = late.unwrap_err();
+    assert!(began.elapsed() <= common::limits::JOB_ANSWER_INTERVAL);
+    let fact = |name| proto::error::fact_of(&late, name);
+    assert_eq!((fact("step"), fact("job").is_some()), (Some("0".to_owned()), true), "{late}");
 }

@@ -117,7 +117,7 @@ async fn what_does_not_exist_is_not_found_by_any_verb() {
                 v1::TruncateStreamRequest { stream: named(), cut, covers: None }
             )
             .map(drop),
-            call!(served, delete_stream, v1::DeleteStreamRequest { stream: named() }).map(drop),
+            call!(served, delete_stream, v1::DeleteStreamRequest { stream: named(), stream_id: 0 }).map(drop),
             served.segments(name, ActiveSegments).await.map(drop),
             call!(
                 served,
@@ -141,8 +141,12 @@ async fn what_does_not_exist_is_not_found_by_any_verb() {
     let request = v1::ListStreamsRequest { scope: "none".into(), page: None };
     let status = call!(served, list_streams, request).unwrap_err();
     assert_eq!(reason_of(&status), Reason::ScopeNotFound);
-    let request =
-        v1::CreateStreamRequest { stream: stream("none/hello"), config: None, create_scope: false };
+    let request = v1::CreateStreamRequest {
+        stream: stream("none/hello"),
+        config: None,
+        create_scope: false,
+        token: 0,
+    };
     let status = call!(served, create_stream, request).unwrap_err();
     assert_eq!(reason_of(&status), Reason::ScopeNotFound);
 }

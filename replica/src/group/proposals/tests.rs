@@ -12,7 +12,7 @@ fn tags(batch: &[Proposal<u8>]) -> Vec<u8> {
 
 fn staged(proposals: Vec<Proposal<u8>>) -> Proposals<u8> {
     let mut all = Proposals::default();
-    all.stage(proposals);
+    all.stage(proposals, MonotonicTime::default());
     all
 }
 
@@ -61,7 +61,7 @@ fn keyed_proposals_move_together_but_not_across_one_without_a_key() {
 fn what_was_put_back_comes_first_again() {
     let mut all = staged(vec![proposal(1, 0, None), proposal(2, 0, None), proposal(3, 0, None)]);
     let batch = all.gather(ENTRY_BYTES_TARGET);
-    all.stage(vec![proposal(4, 0, None)]);
+    all.stage(vec![proposal(4, 0, None)], MonotonicTime::default());
     all.unstage(batch);
     assert_eq!(tags(&all.gather(ENTRY_BYTES_TARGET)), [1, 2, 3, 4]);
 }

@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn questions_are_stuck_from_when_the_last_one_was_answered() {
         let mut queries: Queries<Numbers> = Queries::new(&mut Rng::from_seed(1));
-        let clock = ManualClock::new();
+        let clock = ManualClock::new(common::WallTime(0));
         let second = Duration::from_secs(1);
         let machine = Numbers::new(&Arc::default());
         assert_eq!(queries.stuck_for(clock.monotonic()), Duration::ZERO);
@@ -134,7 +134,7 @@ mod tests {
         queries.stage(ask(), clock.monotonic());
         assert_eq!(queries.stuck_for(clock.monotonic()), second, "a later one changes nothing");
         queries.learn(vec![ReadState { index: 0, request_ctx }]);
-        queries.run(LogIndex(0), &machine, &*clock);
+        queries.run(LogIndex(0), &machine, &clock);
         assert_eq!(queries.stuck_for(clock.monotonic()), Duration::ZERO);
         clock.advance(second);
         assert_eq!(queries.stuck_for(clock.monotonic()), second, "one is left");

@@ -117,7 +117,8 @@ async fn what_does_not_exist_is_not_found_by_any_verb() {
                 v1::TruncateStreamRequest { stream: named(), cut, covers: None }
             )
             .map(drop),
-            call!(served, delete_stream, v1::DeleteStreamRequest { stream: named(), stream_id: 0 }).map(drop),
+            call!(served, delete_stream, v1::DeleteStreamRequest { stream: named(), stream_id: 0 })
+                .map(drop),
             served.segments(name, ActiveSegments).await.map(drop),
             call!(
                 served,

@@ -19,6 +19,7 @@ mod read;
 mod report;
 mod target;
 mod wal;
+mod wide;
 
 use std::num::NonZeroU64;
 use std::str::FromStr;
@@ -43,6 +44,7 @@ Examples:
   braid bench append --spawn --lts data --event-size 10KiB --segments 16   # while it tiers
   braid bench mixed --spawn --rate 50000 --event-size 1000
   braid bench catch-up --data /var/tmp                  # from long-term storage, cold
+  braid bench wide --spawn                              # beside a stream of 100000 segments
   braid bench wal --data /var/tmp
 
 The load is open-loop: latency counts from when an event was meant to be sent. What is written is
@@ -58,6 +60,7 @@ enum Verb {
     Read(read::Args),
     Mixed(mixed::Args),
     CatchUp(catch_up::Args),
+    Wide(wide::Args),
     Wal(wal::Args),
 }
 
@@ -186,6 +189,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Verb::Read(args) => args.run.runtime(false)?,
         Verb::Mixed(args) => args.run.runtime(false)?,
         Verb::CatchUp(_) => catch_up::runtime()?,
+        Verb::Wide(_) => tokio::runtime::Builder::new_current_thread().enable_all().build()?,
         Verb::Wal(args) => args.run.runtime(false)?,
     };
     runtime.block_on(async {
@@ -196,6 +200,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 Verb::Read(args) => read::run(args).await,
                 Verb::Mixed(args) => mixed::run(args).await,
                 Verb::CatchUp(args) => catch_up::run(args).await,
+                Verb::Wide(args) => wide::run(args).await,
                 Verb::Wal(args) => wal::run(args).await,
             }
         };

@@ -22,6 +22,11 @@ fn each_measurement_reports_and_verifies() {
     assert!(read["verified_events"].as_u64() > Some(0), "{read}");
     let mixed = bench("mixed --rate 1000");
     assert!(mixed["verified_events"].as_u64() > Some(300), "{mixed}");
+    let line = "bench wide --segments 1500 --streams 5 --idle 200ms -o json";
+    let wide = server.line(line).run().json();
+    let phases: Vec<_> = wide["phases"].as_array().unwrap().iter().collect();
+    assert_eq!(phases.len(), 6, "{wide}");
+    assert!(phases.iter().all(|phase| phase["seconds"].as_f64() > Some(0.0)), "{wide}");
     assert_eq!(server.line("stream list bench").run().ok().lines().count(), 1, "none is left");
 }
 

@@ -6,6 +6,7 @@
 
 mod failures;
 mod numbers;
+mod pressure;
 mod readiness;
 mod stores;
 mod tiering;
@@ -23,7 +24,6 @@ use controller::{
 use lts::Bucket;
 use prometheus_client::registry::Registry;
 use replica::{GroupHandle, GroupStatus, Host, HostFailure, HostSettings, RocksKv};
-use segmentstore::pressure::ramp;
 use segmentstore::{ContainerMachine, Memory, SegmentStore, SegmentStoreService};
 use tokio::sync::{oneshot, watch};
 use wal::{Disk, Log, LogSettings};
@@ -44,11 +44,6 @@ pub(crate) use tiering::tiering_settings;
 
 /// What one group may hold of the log's budget where groups tier.
 const GROUP_SHARE_PERCENT: u8 = 25;
-
-/// The share of the log's budget in use from which on appends are slowed down, and from which on
-/// they are refused.
-const LOG_PRESSES_FROM: f64 = 0.7;
-const LOG_REFUSES_FROM: f64 = 0.9;
 
 /// Opens the log's folder; the flag allows a volatile file system.
 pub(crate) type OpenDisk = Box<dyn Fn(&Path, bool) -> std::io::Result<Arc<dyn Disk>> + Send>;
@@ -146,7 +141,7 @@ impl Node {
         let readers = storage.as_ref().map(bucket_of_readers);
         let store = start_store(&groups, &log, readers, &memory, &plan, clock.clone(), &services)?;
         if storage.is_some() {
-            slow_appends_with_the_log(&store, log.clone());
+            slow_appends_with_the_log(&store, log.clone(), groups.clone());
         }
         let numbers = Arc::new(Numbers {
             log: log.clone(),
@@ -443,10 +438,7 @@ pub(crate) fn store_settings(plan: &MemoryPlan) -> segmentstore::Settings {
 
 /// Slows appends down while the log fills faster than long-term storage takes it over. Without
 /// that nothing would ever be taken over, and slowness would help nobody.
-fn slow_appends_with_the_log(store: &SegmentStore, log: Log) {
-    let signal = move || {
-        let space = log.space();
-        ramp(space.used as f64 / space.budget.max(1) as f64, LOG_PRESSES_FROM, LOG_REFUSES_FROM)
-    };
+fn slow_appends_with_the_log(store: &SegmentStore, log: Log, groups: Groups) {
+    let signal = move || pressure::of_log(&log, &groups);
     store.pressure().register("log", Box::new(signal));
 }

@@ -10,6 +10,7 @@ mod json_array;
 mod pace;
 mod progress;
 mod split;
+mod writer;
 
 use std::future::Future;
 use std::num::NonZeroU64;
@@ -17,11 +18,10 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
-use client::{Client, Event, EventWriter, Header, StreamConfig};
+use client::{Client, Event, Header, StreamConfig};
 use common::{ScopedStream, WriterName};
 use serde::Serialize;
 use tokio::time::Instant;
-use xxhash_rust::xxh3::xxh3_64;
 
 use self::fields::Fields;
 use self::header::HeaderArg;
@@ -29,6 +29,7 @@ use self::input::Input;
 use self::pace::Pace;
 use self::progress::Progress;
 use self::split::{InputForm, Splitter};
+use self::writer::{Writer, ends_early};
 use crate::connect::ConnectArgs;
 use crate::failure::{Exit, Failure, Result};
 use crate::moment::TimeFormat;
@@ -51,6 +52,7 @@ Examples:
       --time-field date --time-format '%Y/%m/%d %H:%M'
   tail -F app.log | braid append logs/app --key \"$HOSTNAME\"
   braid append demo/load --file big.jsonl --writer loader   # run again after a crash
+  tail -F app.log | braid append logs/app --writer tailer --continue
 
 Each line is an event, with its exact bytes, an empty line an empty event. A carriage return before
 the newline belongs to the event; --delimiter '\\r\\n' takes it away. Where the input is one JSON
@@ -58,7 +60,11 @@ array, each of its elements is an event. Events with the same key are read in th
 which they were appended; events without a key are spread over the segments.
 
 With --writer NAME the number of an event is its line number. The same input given again under
-the same name stores only what is not stored yet.")]
+the same name stores only what is not stored yet. That it is the same is proven, segment by segment:
+another input, or one that ends before what is stored, is refused (exit code 4).
+
+With --continue, for pipes that do not begin at the beginning, numbers go on behind the highest
+stored one: every line is new. What was on its way when an earlier run crashed may be missing.")]
 pub(crate) struct Args {
     /// The stream; `braid dev` creates it (with 4 segments) where it does not exist
     #[arg(value_name = "SCOPE/STREAM")]
@@ -104,6 +110,10 @@ pub(crate) struct Args {
     /// Resume under this name: lines that are stored already are not stored again
     #[arg(short, long, value_name = "NAME")]
     writer: Option<WriterName>,
+
+    /// The input is new: number its lines behind the highest that is stored under the name
+    #[arg(long = "continue", requires = "writer")]
+    continues: bool,
 
     /// Give up when the server does not answer for this long
     #[arg(long, value_name = "DURATION", default_value = "60s")]
@@ -171,16 +181,16 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let prepared = async {
         let client = args.connect.open_patient(args.timeout).await?;
         ensure_stream(&client, &args.stream).await?;
-        Ok::<_, Failure>(client)
+        Ok::<_, Failure>(Writer::open(args, &client).await?)
     };
-    let client = tokio::select! {
+    let writer = tokio::select! {
         biased;
         () = interrupts.next() => {
             return Err(Failure::new(Exit::Unavailable, "interrupted before anything was sent"));
         }
-        client = prepared => client?,
+        writer = prepared => writer?,
     };
-    let mut append = Append::new(args, client, input.length_bytes);
+    let mut append = Append::new(args, writer, input.length_bytes);
     let pumped = append.pump(&mut input, &mut interrupts).await;
     append.progress.finish();
     append.conclude(pumped, &mut interrupts).await
@@ -212,7 +222,6 @@ enum End {
 
 struct Append<'a> {
     args: &'a Args,
-    client: Client,
     fields: Fields,
     /// Of every event.
     headers: Vec<Header<'a>>,
@@ -220,27 +229,25 @@ struct Append<'a> {
     pace: Option<Pace>,
     progress: Progress,
     start: Instant,
-    /// Opened with the first event, whose fingerprint it registers.
-    writer: Option<EventWriter>,
+    writer: Writer,
     /// Events handed to the writer.
     events: u64,
     bytes: u64,
 }
 
 impl<'a> Append<'a> {
-    fn new(args: &'a Args, client: Client, input_bytes: Option<u64>) -> Self {
+    fn new(args: &'a Args, writer: Writer, input_bytes: Option<u64>) -> Self {
         let time_format = args.time_format.clone().unwrap_or(TimeFormat::Auto);
         let time = args.time_field.clone().map(|field| (field, time_format));
         Self {
             args,
-            client,
             fields: Fields { key: args.key_field.clone(), time },
             headers: args.header.iter().map(HeaderArg::header).collect(),
             splitter: Splitter::new(args.input, &args.delimiter.0),
             pace: args.rate.map(Pace::new),
             progress: Progress::new(input_bytes),
             start: Instant::now(),
-            writer: None,
+            writer,
             events: 0,
             bytes: 0,
         }
@@ -297,12 +304,8 @@ impl<'a> Append<'a> {
             (event.key, event.time_micros) = (key, found.time_micros);
             event.headers = &self.headers;
             event.stored_bytes().map_err(|error| at(format!("cannot be stored: {error}")))?;
-            let writer = match &mut self.writer {
-                Some(writer) => writer,
-                None => self.writer.insert(open_writer(args, &self.client, payload).await?),
-            };
-            if writer.try_append(event)?.is_none() {
-                let appended = async { Ok(writer.append(event).await.map(drop)?) };
+            if self.writer.try_append(event)?.is_none() {
+                let appended = async { Ok(self.writer.append(event).await.map(drop)?) };
                 if let Some(end) = unless_interrupted(interrupts, appended).await? {
                     return Ok(Some(end));
                 }
@@ -321,9 +324,13 @@ impl<'a> Append<'a> {
             Ok(End::Input) => None,
             Ok(End::Interrupted) | Err(_) => Some(INTERRUPTED_FLUSH),
         };
-        let flushed = self.flush(patience, interrupts).await;
+        // An input that was not taken to its end proves nothing about what comes behind.
+        let flushed = match self.flush(patience, interrupts).await {
+            Err(error) if !matches!(pumped, Ok(End::Input)) && ends_early(&error) => Ok(false),
+            flushed => flushed.map_err(Failure::from),
+        };
         // A server that refuses says what frees it; one that is away has nothing to say.
-        let trouble = self.writer.as_ref().and_then(EventWriter::trouble);
+        let trouble = self.writer.trouble();
         let explained = |failure: Failure| match (&failure, &trouble) {
             (Failure::Told { exit: Exit::Unavailable, .. }, Some(trouble)) => {
                 failure.adding(&format!("in the way was: {trouble}"))
@@ -332,9 +339,14 @@ impl<'a> Append<'a> {
         };
         let (pumped, flushed) = (pumped.map_err(explained), flushed.map_err(explained));
         let noun = self.splitter.noun();
-        let acknowledged = self.writer.as_ref().map_or(0, |writer| writer.acknowledged().0);
+        let acknowledged = self.writer.acknowledged();
         match (pumped, flushed) {
-            (Ok(end), Ok(true)) => self.report(end),
+            (Ok(end), Ok(true)) => {
+                let already_stored = self.writer.already_stored();
+                self.report(end, already_stored)?;
+                // Everything is stored: what is left is to be forgotten by the stores.
+                self.writer.close().await.map(drop).map_err(Failure::from)
+            }
             (Ok(_), Ok(false)) => Err(Failure::new(
                 Exit::Unavailable,
                 format!(
@@ -360,27 +372,25 @@ impl<'a> Append<'a> {
         &mut self,
         patience: Option<Duration>,
         interrupts: &mut Interrupts,
-    ) -> Result<bool> {
-        let Some(writer) = &mut self.writer else { return Ok(true) };
-        let mut flushed = pin!(writer.flush());
+    ) -> client::Result<bool> {
+        let mut flushed = pin!(self.writer.flush());
         let patience = match patience {
             Some(patience) => patience,
             None => tokio::select! {
                 biased;
-                flushed = flushed.as_mut() => return Ok(flushed.map(|_| true)?),
+                flushed = flushed.as_mut() => return flushed.map(|_| true),
                 () = interrupts.next() => INTERRUPTED_FLUSH,
             },
         };
         tokio::select! {
             biased;
-            flushed = flushed => Ok(flushed.map(|_| true)?),
+            flushed = flushed => flushed.map(|_| true),
             () = tokio::time::sleep(patience) => Ok(false),
             () = interrupts.next() => Ok(false),
         }
     }
 
-    fn report(&self, end: End) -> Result<()> {
-        let already_stored = self.writer.as_ref().map_or(0, EventWriter::already_stored);
+    fn report(&self, end: End, already_stored: u64) -> Result<()> {
         let summary = Summary {
             stream: self.args.stream.to_string(),
             events: self.events,
@@ -397,7 +407,7 @@ impl<'a> Append<'a> {
 impl Summary {
     fn sentence(&self, args: &Args) -> String {
         let mut text = format!("stored {} in {}", counted(self.stored, "event"), self.stream);
-        if args.writer.is_some() {
+        if args.writer.is_some() && !args.continues {
             text += &format!("; {} already stored", were(self.already_stored));
         }
         if self.interrupted {
@@ -410,27 +420,6 @@ impl Summary {
 fn were(count: u64) -> String {
     let verb = if count == 1 { "was" } else { "were" };
     format!("{count} {verb}")
-}
-
-/// Opens the writer; warns when its name has been used for another input.
-async fn open_writer(args: &Args, client: &Client, first: &[u8]) -> Result<EventWriter> {
-    let builder = client.event_writer(&args.stream);
-    let Some(name) = &args.writer else { return Ok(builder.open().await?) };
-    // 0 says that there is none.
-    let fingerprint = xxh3_64(first).max(1);
-    let builder = builder.named(name.clone()).create_name(true).source_fingerprint(fingerprint);
-    let writer = builder.open().await?;
-    if let Some(registered) = writer.registered()
-        && !registered.created
-        && registered.source_fingerprint.is_some_and(|first| first != fingerprint)
-    {
-        note(format_args!(
-            "warning: the first event of this input is not the one that writer `{name}` began \
-             with; what it has stored already is counted by line numbers, so that lines of this \
-             input will be taken for stored. Use another --writer name for another input"
-        ));
-    }
-    Ok(writer)
 }
 
 /// Waits for `work` unless a signal comes first.

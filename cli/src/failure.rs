@@ -112,9 +112,12 @@ pub(crate) fn output_failed(error: std::io::Error) -> Failure {
 const fn exit_of(kind: ErrorKind) -> Exit {
     match kind {
         ErrorKind::NotFound => Exit::NotFound,
-        ErrorKind::Conflict | ErrorKind::Fenced => Exit::Conflict,
+        ErrorKind::Conflict
+        | ErrorKind::Fenced
+        | ErrorKind::OtherSource
+        | ErrorKind::TooManyWriters => Exit::Conflict,
         ErrorKind::Denied => Exit::Denied,
-        ErrorKind::Retry | ErrorKind::Unavailable => Exit::Unavailable,
+        ErrorKind::Retry | ErrorKind::Unavailable | ErrorKind::OutcomeUnknown => Exit::Unavailable,
         ErrorKind::InvalidRequest => Exit::Usage,
         _ => Exit::Failure,
     }

@@ -15,7 +15,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = StreamConfig { segments: 4, create_scope: true };
     client.streams().create_stream(&stream, config).await?;
 
-    let mut writer = client.event_writer(&stream).open().await?;
+    let writer = client.event_writer(&stream).open().await?;
     for (key, text) in [("red", "one"), ("blue", "two"), ("red", "three")] {
         let event = Event::new(text).key(key);
         writer.append(event).await?;

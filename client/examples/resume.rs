@@ -18,7 +18,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     client.streams().create_stream(&stream, config).await?;
 
     let name = WriterName::new("lines")?;
-    let mut writer = client.event_writer(&stream).named(name).open().await?;
+    let mut writer = client.event_writer(&stream).named(name).replays().open().await?;
     let mut lines = BufReader::new(stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         writer.append(Event::new(&line)).await?;

@@ -44,6 +44,10 @@ struct State {
     first_slot: u32,
     /// The member that each slot of this connection belongs to.
     owners: Vec<usize>,
+    /// Sessions of this connection that are to be closed.
+    closes: Vec<u32>,
+    /// What the store said about itself on this connection.
+    hello: Option<v1::Hello>,
     /// Wakes the stream of requests.
     waker: Option<Waker>,
 }
@@ -65,8 +69,8 @@ impl AppendLink {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a writer known; gives its number on this link.
-    pub(crate) fn join(&self, writer: Weak<Shared>, link: LinkId) -> usize {
+    /// Makes a writer known; gives its number on this link, and what the store said of itself.
+    pub(crate) fn join(&self, writer: Weak<Shared>, link: LinkId) -> (usize, Option<v1::Hello>) {
         let mut state = self.state();
         let member = Some(Member { writer, link });
         let free = state.members.iter().position(Option::is_none);
@@ -80,9 +84,28 @@ impl AppendLink {
                 state.members.len() - 1
             }
         };
+        let hello = state.hello.clone();
         drop(state);
         self.joined.notify_one();
-        index
+        (index, hello)
+    }
+
+    /// Asks the store to forget sessions of a writer, as far as their connection is still there.
+    pub(crate) fn close_sessions(&self, member: usize, slots: Vec<u32>) {
+        let mut state = self.state();
+        let first = state.first_slot;
+        let own = |state: &State, slot: u32| {
+            let place = slot.checked_sub(first)?;
+            state.owners.get(place as usize).copied()
+        };
+        let slots = slots.into_iter().filter(|slot| own(&state, *slot) == Some(member));
+        let slots: Vec<_> = slots.collect();
+        state.closes.extend(slots);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     /// Forgets a writer.
@@ -124,7 +147,7 @@ impl AppendLink {
                 ended = work => ended,
             };
             let Some(client) = client.upgrade() else { return };
-            self.disconnected(&client, &ended.error);
+            self.disconnected(&ended.error);
             drop(client);
             if ended.progress {
                 backoff.reset();
@@ -171,11 +194,12 @@ impl AppendLink {
         self: &Arc<Self>,
         client: &Weak<Inner>,
     ) -> Result<Streaming<v1::AppendResponse>> {
+        let weak = client.clone();
         let client = client.upgrade().ok_or(ClientError::Closed { what: "client" })?;
         let mut store = store_client(client.connections.data(&self.endpoint)?);
         let timeout = client.config.connect_timeout;
         drop(client);
-        let requests = Requests::new(self.clone());
+        let requests = Requests::new(self.clone(), weak);
         match tokio::time::timeout(timeout, store.append(requests)).await {
             Ok(Ok(answers)) => Ok(answers.into_inner()),
             Ok(Err(status)) => Err(ClientError::from_status(&status, &self.endpoint)),
@@ -189,11 +213,13 @@ impl AppendLink {
 
     /// The connection is over: its slots mean nothing any more. A refusal that no new connection
     /// can cure ends the writers.
-    fn disconnected(&self, client: &Arc<Inner>, error: &ClientError) {
+    fn disconnected(&self, error: &ClientError) {
         let mut state = self.state();
         state.connection += 1;
         state.first_slot = state.slots.given_out();
         state.owners.clear();
+        state.closes.clear();
+        state.hello = None;
         if let Some(waker) = state.waker.take() {
             waker.wake();
         }
@@ -202,7 +228,7 @@ impl AppendLink {
         let fatal = matches!(error.kind(), ErrorKind::InvalidRequest | ErrorKind::Denied);
         for member in self.members() {
             let Some(writer) = member.writer.upgrade() else { continue };
-            writer.on_disconnect(member.link, &problem, client);
+            writer.on_disconnect(member.link, &problem);
             if fatal {
                 writer.fail(error.clone());
             }
@@ -211,43 +237,77 @@ impl AppendLink {
 
     /// Hands each part of an answer to the writer whose slot it names.
     fn dispatch(&self, client: &Arc<Inner>, answer: v1::AppendResponse) {
-        let state = self.state();
-        let mut parts: Vec<Option<v1::AppendResponse>> = vec![None; state.members.len()];
-        let mut touched = Vec::new();
-        let mut part_of = |slot: u32, parts: &mut Vec<Option<v1::AppendResponse>>| {
-            let place = slot.checked_sub(state.first_slot)?;
-            let member = state.owners.get(place as usize).copied()?;
-            if parts[member].is_none() {
-                touched.push(member);
-                parts[member] = Some(v1::AppendResponse::default());
-            }
-            Some(member)
-        };
+        let mut state = self.state();
+        let mut parts = Parts::new(&state);
         for opened in answer.opened {
-            if let Some(member) = part_of(opened.slot, &mut parts) {
-                parts[member].get_or_insert_default().opened.push(opened);
+            if let Some(part) = parts.of(&state, opened.slot) {
+                part.opened.push(opened);
             }
         }
         for ack in answer.acks {
-            if let Some(member) = part_of(ack.slot, &mut parts) {
-                parts[member].get_or_insert_default().acks.push(ack);
+            if let Some(part) = parts.of(&state, ack.slot) {
+                part.acks.push(ack);
             }
         }
         for failure in answer.failures {
-            if let Some(member) = part_of(failure.slot, &mut parts) {
-                parts[member].get_or_insert_default().failures.push(failure);
+            if let Some(part) = parts.of(&state, failure.slot) {
+                part.failures.push(failure);
             }
         }
-        let deliveries: Vec<_> = touched
-            .into_iter()
-            .filter_map(|member| Some((state.members[member].clone()?, parts[member].take()?)))
-            .collect();
+        for slot in answer.closed {
+            if let Some(part) = parts.of(&state, slot) {
+                part.closed.push(slot);
+            }
+        }
+        if let Some(hello) = answer.hello {
+            parts.for_all(&hello);
+            state.hello = Some(hello);
+        }
+        let deliveries = parts.deliveries(&state);
         drop(state);
         for (member, part) in deliveries {
             if let Some(writer) = member.writer.upgrade() {
                 writer.on_response(member.link, part, client);
             }
         }
+    }
+}
+
+/// An answer taken apart, by member.
+struct Parts {
+    parts: Vec<Option<v1::AppendResponse>>,
+    touched: Vec<usize>,
+}
+
+impl Parts {
+    fn new(state: &State) -> Self {
+        Self { parts: vec![None; state.members.len()], touched: Vec::new() }
+    }
+
+    /// The part of the member whose slot it is.
+    fn of(&mut self, state: &State, slot: u32) -> Option<&mut v1::AppendResponse> {
+        let place = slot.checked_sub(state.first_slot)?;
+        let member = state.owners.get(place as usize).copied()?;
+        if self.parts[member].is_none() {
+            self.touched.push(member);
+        }
+        Some(self.parts[member].get_or_insert_default())
+    }
+
+    fn for_all(&mut self, hello: &v1::Hello) {
+        for (member, part) in self.parts.iter_mut().enumerate() {
+            if part.is_none() {
+                self.touched.push(member);
+            }
+            part.get_or_insert_default().hello = Some(hello.clone());
+        }
+    }
+
+    fn deliveries(mut self, state: &State) -> Vec<(Member, v1::AppendResponse)> {
+        let touched = std::mem::take(&mut self.touched).into_iter();
+        touched
+            .filter_map(|member| Some((state.members[member].clone()?, self.parts[member].take()?)))
+            .collect()
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use common::limits::JOB_ANSWER_INTERVAL;
-use common::{MonotonicTime, Rng, ScopedStream, Tasks};
+use common::{Clock, MonotonicTime, Rng, ScopedStream, SystemClock, Tasks};
 use proto::error::Reason;
 use proto::v1;
 use tokio::runtime::Handle;
@@ -61,6 +61,7 @@ pub(crate) struct Inner {
     runtime: Handle,
     rng: Mutex<Rng>,
     started: tokio::time::Instant,
+    clock: Arc<dyn Clock>,
     append_links: Mutex<BTreeMap<String, Arc<AppendLink>>>,
 }
 
@@ -88,7 +89,16 @@ impl Client {
 
     /// As [`Client::connect`], with chance (writer ids, jitter) drawn from `rng`.
     pub async fn connect_with(config: ClientConfig, rng: Rng) -> Result<Client> {
-        let client = Self::unconnected(config, rng);
+        Self::connect_by(config, rng, SystemClock::shared()).await
+    }
+
+    /// As [`Client::connect_with`], by another clock.
+    pub(crate) async fn connect_by(
+        config: ClientConfig,
+        rng: Rng,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Client> {
+        let client = Self::unconnected(config, rng, clock);
         let (token, end) = (client.inner.token(), ClosesWithRuntime(client.inner.tasks.clone()));
         client.inner.spawn("life of the runtime", async move {
             token.cancelled().await;
@@ -111,7 +121,7 @@ impl Client {
     }
 
     /// A client that has asked nothing yet.
-    pub(crate) fn unconnected(config: ClientConfig, rng: Rng) -> Client {
+    pub(crate) fn unconnected(config: ClientConfig, rng: Rng, clock: Arc<dyn Clock>) -> Client {
         let runtime = Handle::current();
         let connections = Connections::new(config.connect_timeout, runtime.clone());
         let inner = Inner {
@@ -121,6 +131,7 @@ impl Client {
             runtime,
             rng: Mutex::new(rng),
             started: tokio::time::Instant::now(),
+            clock,
             append_links: Mutex::default(),
         };
         Client { inner: Arc::new(inner) }
@@ -190,6 +201,11 @@ impl Inner {
     /// Time since the client was made.
     pub(crate) fn now(&self) -> MonotonicTime {
         MonotonicTime(self.started.elapsed().as_micros() as u64)
+    }
+
+    /// Time that goes on while the machine sleeps, as that of the stores does meanwhile.
+    pub(crate) fn boot_time(&self) -> MonotonicTime {
+        self.clock.boot()
     }
 
     /// The moment on the runtime's clock.

@@ -33,6 +33,11 @@ pub enum ErrorKind {
     Fenced,
     /// Whether the events in flight are stored is not known: compare with what is stored.
     OutcomeUnknown,
+    /// The source that a named writer replays is not the one that it stored: give it that one, or
+    /// use another name.
+    OtherSource,
+    /// There is no room for another writer: delete names that are not used any more.
+    TooManyWriters,
     /// Stored bytes are damaged or missing: a person should look.
     DataDamaged,
     /// The writer or client was closed before.
@@ -116,6 +121,70 @@ pub enum ClientError {
         segment: SegmentId,
         /// The last number known to be stored there.
         acknowledged: EventNumber,
+    },
+    /// A segment acknowledged nothing for as long as the writer was to try. The writer goes on with
+    /// other segments; later events for the same keys fail in the same way.
+    #[error(
+        "segment {segment} acknowledged nothing for {patience:?} ({trouble}): whether events behind \
+         number {acknowledged} that belong there are stored is unknown; read the stream to find \
+         out before sending them again"
+    )]
+    Stalled {
+        /// The segment.
+        segment: SegmentId,
+        /// The last number known to be stored there.
+        acknowledged: EventNumber,
+        /// The deadline that was set.
+        patience: Duration,
+        /// What stood in the way the last time that something did.
+        trouble: String,
+    },
+    /// What was appended is not durable yet when the time for it is over. The writer goes on.
+    #[error(
+        "not everything is durable after {waited:?}: events up to number {acknowledged} are, of \
+         {last} ({trouble}); wait again, or give up"
+    )]
+    NotFlushed {
+        /// How long was waited.
+        waited: Duration,
+        /// Every event up to this number is durable.
+        acknowledged: EventNumber,
+        /// The last event that was appended.
+        last: EventNumber,
+        /// What stands in the way.
+        trouble: String,
+    },
+    /// The source that is replayed has other events than were stored under the writer's name.
+    #[error(
+        "this is not the input that was stored under the writer's name: segment {segment} has \
+         other events up to number {number} than this input has up to there ({elsewhere}); append \
+         the input that the name was first used for, or use another writer name for this one"
+    )]
+    SourceDiffers {
+        /// The first segment that was found to have other events.
+        segment: SegmentId,
+        /// The last number stored there; the first event that differs is this one or one before.
+        number: EventNumber,
+        /// What of this source was sent meanwhile, in words.
+        elsewhere: String,
+    },
+    /// The source that is replayed has not come to everything that was stored under the writer's
+    /// name.
+    #[error(
+        "the input ends behind event {end}, but under the writer's name events up to number \
+         {number} are stored, in segment {segment}: nothing proves that it is the same input \
+         ({elsewhere}); append all of the input that the name was first used for, or use another \
+         writer name for this one"
+    )]
+    SourceEnds {
+        /// The segment that stored the highest number.
+        segment: SegmentId,
+        /// That number.
+        number: EventNumber,
+        /// The last number that the source has come to.
+        end: EventNumber,
+        /// What of this source was sent meanwhile, in words.
+        elsewhere: String,
     },
     /// The server has less than it acknowledged.
     #[error(
@@ -210,14 +279,15 @@ impl ClientError {
     /// How to react.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Unreachable { .. } => ErrorKind::Unavailable,
+            Self::Unreachable { .. } | Self::NotFlushed { .. } => ErrorKind::Unavailable,
             Self::Refused(refusal) => kind_of(refusal.reason),
             Self::BadEndpoint { .. }
             | Self::Event(_)
             | Self::Batch { .. }
             | Self::Invalid { .. } => ErrorKind::InvalidRequest,
             Self::Fenced { .. } | Self::FencedAtRegistration { .. } => ErrorKind::Fenced,
-            Self::WriterExpired { .. } => ErrorKind::OutcomeUnknown,
+            Self::WriterExpired { .. } | Self::Stalled { .. } => ErrorKind::OutcomeUnknown,
+            Self::SourceDiffers { .. } | Self::SourceEnds { .. } => ErrorKind::OtherSource,
             Self::DataLost { .. } | Self::Damaged { .. } => ErrorKind::DataDamaged,
             Self::StreamSealed { .. }
             | Self::OffsetMismatch { .. }
@@ -313,10 +383,7 @@ fn innermost(status: &Status) -> String {
 
 const fn kind_of(reason: Reason) -> ErrorKind {
     match reason {
-        Reason::ResourceExhausted
-        | Reason::TooManyWriters
-        | Reason::NotLeader
-        | Reason::SessionBroken => ErrorKind::Retry,
+        Reason::ResourceExhausted | Reason::NotLeader | Reason::SessionBroken => ErrorKind::Retry,
         Reason::Unavailable => ErrorKind::Unavailable,
         Reason::ScopeNotFound
         | Reason::StreamNotFound
@@ -335,6 +402,7 @@ const fn kind_of(reason: Reason) -> ErrorKind {
         | Reason::StaleFence => ErrorKind::Conflict,
         Reason::WriterFenced => ErrorKind::Fenced,
         Reason::WriterExpired | Reason::WriterAbsent => ErrorKind::OutcomeUnknown,
+        Reason::TooManyWriters => ErrorKind::TooManyWriters,
         Reason::DataLost => ErrorKind::DataDamaged,
         Reason::InvalidArgument
         | Reason::TooLarge
@@ -357,6 +425,8 @@ mod tests {
             (Reason::StreamNotFound, ErrorKind::NotFound),
             (Reason::ResourceExhausted, ErrorKind::Retry),
             (Reason::ScopeNotEmpty, ErrorKind::Conflict),
+            (Reason::WriterMode, ErrorKind::Conflict),
+            (Reason::TooManyWriters, ErrorKind::TooManyWriters),
             (Reason::InvalidArgument, ErrorKind::InvalidRequest),
         ];
         for (reason, kind) in cases {

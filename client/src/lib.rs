@@ -3,7 +3,8 @@
 //! A [`Client`] is a handle to a cluster. It gives out
 //!
 //! - an [`EventWriter`], which appends events to a stream: events with the same routing key keep
-//!   their order, every event is stored exactly once, and lost connections are ridden out;
+//!   their order, every event is stored exactly once, and lost connections are ridden out; and a
+//!   [`ReplayWriter`], which is given the events of one source again after a crash;
 //! - an [`EventReader`], which reads them back from any place of the stream, and follows it;
 //! - a [`StreamManager`], which creates, lists, seals, truncates and deletes scopes and streams;
 //! - a [`SegmentWriter`] and a [`SegmentReader`] for the raw bytes of one segment.
@@ -23,6 +24,11 @@ mod event;
 mod patient;
 mod raw;
 mod reader;
+#[cfg(not(feature = "simulation"))]
+#[expect(unreachable_pub, reason = "the simulation drives it from outside")]
+mod session;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
 pub mod session;
 mod status;
 mod streams;
@@ -56,7 +62,10 @@ pub use streams::{
     StreamDescription, StreamManager, StreamSegments, StreamState, StreamSummary,
     WriterDescription, WriterMode, WriterSummary,
 };
-pub use writer::{Acknowledged, EventWriter, EventWriterBuilder, Registration};
+pub use writer::{
+    Acknowledged, EventWriter, EventWriterBuilder, NamedWriterBuilder, Registration, ReplayWriter,
+    ReplayWriterBuilder,
+};
 
 #[cfg(test)]
 mod tests;

@@ -11,21 +11,28 @@
 //! - it never has unacknowledged events in a successor and in a predecessor that it does not know
 //!   to be sealed;
 //! - memory stays within its limit: [`WriterCore::push`] says [`Pushed::Full`] instead.
+//! - what a segment keeps from being acknowledged concerns its own keys only: events of others
+//!   find memory, and are acknowledged.
 //!
 //! Every `Open` uses a new attempt. Blocks are cut once and keep their edges; what an `Open` says
 //! is stored is dropped, the rest is sent again in order. A block of an earlier session, or an
 //! answer to one, cannot do harm: slots are never used twice on one connection.
 
 mod block;
+mod close;
+mod outcome;
+mod proof;
 mod push;
 mod receive;
 mod resume;
+mod room;
 mod route;
 mod seal;
 mod segment;
 mod send;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +45,8 @@ use proto::convert::SegmentPlace;
 use crate::error::{ClientError, Result};
 use crate::succession::Succession;
 use block::Pool;
+pub(crate) use outcome::Awaited;
+use proof::Proof;
 use resume::Resume;
 use route::Router;
 use segment::{Segment, State};
@@ -52,8 +61,19 @@ pub struct WriterIdentity {
     /// What places events without a routing key: the name, or the random id of an anonymous
     /// writer.
     pub routing: Bytes,
-    /// Whether the writer has a name, so that its events may already be stored.
-    pub named: bool,
+    /// What the writer's event numbers mean.
+    pub mode: Mode,
+}
+
+/// What the numbers of a writer's events mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Nobody resumes the writer: nothing is stored of it yet.
+    Anonymous,
+    /// The n-th event is always the same one: those that are stored are not sent again.
+    Replay,
+    /// Numbers go on behind the highest stored one.
+    Continue,
 }
 
 impl WriterIdentity {
@@ -66,8 +86,13 @@ impl WriterIdentity {
             writer: WriterId(id),
             epoch: Self::ANONYMOUS_EPOCH,
             routing: Bytes::copy_from_slice(&id.to_be_bytes()),
-            named: false,
+            mode: Mode::Anonymous,
         }
+    }
+
+    /// Whether the writer has a name, so that its events may already be stored.
+    pub(crate) fn is_named(&self) -> bool {
+        self.mode != Mode::Anonymous
     }
 }
 
@@ -149,7 +174,12 @@ struct Link {
     /// Current slots. Only looked up, never iterated.
     slots: HashMap<u32, usize>,
     announced: bool,
+    /// How long the store remembers a writer that it does not hear of.
+    writer_kept: Duration,
 }
+
+/// As long as a store has not said how long it remembers a writer.
+const WRITER_KEPT: Duration = Duration::from_secs(60 * 60);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -174,26 +204,38 @@ pub struct WriterCore {
     lookups: Vec<SegmentId>,
     relocate: bool,
     resume: Resume,
+    proof: Proof,
     already_stored: u64,
-    stalled_since: Option<MonotonicTime>,
+    /// The clock that counts through sleep.
+    boot_time: MonotonicTime,
+    /// An append was told that the memory is used up.
+    full: bool,
+    /// Segments of which an append was told so.
+    full_segments: Vec<usize>,
+    /// Those who waited for an acknowledgement that has come, or will never come.
+    woken: Vec<Waker>,
+    /// Sessions whose end was asked for and not answered yet.
+    closing: BTreeSet<(LinkId, u32)>,
+    /// Segments that had answered at a time, before the writer was ready.
+    opening: Option<(usize, MonotonicTime)>,
     trouble: Option<String>,
     failed: Option<ClientError>,
 }
 
 impl WriterCore {
-    /// A writer whose first event gets `first_number`. `places` tile the key space: the active
-    /// segments for an anonymous writer, those at the head for a named one, which follows
-    /// successors and opens everything before [`WriterCore::is_ready`].
+    /// A writer whose first event gets the number 1, or, of one that continues, the number behind
+    /// the highest stored one. `places` tile the key space: the active segments for a writer of
+    /// which nothing is stored, else those of the first epoch; a named writer follows successors
+    /// and opens everything before [`WriterCore::is_ready`].
     pub fn new(
         stream: ScopedStream,
         identity: WriterIdentity,
         limits: WriterLimits,
-        first_number: EventNumber,
         places: Vec<SegmentPlace>,
         rng: Rng,
     ) -> Result<Self> {
         let router = Router::new(&places)?;
-        let resume = Resume::new(identity.named);
+        let resume = Resume::new(identity.is_named());
         let limits = WriterLimits {
             memory_bytes: limits.memory_bytes.max(EVENT_BYTES_MAX),
             block_bytes: limits.block_bytes.clamp(1, APPEND_BLOCK_BYTES_TARGET),
@@ -206,7 +248,7 @@ impl WriterCore {
             limits,
             rng,
             attempt: Attempt(0),
-            next_number: first_number.0.max(1),
+            next_number: 1,
             segments: Vec::with_capacity(places.len()),
             by_id: BTreeMap::new(),
             router,
@@ -219,8 +261,14 @@ impl WriterCore {
             lookups: Vec::new(),
             relocate: false,
             resume,
+            proof: Proof::default(),
             already_stored: 0,
-            stalled_since: None,
+            boot_time: MonotonicTime::default(),
+            full: false,
+            full_segments: Vec::new(),
+            woken: Vec::new(),
+            closing: BTreeSet::new(),
+            opening: None,
             trouble: None,
             failed: None,
         };
@@ -252,6 +300,11 @@ impl WriterCore {
         self.resume.is_done()
     }
 
+    /// The highest number that earlier processes stored; 0: none.
+    pub fn stored_through(&self) -> EventNumber {
+        EventNumber(self.resume.highest())
+    }
+
     /// Events that an earlier process stored and that were not sent again.
     pub fn already_stored(&self) -> u64 {
         self.already_stored
@@ -270,6 +323,9 @@ impl WriterCore {
     /// Ends the writer; the first reason stays.
     pub fn fail(&mut self, error: ClientError) {
         self.failed.get_or_insert(error);
+        for segment in &mut self.segments {
+            self.woken.extend(segment.waiters.take_all());
+        }
     }
 
     /// Where a link leads: `host:port`, or empty for the endpoint that the places came from.
@@ -297,7 +353,8 @@ impl WriterCore {
 
     /// The segments that the writer may still want something of.
     pub fn unsettled(&self) -> Vec<SegmentId> {
-        let ended = |state| matches!(state, State::Sealed | State::AwaitingSuccessors);
+        let ended =
+            |state| matches!(state, State::Sealed | State::AwaitingSuccessors | State::Failed);
         let segments = self.segments.iter().filter(|segment| !ended(segment.state));
         segments.map(|segment| segment.place.segment).collect()
     }
@@ -312,9 +369,10 @@ impl WriterCore {
         self.timers.first().map(|(time, _, _)| *time)
     }
 
-    /// Since when nothing has gone forward although something should.
-    pub fn stalled_since(&self) -> Option<MonotonicTime> {
-        self.stalled_since
+    /// Tells the time on the clock that counts through sleep, by which it is known what a store may
+    /// have forgotten.
+    pub fn set_boot_time(&mut self, now: MonotonicTime) {
+        self.boot_time = self.boot_time.max(now);
     }
 
     /// What stands in the way, while something does.
@@ -361,7 +419,9 @@ impl WriterCore {
         let index = self.segments.len();
         self.by_id.insert(place.segment, index);
         self.segments.push(Segment::new(place, link, held));
-        if !self.resume.is_done() {
+        if self.resume.is_done() {
+            self.hold_back_unproven(index);
+        } else {
             self.want_open(index);
         }
         index
@@ -377,6 +437,7 @@ impl WriterCore {
             ready: VecDeque::new(),
             slots: HashMap::new(),
             announced: false,
+            writer_kept: WRITER_KEPT,
         });
         LinkId(self.links.len() - 1)
     }
@@ -402,7 +463,7 @@ impl WriterCore {
             self.links[segment.link.0].slots.remove(&slot);
         }
         segment.unsend();
-        if !matches!(segment.state, State::Sealed | State::AwaitingSuccessors) {
+        if !matches!(segment.state, State::Sealed | State::AwaitingSuccessors | State::Failed) {
             segment.state = State::Idle;
         }
     }
@@ -427,7 +488,6 @@ impl WriterCore {
         let pause = Duration::from_micros(self.rng.between(whole / 2, whole)).max(at_least);
         self.segments[index].state = State::Paused;
         self.timers.insert((now.plus(pause), index, Timer::Retry));
-        self.stalled_since.get_or_insert(now);
     }
 
     /// Keeps the ordered watermark: to be called when the segment's first event may have changed.

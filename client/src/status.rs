@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::Rng;
+use common::{Rng, SystemClock};
 use proto::v1;
 
 use crate::client::Client;
@@ -102,7 +102,7 @@ pub struct MemoryStatus {
 /// Asks the server at the configured endpoint how it is doing. It also answers while the cluster is
 /// not served, when a [`Client`] does not connect.
 pub async fn server_status(config: ClientConfig) -> Result<ServerStatus> {
-    let client = Client::unconnected(config, Rng::from_entropy());
+    let client = Client::unconnected(config, Rng::from_entropy(), SystemClock::shared());
     let status = client.inner.server_status().await;
     client.close().await;
     status.map(ServerStatus::from)
@@ -111,7 +111,7 @@ pub async fn server_status(config: ClientConfig) -> Result<ServerStatus> {
 /// Asks the server at the configured endpoint to look at once for compactions, and for objects that
 /// can be deleted, in long-term storage. How many of its groups do; 0 where there is no such storage.
 pub async fn look_after_storage(config: ClientConfig) -> Result<u32> {
-    let client = Client::unconnected(config, Rng::from_entropy());
+    let client = Client::unconnected(config, Rng::from_entropy(), SystemClock::shared());
     let answer = client.inner.look_after_storage().await;
     client.close().await;
     answer.map(|answer| answer.groups)

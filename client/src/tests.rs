@@ -1,10 +1,13 @@
 //! The whole client against a server in this process, over gRPC on loopback.
 
+mod ending;
 mod fake;
 mod managing;
+mod naming;
 mod reader_edges;
 mod reading;
 mod runtimes;
+mod sharing;
 mod writing;
 
 use std::collections::BTreeMap;
@@ -13,7 +16,10 @@ use std::time::Duration;
 use common::{Rng, ScopedStream};
 
 use self::fake::Fake;
-use crate::{Client, ClientConfig, ClientError, ErrorKind, Event, EventWriter};
+use crate::{
+    Client, ClientConfig, ClientError, ErrorKind, Event, EventWriter, ReadFrom, ReadUntil,
+    ReplayWriter,
+};
 
 const STREAM: &str = "demo/stream";
 
@@ -42,7 +48,16 @@ fn key_of(i: u64) -> String {
 }
 
 /// Appends events numbered by their payload, `from` to `to`, `to` not included.
-async fn append(writer: &mut EventWriter, from: u64, to: u64) {
+async fn append(writer: &EventWriter, from: u64, to: u64) {
+    for i in from..to {
+        let (key, payload) = (key_of(i), i.to_string());
+        let event = Event::new(&payload).key(&key);
+        writer.append(event).await.unwrap();
+    }
+}
+
+/// As [`append`], by a writer that replays.
+async fn replay(writer: &mut ReplayWriter, from: u64, to: u64) {
     for i in from..to {
         let (key, payload) = (key_of(i), i.to_string());
         let event = Event::new(&payload).key(&key);
@@ -62,6 +77,17 @@ fn check(events: &[(String, u64)], from: u64, to: u64) {
             assert!(before < *number, "{key}: {number} behind {before}");
         }
     }
+}
+
+/// Everything that is stored, as a reader sees it.
+async fn read_all(client: &Client) -> Vec<(String, u64)> {
+    let reader = client.event_reader(&stream()).from(ReadFrom::Head).until(ReadUntil::Tail);
+    let mut reader = reader.open().await.unwrap();
+    let mut events = Vec::new();
+    while let Some(batch) = reader.next_batch().await {
+        events.extend(batch.unwrap().iter().map(parsed));
+    }
+    events
 }
 
 fn parsed(event: &crate::ReadEvent) -> (String, u64) {
@@ -108,10 +134,12 @@ async fn a_refusal_by_the_controller_keeps_its_reason() {
 #[tokio::test]
 async fn a_closed_client_fails_its_writers() {
     let (fake, client) = start(1).await;
-    let mut writer = client.event_writer(&stream()).open().await.unwrap();
+    let writer = client.event_writer(&stream()).open().await.unwrap();
     fake.set_down(true);
-    append(&mut writer, 0, 1).await;
-    let flushed = writer.acknowledgement_of(common::EventNumber(1));
+    let event = Event::new("one").key("k");
+    let acknowledged = writer.append_tracked(event).await.unwrap();
     client.close().await;
-    assert_eq!(flushed.await, Err(ClientError::Closed { what: "client" }));
+    let closed = Err(ClientError::Closed { what: "client" });
+    assert_eq!(acknowledged.await, closed);
+    assert_eq!(writer.flush().await.map(drop), closed);
 }

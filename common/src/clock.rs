@@ -54,6 +54,12 @@ impl MonotonicTime {
 pub trait Clock: Send + Sync + fmt::Debug {
     fn wall(&self) -> WallTime;
     fn monotonic(&self) -> MonotonicTime;
+
+    /// Monotonic time that goes on while the machine sleeps, since some other moment: how long one
+    /// was away. A clock that knows nothing of sleep gives [`Clock::monotonic`].
+    fn boot(&self) -> MonotonicTime {
+        self.monotonic()
+    }
 }
 
 /// The machine's clocks.
@@ -91,6 +97,11 @@ impl Clock for SystemClock {
     fn monotonic(&self) -> MonotonicTime {
         MonotonicTime(self.start.elapsed().as_micros() as u64)
     }
+
+    fn boot(&self) -> MonotonicTime {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        MonotonicTime(time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000)
+    }
 }
 
 /// A clock that tests and simulations move by hand.
@@ -98,11 +109,13 @@ impl Clock for SystemClock {
 pub struct ManualClock {
     wall: std::sync::atomic::AtomicU64,
     monotonic: std::sync::atomic::AtomicU64,
+    /// Micros in which the machine slept.
+    slept: std::sync::atomic::AtomicU64,
 }
 
 impl ManualClock {
     pub fn new(wall: WallTime) -> Self {
-        Self { wall: wall.0.into(), monotonic: 0.into() }
+        Self { wall: wall.0.into(), ..Self::default() }
     }
 
     /// Moves both clocks on.
@@ -110,6 +123,13 @@ impl ManualClock {
         let micros = duration.as_micros() as u64;
         self.wall.fetch_add(micros, std::sync::atomic::Ordering::SeqCst);
         self.monotonic.fetch_add(micros, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Lets the machine sleep: no timer notices.
+    pub fn sleep(&self, duration: Duration) {
+        let micros = duration.as_micros() as u64;
+        self.wall.fetch_add(micros, std::sync::atomic::Ordering::SeqCst);
+        self.slept.fetch_add(micros, std::sync::atomic::Ordering::SeqCst);
     }
 
     /// Makes the wall clock jump, which the monotonic one does not notice.
@@ -125,5 +145,10 @@ impl Clock for ManualClock {
 
     fn monotonic(&self) -> MonotonicTime {
         MonotonicTime(self.monotonic.load(std::sync::atomic::Ordering::SeqCst))
+    }
+
+    fn boot(&self) -> MonotonicTime {
+        let slept = self.slept.load(std::sync::atomic::Ordering::SeqCst);
+        self.monotonic().plus(Duration::from_micros(slept))
     }
 }

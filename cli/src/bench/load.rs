@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use client::{Acknowledged, Event, EventWriter};
+use client::{Event, EventNumber, EventWriter};
 use futures::future::{join, join_all, try_join_all};
 use tokio::sync::mpsc;
 
@@ -62,7 +62,7 @@ pub(super) struct Outcome {
 
 /// Events handed over together that become durable together.
 struct Span {
-    acknowledged: Acknowledged,
+    last: EventNumber,
     first_nanos: u64,
     step_nanos: u64,
     events: u32,
@@ -89,9 +89,8 @@ impl Sender {
 
     /// A span of the last `events` handed over.
     fn span(&self, first_nanos: u64, step_nanos: u64, events: u32) -> Span {
-        let last = common::EventNumber(self.writer.next_number().0 - 1);
-        let acknowledged = self.writer.acknowledgement_of(last);
-        Span { acknowledged, first_nanos, step_nanos, events }
+        let last = EventNumber(self.writer.next_number().0 - 1);
+        Span { last, first_nanos, step_nanos, events }
     }
 }
 
@@ -104,7 +103,9 @@ pub(super) async fn run(
 ) -> Result<Outcome> {
     let (spans, receivers): (Vec<_>, Vec<_>) =
         senders.iter().map(|_| mpsc::channel(SPANS_AHEAD)).unzip();
-    let watching = join_all(receivers.into_iter().map(|spans| watch(spans, clock, plan.window)));
+    let watched = senders.iter().map(|sender| sender.writer.clone()).zip(receivers);
+    let watching = watched.map(|(writer, spans)| watch(writer, spans, clock, plan.window));
+    let watching = join_all(watching);
     let sending = async {
         match plan.rate {
             None => {
@@ -244,13 +245,14 @@ async fn on_own_thread(
 /// Records when each span is acknowledged. Acknowledgements come in order, so that waiting for
 /// one after the other misses none.
 async fn watch(
+    writer: EventWriter,
     mut spans: mpsc::Receiver<Span>,
     clock: BenchClock,
     window: Window,
 ) -> Result<(Latencies, u64)> {
     let (mut latencies, mut acknowledged) = (Latencies::new(), 0);
     while let Some(span) = spans.recv().await {
-        span.acknowledged.await?;
+        writer.wait_acknowledged(span.last).await?;
         let now = clock.nanos();
         if window.contains(now) {
             acknowledged += u64::from(span.events);

@@ -120,12 +120,29 @@ pub fn wait_for_more_than(server: &Server, bytes: u64) {
 }
 
 #[test]
-fn another_input_under_a_used_name_is_warned_about() {
+fn another_input_under_a_used_name_is_refused() {
     let server = server_with_stream();
     let append = ["append", STREAM, "--writer", "loader"];
-    server.braid(append).input("a\nb\n").run().ok();
-    let other = server.braid(append).input("x\nb\nc\n").run();
-    assert!(other.stderr.contains("warning") && other.stderr.contains("loader"), "{other:?}");
-    assert!(other.ok().contains("2 were already stored"));
+    server.braid(append).input("a\nb\nc\n").run().ok();
+    for other in ["x\nb\nc\nd\n", "a\nb\nx\n", "a\nb\n", ""] {
+        let refused = server.braid(append).input(other).run();
+        refused.fails(4, &["segment", "number", "another writer name"]);
+    }
     assert_eq!(server.read_all(STREAM).len(), 3);
+    server.braid(append).input("a\nb\nc\nd\n").run().ok();
+    assert_eq!(server.read_all(STREAM).len(), 4);
+}
+
+#[test]
+fn an_input_that_continues_is_numbered_on_and_its_name_keeps_that() {
+    let server = server_with_stream();
+    let append = ["append", STREAM, "--writer", "tailer", "--continue"];
+    for _ in 0..2 {
+        let said = server.braid(append).input("a\nb\n").run().ok();
+        assert!(said.contains("stored 2 events"), "{said}");
+    }
+    assert_eq!(server.read_all(STREAM).len(), 4);
+    let replay = ["append", STREAM, "--writer", "tailer"];
+    server.braid(replay).input("a\nb\n").run().fails(4, &["tailer"]);
+    assert_eq!(server.read_all(STREAM).len(), 4);
 }

@@ -93,9 +93,9 @@ fn a_writer_that_was_told_more_than_a_repair_left_is_told_of_the_loss() {
     let event = |payload| Event::new(payload).key("k");
     let stream = ScopedStream::new("demo", "a").unwrap();
     let config = ClientConfig::new(server.address.to_string());
-    let mut writer = runtime.block_on(async {
+    let writer = runtime.block_on(async {
         let client = Client::connect(config).await.unwrap();
-        let mut writer = client.event_writer(&stream).open().await.unwrap();
+        let writer = client.event_writer(&stream).open().await.unwrap();
         for payload in [b"sunrise".as_slice(), b"noon", b"sunset"] {
             writer.append(event(payload)).await.unwrap();
             writer.flush().await.unwrap();

@@ -8,7 +8,7 @@ pub async fn first_steps(endpoint: &str) -> client::Result<()> {
     let config = StreamConfig { segments: 4, create_scope: true };
     client.streams().create_stream(&stream, config).await?;
 
-    let mut writer = client.event_writer(&stream).open().await?;
+    let writer = client.event_writer(&stream).open().await?;
     let event = Event::new("hello, world").key("greetings");
     writer.append(event).await?;
     writer.flush().await?; // durable from here on

@@ -3,7 +3,7 @@ use client::{Client, Event, Header, ReadFrom, ReadUntil, ScopedStream};
 /// Appends an event that says where it comes from, and finds the events that do.
 pub async fn tell_source(client: &Client, source: &str) -> client::Result<Vec<String>> {
     let stream = ScopedStream::new("demo", "hello").expect("a good name");
-    let mut writer = client.event_writer(&stream).open().await?;
+    let writer = client.event_writer(&stream).open().await?;
     let headers = [Header::new("source", source), Header::new("raw", &[0xff, 0x00])];
     writer.append(Event::new("with headers").key("greetings").headers(&headers)).await?;
     writer.close().await?;

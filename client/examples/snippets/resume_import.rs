@@ -4,7 +4,7 @@ use client::{Client, Event, ScopedStream, WriterName};
 pub async fn import(client: &Client, lines: &[String]) -> client::Result<u64> {
     let stream = ScopedStream::new("demo", "imports").expect("a good name");
     let name = WriterName::new("loader").expect("a good name");
-    let mut writer = client.event_writer(&stream).named(name).open().await?;
+    let mut writer = client.event_writer(&stream).named(name).replays().open().await?;
     for line in lines {
         writer.append(Event::new(line)).await?;
     }

@@ -3,9 +3,11 @@
 //! The same chain as for events, with each append as one number: an append whose answer was lost
 //! is found to be stored, or not, at the next `Open`.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use common::limits::EVENT_BYTES_MAX;
-use common::{Attempt, Offset, WriterEpoch, WriterId, WriterSession};
+use common::{Attempt, MonotonicTime, Offset, WriterEpoch, WriterId, WriterSession};
 use futures::{StreamExt, stream};
 use proto::convert::writer_bytes;
 use proto::error::Reason;
@@ -23,7 +25,7 @@ use crate::session::Slots;
 use crate::streams::SegmentPlace;
 
 /// Appends raw bytes to one segment, if wanted only at an expected offset. Each append is stored
-/// exactly once or not at all, across lost connections.
+/// exactly once or not at all, across lost connections. At its end the store is asked to forget it.
 #[derive(Debug)]
 pub struct SegmentWriter {
     client: Client,
@@ -40,6 +42,10 @@ pub struct SegmentWriter {
     /// Whether appends may be sent on the connection.
     is_open: bool,
     backoff: Backoff,
+    /// When the segment last said something, on the clock that counts through sleep, and how long
+    /// it was at least.
+    last_used: MonotonicTime,
+    length: u64,
 }
 
 #[derive(Debug)]
@@ -48,6 +54,33 @@ struct Connection {
     answers: Streaming<v1::AppendResponse>,
     slots: Slots,
     slot: u32,
+    /// How long the store remembers a writer that it does not hear of.
+    writer_kept: Duration,
+}
+
+impl Connection {
+    /// Closes the session. What is not heard within the time is forgotten later, by itself.
+    async fn close(mut self) {
+        let closed = async {
+            let slots = vec![self.slot];
+            let message = Some(Message::Close(v1::CloseSessions { slots }));
+            let sent = self.requests.send(v1::AppendRequest { message }).await;
+            while sent.is_ok()
+                && let Ok(Some(answer)) = self.answers.message().await
+                && !answer.closed.contains(&self.slot)
+            {}
+        };
+        let _ = tokio::time::timeout(CLOSE_PATIENCE, closed).await;
+    }
+}
+
+/// As [`SegmentWriter::close`], beside everything else.
+impl Drop for SegmentWriter {
+    fn drop(&mut self) {
+        if let Some(connection) = self.take_open() {
+            self.client.inner.spawn("end of a segment writer", connection.close());
+        }
+    }
 }
 
 /// What one answer means for the append that waits.
@@ -56,6 +89,12 @@ enum Outcome {
     Opened(v1::SessionOpened),
     Failed(v1::SessionFailure),
 }
+
+/// As long as a store has not said how long it remembers a writer.
+const WRITER_KEPT: Duration = Duration::from_secs(60 * 60);
+
+/// How long the end of a writer waits for the store to forget it.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 impl SegmentWriter {
     pub(crate) fn new(client: Client, place: SegmentPlace) -> Self {
@@ -72,6 +111,8 @@ impl SegmentWriter {
             connection: None,
             is_open: false,
             backoff,
+            last_used: MonotonicTime::default(),
+            length: 0,
         }
     }
 
@@ -111,6 +152,18 @@ impl SegmentWriter {
         }
     }
 
+    /// Ends the writer, and waits a little for the store to forget it.
+    pub async fn close(mut self) {
+        if let Some(connection) = self.take_open() {
+            connection.close().await;
+        }
+    }
+
+    /// The connection, if the session on it is open.
+    fn take_open(&mut self) -> Option<Connection> {
+        self.connection.take_if(|_| std::mem::take(&mut self.is_open))
+    }
+
     async fn attempt(
         &mut self,
         data: &Bytes,
@@ -119,15 +172,16 @@ impl SegmentWriter {
     ) -> Result<Offset> {
         // A session counts as open only between successful appends: the answer to an append whose
         // future was dropped goes to a slot that nobody listens to any more.
-        if !std::mem::take(&mut self.is_open) {
+        if !std::mem::take(&mut self.is_open) || self.may_be_forgotten() {
+            let known = self.stored;
             let opened = self.open().await?;
             if opened.last_number >= number {
                 return Ok(Offset(opened.length));
             }
-            if opened.last_number < self.stored {
+            if opened.last_number < self.stored || opened.length < self.length {
                 return Err(ClientError::DataLost {
                     segment: self.place.segment,
-                    acknowledged: self.stored.into(),
+                    acknowledged: known.into(),
                     stored: opened.last_number.into(),
                 });
             }
@@ -153,6 +207,7 @@ impl SegmentWriter {
         match self.answer().await? {
             Outcome::Stored(length) => {
                 self.is_open = true;
+                self.length = self.length.max(length.0);
                 Ok(length)
             }
             Outcome::Opened(_) => Err(ClientError::protocol("a session was opened twice")),
@@ -183,7 +238,7 @@ impl SegmentWriter {
                     self.attempt = Attempt(current.attempt);
                 }
                 // Forgotten while nothing was in doubt: as good as a new writer.
-                (Reason::WriterExpired, _) if !self.in_doubt => {
+                (Reason::WriterExpired | Reason::WriterAbsent, _) if !self.in_doubt => {
                     self.writer = WriterId(self.client.inner.fork_rng("segment writer").u128());
                     self.stored = 0;
                 }
@@ -209,7 +264,14 @@ impl SegmentWriter {
                 return Err(ClientError::Unreachable { endpoint: endpoint.to_owned(), problem });
             }
         };
-        Ok(Connection { requests, answers, slots: Slots::default(), slot: 0 })
+        let (slots, slot, writer_kept) = (Slots::default(), 0, WRITER_KEPT);
+        Ok(Connection { requests, answers, slots, slot, writer_kept })
+    }
+
+    /// Whether the store may have forgotten the writer since it last said something.
+    fn may_be_forgotten(&self) -> bool {
+        let away = self.client.inner.boot_time().since(self.last_used);
+        self.connection.as_ref().is_none_or(|connection| away >= connection.writer_kept)
     }
 
     fn open_message(&self, slot: u32) -> v1::OpenSessions {
@@ -241,6 +303,8 @@ impl SegmentWriter {
     /// The next answer to the current slot.
     async fn answer(&mut self) -> Result<Outcome> {
         let endpoint = self.client.inner.endpoint_of(&self.place).to_owned();
+        let now = self.client.inner.boot_time();
+        self.last_used = now;
         let connection = self.connection()?;
         loop {
             let answer = connection.answers.message().await;
@@ -249,6 +313,11 @@ impl SegmentWriter {
                 let problem = "the server ended the connection".to_owned();
                 return Err(ClientError::Unreachable { endpoint, problem });
             };
+            if let Some(hello) = &answer.hello
+                && hello.writer_kept_micros > 0
+            {
+                connection.writer_kept = Duration::from_micros(hello.writer_kept_micros);
+            }
             let slot = connection.slot;
             if let Some(failure) = answer.failures.into_iter().find(|f| f.slot == slot) {
                 return Ok(Outcome::Failed(failure));

@@ -106,7 +106,11 @@ mod tests {
 
     #[tokio::test]
     async fn windows_of_many_segments_and_servers_keep_to_the_readers_memory() {
-        let client = Client::unconnected(ClientConfig::default(), Rng::from_seed(1));
+        let client = Client::unconnected(
+            ClientConfig::default(),
+            Rng::from_seed(1),
+            common::SystemClock::shared(),
+        );
         let channels = Channels::default();
         let lease = |endpoint: &str| channels.lease(&client.inner, &place(endpoint)).unwrap();
         let mut leases: Vec<_> = (0..SEGMENTS_PER_CONNECTION).map(|_| lease("a:1")).collect();

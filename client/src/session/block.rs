@@ -6,6 +6,7 @@ use common::routing::{position_of_key, position_without_key};
 use common::{EventNumber, KeyPosition};
 use proto::framing::{self, EventRef};
 
+use super::proof::{checksum_of, hash_of};
 use crate::error::{ClientError, Result};
 
 /// Event numbers in ascending order, as runs of neighbours.
@@ -48,6 +49,8 @@ pub(super) struct Block {
     pub(super) events: u32,
     pub(super) first: u64,
     pub(super) last: u64,
+    /// Of a writer that replays: the sum of its events' hashes.
+    pub(super) sum: u64,
     /// All or nothing: never cut.
     pub(super) atomic: bool,
     /// It was given out once, so that it may be stored.
@@ -60,6 +63,7 @@ pub(super) struct Piece {
     pub(super) data: Bytes,
     pub(super) numbers: Numbers,
     pub(super) events: u32,
+    pub(super) sum: u64,
     pub(super) position: KeyPosition,
     pub(super) atomic: bool,
 }
@@ -69,8 +73,8 @@ impl Block {
     pub(super) fn into_pieces(self, routing: &[u8]) -> Result<Vec<Piece>> {
         if self.atomic {
             let position = position_of_first(&self.data, self.first, routing)?;
-            let Block { data, numbers, events, .. } = self;
-            return Ok(vec![Piece { data, numbers, events, position, atomic: true }]);
+            let Block { data, numbers, events, sum, .. } = self;
+            return Ok(vec![Piece { data, numbers, events, sum, position, atomic: true }]);
         }
         let mut rest = self.data;
         let mut pieces = Vec::with_capacity(self.events as usize);
@@ -80,7 +84,8 @@ impl Block {
             let mut numbers = Numbers::default();
             numbers.push(number);
             let data = rest.split_to(bytes);
-            pieces.push(Piece { data, numbers, events: 1, position, atomic: false });
+            let sum = hash_of(number, checksum_of(&data));
+            pieces.push(Piece { data, numbers, events: 1, sum, position, atomic: false });
         }
         assert!(rest.is_empty(), "a block holds exactly its events");
         Ok(pieces)
@@ -106,6 +111,7 @@ pub(super) struct OpenBlock {
     data: BytesMut,
     numbers: Numbers,
     events: u32,
+    sum: u64,
 }
 
 impl OpenBlock {
@@ -128,9 +134,15 @@ impl OpenBlock {
         }
     }
 
+    /// With `sums`, the event's hash is added up.
     #[inline]
-    pub(super) fn push(&mut self, event: &EventRef<'_>, number: u64) -> Result<usize> {
+    pub(super) fn push(&mut self, event: &EventRef<'_>, number: u64, sums: bool) -> Result<usize> {
+        let start = self.data.len();
         let bytes = event.frame_into(&mut self.data)?;
+        if sums {
+            let hash = hash_of(number, checksum_of(&self.data[start..]));
+            self.sum = self.sum.wrapping_add(hash);
+        }
         self.numbers.push(number);
         self.events += 1;
         Ok(bytes)
@@ -140,14 +152,15 @@ impl OpenBlock {
         self.data.extend_from_slice(&piece.data);
         piece.numbers.iter().for_each(|number| self.numbers.push(number));
         self.events += piece.events;
+        self.sum = self.sum.wrapping_add(piece.sum);
     }
 
     pub(super) fn close(&mut self, atomic: bool) -> Block {
-        let OpenBlock { data, numbers, events } = std::mem::take(self);
+        let OpenBlock { data, numbers, events, sum } = std::mem::take(self);
         let (first, last) = (numbers.first(), numbers.last());
         let first = first.expect("only a block with events is closed");
         let last = last.expect("only a block with events is closed");
-        Block { data: data.freeze(), numbers, events, first, last, atomic, sent: false }
+        Block { data: data.freeze(), numbers, events, first, last, sum, atomic, sent: false }
     }
 }
 

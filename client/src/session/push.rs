@@ -15,36 +15,41 @@ impl WriterCore {
     pub fn push(&mut self, event: &EventRef<'_>) -> Result<Pushed> {
         self.check_open()?;
         let bytes = event.frame_bytes()?;
-        if !self.has_room(bytes) {
-            return Ok(Pushed::Full);
-        }
         let number = self.next_number;
-        let index = match (self.router.only(), self.resume.may_be_stored(number)) {
-            (Some(only), false) => only,
-            (_, may_be_stored) => {
+        let may_be_stored = number <= self.resume.highest();
+        let index = match self.router.only() {
+            Some(only) if !may_be_stored => only,
+            _ => {
                 let position = self.position(event.key, number);
-                if may_be_stored && self.resume.stored_at(position) >= number {
-                    self.next_number += 1;
-                    self.already_stored += 1;
+                if may_be_stored && let Some(holder) = self.resume.holder(position, number) {
+                    self.replay(event, holder)?;
+                    self.prove()?;
                     return Ok(Pushed::Stored(EventNumber(number)));
                 }
                 self.router.find(position)
             }
         };
-        self.check_not_ended(index)?;
-        let target = self.limits.block_bytes;
+        self.check_takes(index)?;
+        if !self.has_room(index, bytes) {
+            return self.full();
+        }
+        let (target, sums) = (self.limits.block_bytes, self.sums());
         let segment = &mut self.segments[index];
         if !segment.open.is_empty() && segment.open.bytes() + bytes > target {
             segment.close_block(false);
         }
         segment.open.prepare(&mut self.pool, segment.likely_bytes, bytes);
-        segment.open.push(event, number)?;
+        segment.open.push(event, number, sums)?;
         if segment.open.bytes() >= target {
             segment.close_block(false);
         }
+        segment.bytes += bytes;
         self.next_number += 1;
         self.memory_used += bytes;
         self.taken(index);
+        if may_be_stored {
+            self.prove()?;
+        }
         Ok(Pushed::Taken(EventNumber(number)))
     }
 
@@ -55,46 +60,62 @@ impl WriterCore {
         let (Some(count), bytes) = (events.len().checked_sub(1), batch_bytes(key, events)?) else {
             return Err(ClientError::Batch { problem: "it is empty; add an event".to_owned() });
         };
-        if !self.has_room(bytes) {
-            return Ok(Pushed::Full);
-        }
         let first = self.next_number;
         let last = first + count as u64;
         let position = position_of_key(key);
-        if self.resume.may_be_stored(first) {
-            let stored = self.resume.stored_at(position);
-            if stored >= last {
-                self.next_number = last + 1;
-                self.already_stored += events.len() as u64;
-                return Ok(Pushed::Stored(EventNumber(last)));
-            }
-            if stored >= first {
-                return Err(ClientError::Batch {
-                    problem: format!(
-                        "its events {first} to {last} are stored up to {stored}, so it had other \
-                         edges when it was first appended; append it with the same edges"
-                    ),
-                });
-            }
+        if self.batch_is_stored(position, first, last)? {
+            self.replay_batch(key, events, position)?;
+            return Ok(Pushed::Stored(EventNumber(last)));
         }
         let index = self.router.find(position);
-        self.check_not_ended(index)?;
+        self.check_takes(index)?;
+        if !self.has_room(index, bytes) {
+            return self.full();
+        }
+        let sums = self.sums();
         let segment = &mut self.segments[index];
         segment.close_block(false);
         segment.open.prepare(&mut self.pool, bytes, bytes);
         for (number, event) in (first..).zip(events) {
-            segment.open.push(&EventRef { key: Some(key), ..*event }, number)?;
+            segment.open.push(&EventRef { key: Some(key), ..*event }, number, sums)?;
         }
         segment.close_block(true);
+        segment.bytes += bytes;
         self.next_number = last + 1;
         self.memory_used += bytes;
         self.taken(index);
+        self.prove()?;
         Ok(Pushed::Taken(EventNumber(last)))
     }
 
-    /// Whether an event of that size would be taken now.
-    pub fn has_room(&self, bytes: usize) -> bool {
-        self.memory_used == 0 || self.memory_used + bytes <= self.limits.memory_bytes
+    /// Whether a batch is stored; one of which a part is stored had other edges.
+    fn batch_is_stored(&self, position: KeyPosition, first: u64, last: u64) -> Result<bool> {
+        let holder = |number| self.resume.holder(position, number);
+        let Some(index) = holder(first) else { return Ok(false) };
+        if holder(last) == Some(index) {
+            return Ok(true);
+        }
+        let stored = self.segments[index].durable.min(last - 1);
+        Err(ClientError::Batch {
+            problem: format!(
+                "its events {first} to {last} are stored up to {stored}, so it had other edges \
+                 when it was first appended; append it with the same edges"
+            ),
+        })
+    }
+
+    fn replay_batch(
+        &mut self,
+        key: &str,
+        events: &[EventRef<'_>],
+        position: KeyPosition,
+    ) -> Result<()> {
+        for event in events {
+            let holder = self.resume.holder(position, self.next_number);
+            let index = holder.expect("all events of the batch are stored in one segment");
+            self.replay(&EventRef { key: Some(key), ..*event }, index)?;
+        }
+        self.prove()
     }
 
     fn check_open(&self) -> Result<()> {
@@ -105,15 +126,18 @@ impl WriterCore {
         }
     }
 
-    fn check_not_ended(&self, index: usize) -> Result<()> {
-        if self.segments[index].state == State::Sealed {
-            return Err(ClientError::StreamSealed { stream: self.stream.clone() });
+    /// Whether the segment may take events.
+    #[inline]
+    fn check_takes(&self, index: usize) -> Result<()> {
+        match self.segments[index].state {
+            State::Sealed => Err(ClientError::StreamSealed { stream: self.stream.clone() }),
+            State::Failed => Err(self.segment_failure(index)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     #[inline]
-    fn position(&self, key: Option<&str>, number: u64) -> KeyPosition {
+    pub(super) fn position(&self, key: Option<&str>, number: u64) -> KeyPosition {
         match key {
             Some(key) => position_of_key(key),
             None => position_without_key(&self.identity.routing, EventNumber(number)),

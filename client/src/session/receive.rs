@@ -6,19 +6,25 @@ use common::{EventNumber, MonotonicTime};
 use proto::error::Reason;
 use proto::v1;
 
-use super::segment::{Segment, State};
+use super::segment::{Segment, State, Sum};
 use super::{LinkId, Timer, WriterCore};
 use crate::error::ClientError;
 
-/// How long a segment remembers a writer that does not write, in up-time of the store.
-const ANONYMOUS_WRITER_KEPT: Duration = Duration::from_secs(60 * 60);
-const NAMED_WRITER_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// A store keeps a trace of every writer for at least so long, whatever happens: one that has none
+/// sooner has lost what it stored.
+const TRACE_KEPT: Duration = Duration::from_secs(10);
 
 impl WriterCore {
     /// Takes a message that arrived on a link. Answers to sessions that are over are ignored.
     pub fn on_response(&mut self, link: LinkId, response: v1::AppendResponse, now: MonotonicTime) {
+        if let Some(hello) = response.hello {
+            self.on_hello(link, &hello);
+        }
+        for slot in response.closed {
+            self.closing.remove(&(link, slot));
+        }
         for ack in &response.acks {
-            self.on_ack(link, ack, now);
+            self.on_ack(link, ack);
         }
         for opened in response.opened {
             self.on_opened(link, opened, now);
@@ -30,8 +36,9 @@ impl WriterCore {
 
     /// The link's connection is gone, with every session on it; `problem` says why. What still
     /// wants something of the store may have moved to another one meanwhile.
-    pub fn on_disconnect(&mut self, link: LinkId, problem: &str, now: MonotonicTime) {
+    pub fn on_disconnect(&mut self, link: LinkId, problem: &str) {
         self.links[link.0].slots.clear();
+        self.closing.retain(|(closing, _)| *closing != link);
         for index in 0..self.segments.len() {
             let segment = &self.segments[index];
             if segment.link == link && matches!(segment.state, State::Opening(_) | State::Open(_)) {
@@ -43,12 +50,18 @@ impl WriterCore {
         self.relocate |= self.segments.iter().any(wants);
         let waits = |segment: &Segment| segment.link == link && segment.has_data();
         if !self.resume.is_done() || self.segments.iter().any(waits) {
-            self.stalled_since.get_or_insert(now);
             self.trouble = Some(problem.to_owned());
         }
     }
 
-    fn on_ack(&mut self, link: LinkId, ack: &v1::BlockAck, now: MonotonicTime) {
+    /// How long the store remembers a writer, where it says so.
+    pub(crate) fn on_hello(&mut self, link: LinkId, hello: &v1::Hello) {
+        if hello.writer_kept_micros > 0 {
+            self.links[link.0].writer_kept = Duration::from_micros(hello.writer_kept_micros);
+        }
+    }
+
+    fn on_ack(&mut self, link: LinkId, ack: &v1::BlockAck) {
         let Some(&index) = self.links[link.0].slots.get(&ack.slot) else { return };
         let segment = &mut self.segments[index];
         if ack.last_number > segment.chain {
@@ -56,20 +69,24 @@ impl WriterCore {
             return;
         }
         segment.failures = 0;
-        segment.last_used = now;
-        self.stored_through(index, ack.last_number);
-        self.stalled_since = None;
+        segment.last_used = self.boot_time;
+        segment.length = segment.length.max(ack.length);
+        self.settle_through(index, ack.last_number);
         self.trouble = None;
         self.offer(index);
     }
 
     /// Everything up to `last` is durable in the segment.
-    pub(super) fn stored_through(&mut self, index: usize, last: u64) {
+    pub(super) fn settle_through(&mut self, index: usize, last: u64) {
         let segment = &mut self.segments[index];
         segment.acknowledged = segment.acknowledged.max(last);
+        segment.durable = segment.durable.max(last);
         while segment.queue.front().is_some_and(|block| block.last <= last) {
             let Some(block) = segment.queue.pop_front() else { break };
             self.memory_used -= block.data.len();
+            segment.bytes -= block.data.len();
+            let sum = &mut segment.acknowledged_sum.value;
+            *sum = sum.wrapping_add(block.sum);
             segment.widen_window(block.data.len());
             if segment.in_flight > 0 {
                 segment.in_flight -= 1;
@@ -77,6 +94,7 @@ impl WriterCore {
             }
             self.pool.give_back(block.data);
         }
+        segment.waiters.take_through(segment.durable, &mut self.woken);
         self.note_front(index);
     }
 
@@ -85,17 +103,17 @@ impl WriterCore {
         if self.segments[index].state != State::Opening(opened.slot) {
             return;
         }
-        let (stored, acknowledged) = (opened.last_number, self.segments[index].acknowledged);
-        if stored < acknowledged {
-            self.fail(ClientError::DataLost {
-                segment: self.segments[index].place.segment,
-                acknowledged: EventNumber(acknowledged),
-                stored: EventNumber(stored),
-            });
+        let stored = opened.last_number;
+        let segment = &self.segments[index];
+        let is_short = segment.must_be_long && opened.length < segment.length;
+        if stored < segment.acknowledged || is_short {
+            self.fail_lost(index, stored);
             return;
         }
-        self.resume.note(self.segments[index].place.range, stored);
-        self.stored_through(index, stored);
+        self.settle_through(index, stored);
+        if self.sums() {
+            self.check_sum(index, opened.sum, opened.sum_after);
+        }
         let segment = &mut self.segments[index];
         if segment.queue.front().is_some_and(|block| block.first <= stored) {
             self.fail(ClientError::protocol("a segment stored a part of a block"));
@@ -104,14 +122,16 @@ impl WriterCore {
         // The earlier sessions are fenced: what they did not store, they never will.
         segment.queue.iter_mut().for_each(|block| block.sent = false);
         segment.chain = stored;
-        segment.last_used = now;
+        segment.chain_sum = segment.acknowledged_sum.value;
+        segment.last_used = self.boot_time;
+        segment.length = segment.length.max(opened.length);
+        segment.must_be_long = false;
         segment.resuming |= stored > 0;
         if opened.sealed {
             self.on_sealed(index, opened.successors, opened.has_more_successors, now);
         } else {
             segment.state = State::Open(opened.slot);
             if self.outstanding.is_empty() {
-                self.stalled_since = None;
                 self.trouble = None;
             }
             self.offer(index);
@@ -150,10 +170,10 @@ impl WriterCore {
                 self.pause(index, wait, now);
             }
             Reason::WriterFenced => self.on_fenced(index, failure.current, now),
-            Reason::WriterExpired => {
+            Reason::WriterExpired | Reason::WriterAbsent => {
                 // A block that is refused is not stored, and the answers before it have come.
                 let in_doubt = !was_open && self.segments[index].is_uncertain();
-                self.on_expired(index, in_doubt, now);
+                self.on_forgotten(index, in_doubt, failure.reason() == Reason::WriterAbsent);
             }
             reason => {
                 let segment = self.segments[index].place.segment;
@@ -176,23 +196,35 @@ impl WriterCore {
     }
 
     /// The segment forgot the writer. With nothing in doubt, that is as good as never having
-    /// written there, if it had the time to: what is forgotten sooner is lost.
-    fn on_expired(&mut self, index: usize, in_doubt: bool, now: MonotonicTime) {
-        let named = self.identity.named;
-        let kept_for = if named { NAMED_WRITER_KEPT } else { ANONYMOUS_WRITER_KEPT };
+    /// written there, unless what is forgotten is lost: a store that has no trace of the writer so
+    /// soon, or has less than it had, has lost it.
+    fn on_forgotten(&mut self, index: usize, in_doubt: bool, without_a_trace: bool) {
         let segment = &mut self.segments[index];
         let acknowledged = EventNumber(segment.acknowledged);
-        let id = segment.place.segment;
         if in_doubt {
-            self.fail(ClientError::WriterExpired { segment: id, acknowledged });
-        } else if acknowledged > EventNumber::NONE && now.since(segment.last_used) < kept_for {
-            let stored = EventNumber::NONE;
-            self.fail(ClientError::DataLost { segment: id, acknowledged, stored });
-        } else {
-            segment.resuming = false;
-            segment.acknowledged = 0;
-            self.want_open(index);
+            let error = ClientError::WriterExpired { segment: segment.place.segment, acknowledged };
+            self.fail_segment(index, error);
+            return;
         }
+        let away = self.boot_time.since(segment.last_used);
+        if without_a_trace && acknowledged > EventNumber::NONE && away < TRACE_KEPT {
+            self.fail_lost(index, 0);
+            return;
+        }
+        segment.resuming = false;
+        segment.acknowledged = 0;
+        segment.acknowledged_sum = Sum::default();
+        segment.must_be_long = without_a_trace;
+        self.want_open(index);
+    }
+
+    fn fail_lost(&mut self, index: usize, stored: u64) {
+        let segment = &self.segments[index];
+        self.fail(ClientError::DataLost {
+            segment: segment.place.segment,
+            acknowledged: EventNumber(segment.durable),
+            stored: EventNumber(stored),
+        });
     }
 
     /// Asks later whether the segment is sealed, if a successor waits for that.

@@ -96,6 +96,8 @@ impl WriterCore {
         let id = self.segments[index].place.segment;
         let started = self.succession.finish(id, Offset::ZERO, successors);
         let leftover = self.take_pieces(index)?;
+        // Whoever waits for one of them looks for it in the successors.
+        self.woken.extend(self.segments[index].waiters.take_all());
         self.reroute(leftover);
         for place in started {
             let successor = self.by_id[&place.segment];
@@ -135,6 +137,7 @@ impl WriterCore {
         for block in blocks {
             pieces.extend(block.into_pieces(&self.identity.routing)?);
         }
+        segment.bytes = 0;
         self.note_front(index);
         Ok(pieces)
     }
@@ -168,6 +171,7 @@ impl WriterCore {
             if piece.atomic || bytes > target {
                 segment.close_block(false);
             }
+            segment.bytes += piece.data.len();
             segment.open.push_piece(&piece);
             if piece.atomic {
                 segment.close_block(true);

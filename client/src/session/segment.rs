@@ -6,7 +6,9 @@ use common::MonotonicTime;
 use proto::convert::SegmentPlace;
 
 use super::block::{Block, OpenBlock};
+use super::outcome::Waiters;
 use super::{LinkId, WriterLimits};
+use crate::error::ClientError;
 
 /// Into how many blocks what is on its way to a segment is divided, about: one that the disk works
 /// on, and others on their way there, in a queue and on their way back.
@@ -31,6 +33,15 @@ pub(super) enum State {
     AwaitingSuccessors,
     /// Sealed and settled: nothing of it is left here.
     Sealed,
+    /// Given up: see the segment's failure.
+    Failed,
+}
+
+/// A sum of events' hashes, and the number behind which it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Sum {
+    pub(super) value: u64,
+    pub(super) after: u64,
 }
 
 #[derive(Debug)]
@@ -47,12 +58,34 @@ pub(super) struct Segment {
     /// Bytes that the container took on without refusing: less than the limit after a refusal.
     pub(super) window_bytes: usize,
     pub(super) open: OpenBlock,
+    /// Of everything in `queue` and `open`.
+    pub(super) bytes: usize,
     /// The last number sent, or stored at the `Open`: what the next block continues.
     pub(super) chain: u64,
-    /// The highest number that the segment said is durable.
+    /// The sum behind that number.
+    pub(super) chain_sum: u64,
+    /// The highest number that the segment said it stored; 0 once it has forgotten the writer.
     pub(super) acknowledged: u64,
-    /// When the segment last said something about the writer.
+    /// The sum behind that number.
+    pub(super) acknowledged_sum: Sum,
+    /// The highest number that was ever durable here.
+    pub(super) durable: u64,
+    /// The highest number that this process sent.
+    pub(super) sent_through: u64,
+    /// The sum of what earlier processes stored, and of what was replayed of it.
+    pub(super) found_sum: u64,
+    pub(super) replayed_sum: u64,
+    /// The first number that was replayed, until the sums agree.
+    pub(super) replayed_from: Option<u64>,
+    /// The source has not proven yet that it is the one that was stored: nothing may be sent.
+    pub(super) unproven: bool,
+    /// When the segment last said something about the writer, on the clock that counts through
+    /// sleep.
     pub(super) last_used: MonotonicTime,
+    /// How long the segment was at least when it last said so.
+    pub(super) length: u64,
+    /// It knows nothing of the writer, so that it must not be shorter than it was.
+    pub(super) must_be_long: bool,
     /// A block was once sent: an entry must be there.
     pub(super) resuming: bool,
     /// Whether it stands in its link's queue of segments that may send.
@@ -65,6 +98,14 @@ pub(super) struct Segment {
     pub(super) likely_bytes: usize,
     /// After sealing: who owns its keys now.
     pub(super) successors: Vec<usize>,
+    /// An append was told that the segment's part of the memory is used up.
+    pub(super) full: bool,
+    /// Who waits for an acknowledgement.
+    pub(super) waiters: Waiters,
+    /// What was durable when nothing more had been since the time beside it.
+    pub(super) stalled: Option<(u64, MonotonicTime)>,
+    /// Why it takes no more events, and the first number that will never be acknowledged.
+    pub(super) failure: Option<(u64, ClientError)>,
 }
 
 impl Segment {
@@ -79,15 +120,30 @@ impl Segment {
             in_flight_bytes: 0,
             window_bytes: usize::MAX,
             open: OpenBlock::default(),
+            bytes: 0,
             chain: 0,
+            chain_sum: 0,
             acknowledged: 0,
+            acknowledged_sum: Sum::default(),
+            durable: 0,
+            sent_through: 0,
+            found_sum: 0,
+            replayed_sum: 0,
+            replayed_from: None,
+            unproven: false,
             last_used: MonotonicTime::default(),
+            length: 0,
+            must_be_long: false,
             resuming: false,
             ready: false,
             front: None,
             failures: 0,
             likely_bytes: 0,
             successors: Vec::new(),
+            full: false,
+            waiters: Waiters::default(),
+            stalled: None,
+            failure: None,
         }
     }
 
@@ -95,8 +151,12 @@ impl Segment {
         !self.queue.is_empty() || !self.open.is_empty()
     }
 
+    /// The first number that is not known to be durable.
     pub(super) fn first_number(&self) -> Option<u64> {
-        self.queue.front().map(|block| block.first).or_else(|| self.open.first_number())
+        let failed = self.failure.as_ref().map(|(number, _)| *number);
+        let waiting = || self.queue.front().map(|block| block.first);
+        let earliest = self.replayed_from.or(failed).or_else(waiting);
+        earliest.or_else(|| self.open.first_number())
     }
 
     /// Whether events may be stored although that is not known.
@@ -109,7 +169,7 @@ impl Segment {
     /// outstanding and a few of them keep every part of the road busy.
     #[inline]
     pub(super) fn can_send(&self, limits: &WriterLimits) -> bool {
-        if self.held || !matches!(self.state, State::Open(_)) {
+        if self.held || self.unproven || !matches!(self.state, State::Open(_)) {
             return false;
         }
         let bytes = match self.queue.get(self.in_flight) {

@@ -13,7 +13,8 @@ const BLOCK_ENVELOPE_BYTES: usize = 32;
 
 impl WriterCore {
     /// The next message for a link, if there is one: sessions first, then blocks of as many
-    /// segments as fit.
+    /// segments as fit. For a connection of one writer only.
+    #[cfg(any(test, feature = "simulation"))]
     pub fn poll_send(&mut self, link: LinkId, slots: &mut Slots) -> Option<v1::AppendRequest> {
         use v1::append_request::Message;
         let message = match self.poll_open(link, slots) {
@@ -22,9 +23,11 @@ impl WriterCore {
                 let mut blocks = Vec::new();
                 self.poll_blocks(link, self.message_bytes(link), &mut blocks);
                 if blocks.is_empty() {
-                    return None;
+                    // Those that may be forgotten open first.
+                    Message::Open(self.poll_open(link, slots)?)
+                } else {
+                    Message::Blocks(v1::AppendBlocks { blocks })
                 }
-                Message::Blocks(v1::AppendBlocks { blocks })
             }
         };
         Some(v1::AppendRequest { message: Some(message) })
@@ -76,7 +79,7 @@ impl WriterCore {
             writer: writer_bytes(self.identity.writer),
             session: Some(self.session().into()),
             segments,
-            named: self.identity.named,
+            named: self.identity.is_named(),
         })
     }
 
@@ -110,9 +113,17 @@ impl WriterCore {
     }
 
     fn next_block(&mut self, index: usize) -> Option<v1::AppendBlock> {
+        let sums = self.sums();
         let segment = &mut self.segments[index];
         let State::Open(slot) = segment.state else { return None };
         if !segment.can_send(&self.limits) {
+            return None;
+        }
+        let kept = self.links[segment.link.0].writer_kept;
+        if segment.in_flight == 0 && self.boot_time.since(segment.last_used) >= kept {
+            // The store may have forgotten the writer: the answer to an `Open` tells.
+            self.leave_session(index);
+            self.want_open(index);
             return None;
         }
         if segment.queue.len() == segment.in_flight {
@@ -123,6 +134,8 @@ impl WriterCore {
         segment.in_flight += 1;
         segment.in_flight_bytes += block.data.len();
         segment.resuming = true;
+        segment.sent_through = segment.sent_through.max(block.last);
+        segment.chain_sum = segment.chain_sum.wrapping_add(block.sum);
         let previous_number = std::mem::replace(&mut segment.chain, block.last);
         assert!(previous_number < block.last, "the chain ascends");
         Some(v1::AppendBlock {
@@ -132,8 +145,8 @@ impl WriterCore {
             events: block.events,
             expected_offset: None,
             data: block.data.clone(),
-            sum: 0,
-            sum_after: 0,
+            sum: if sums { segment.chain_sum } else { 0 },
+            sum_after: segment.acknowledged_sum.after,
         })
     }
 

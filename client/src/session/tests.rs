@@ -47,7 +47,7 @@ proptest! {
         segments in 1_u32..5,
         steps in steps(),
     ) {
-        let mut world = World::new(segments, false);
+        let mut world = World::new(segments, Mode::Anonymous);
         steps.into_iter().for_each(|step| world.step(step));
         world.finish();
         world.check_complete();
@@ -56,9 +56,11 @@ proptest! {
     #[test]
     fn a_named_writer_that_is_restarted_stores_every_event_once(
         segments in 1_u32..4,
+        replays in any::<bool>(),
         lives in prop::collection::vec(steps(), 1..4),
     ) {
-        let mut world = World::new(segments, true);
+        let mode = if replays { Mode::Replay } else { Mode::Continue };
+        let mut world = World::new(segments, mode);
         for (i, steps) in lives.into_iter().enumerate() {
             if i > 0 {
                 world.step(Step::Restart);
@@ -80,7 +82,6 @@ fn small_core() -> (model::ModelStore, WriterCore) {
         stream,
         WriterIdentity::anonymous(1),
         WriterLimits::default(),
-        EventNumber(1),
         store.active(),
         Rng::from_seed(1),
     );
@@ -103,7 +104,7 @@ fn exchange(
         if let Some(v1::append_request::Message::Blocks(b)) = &request.message {
             blocks += b.blocks.len();
         }
-        let response = store.handle(connection, request);
+        let response = store.handle(connection, request, None);
         core.on_response(LINK, response, NOW);
     }
     blocks
@@ -226,11 +227,13 @@ fn a_higher_epoch_fences_for_good_and_a_higher_attempt_only_raises_the_own() {
 #[test]
 fn a_forgotten_writer_with_events_in_flight_is_told_and_never_guessed_for() {
     let (mut core, mut slots) = opened_core();
-    core.on_disconnect(LINK, "gone", NOW);
+    core.on_disconnect(LINK, "gone");
     let open = core.poll_open(LINK, &mut slots).unwrap();
     assert!(open.segments[0].resuming);
     fail(&mut core, 1, Reason::WriterExpired, None);
-    assert_eq!(core.failed().unwrap().kind(), ErrorKind::OutcomeUnknown);
+    assert_eq!(core.first_failure().unwrap().1.kind(), ErrorKind::OutcomeUnknown);
+    assert_eq!(push(&mut core, b"two").unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+    assert_eq!((core.acknowledged(), core.memory_used()), (EventNumber::NONE, 0));
 }
 
 fn acknowledged_core() -> (WriterCore, Slots) {
@@ -239,23 +242,73 @@ fn acknowledged_core() -> (WriterCore, Slots) {
     let response = v1::AppendResponse { acks: vec![ack], ..Default::default() };
     core.on_response(LINK, response, NOW);
     assert_eq!(core.acknowledged(), EventNumber(1));
-    core.on_disconnect(LINK, "gone", NOW);
+    core.on_disconnect(LINK, "gone");
     (core, slots)
 }
 
+/// A writer of which event 1 is stored, at 12 bytes; it finds itself forgotten `away` later. Gives
+/// it, and what it asks for then.
+fn forgotten_core(away: Duration, reason: Reason) -> (WriterCore, Slots, Option<bool>) {
+    let (mut core, mut slots) = acknowledged_core();
+    core.set_boot_time(NOW.plus(away));
+    push(&mut core, b"two").unwrap();
+    assert!(core.poll_open(LINK, &mut slots).unwrap().segments[0].resuming);
+    fail(&mut core, 1, reason, None);
+    let resuming = core.poll_open(LINK, &mut slots).map(|open| open.segments[0].resuming);
+    (core, slots, resuming)
+}
+
 #[test]
-fn a_writer_forgotten_while_idle_goes_on_but_not_one_forgotten_too_soon() {
-    let hours = NOW.plus(Duration::from_secs(2 * 60 * 60));
-    for (now, expected) in [(hours, None), (NOW, Some(ErrorKind::DataDamaged))] {
-        let (mut core, mut slots) = acknowledged_core();
-        push(&mut core, b"two").unwrap();
-        assert!(core.poll_open(LINK, &mut slots).unwrap().segments[0].resuming);
-        let failures = vec![model::failure(1, Reason::WriterExpired, None)];
-        core.on_response(LINK, v1::AppendResponse { failures, ..Default::default() }, now);
-        assert_eq!(core.failed().map(ClientError::kind), expected);
-        let open = core.poll_open(LINK, &mut slots);
-        assert_eq!(open.map(|open| open.segments[0].resuming), expected.is_none().then_some(false));
+fn a_writer_that_was_forgotten_goes_on_unless_what_it_stored_is_lost() {
+    let (soon, late) = (Duration::from_secs(9), Duration::from_secs(11));
+    let cases = [
+        (soon, Reason::WriterExpired, true),
+        (late, Reason::WriterExpired, true),
+        (late, Reason::WriterAbsent, true),
+        (soon, Reason::WriterAbsent, false),
+    ];
+    for (away, reason, goes_on) in cases {
+        let (core, _, resuming) = forgotten_core(away, reason);
+        let failed = core.failed().map(ClientError::kind);
+        assert_eq!(failed, (!goes_on).then_some(ErrorKind::DataDamaged), "{away:?} {reason:?}");
+        assert_eq!(resuming, goes_on.then_some(false), "{away:?} {reason:?}");
     }
+}
+
+#[test]
+fn a_segment_without_a_trace_of_the_writer_must_be_as_long_as_it_was() {
+    for (length, lost) in [(12, false), (11, true)] {
+        let late = Duration::from_secs(60);
+        let (mut core, ..) = forgotten_core(late, Reason::WriterAbsent);
+        let opened = v1::SessionOpened { slot: 2, length, ..Default::default() };
+        let response = v1::AppendResponse { opened: vec![opened], ..Default::default() };
+        core.on_response(LINK, response, NOW);
+        let failed = core.failed().map(ClientError::kind);
+        assert_eq!(failed, lost.then_some(ErrorKind::DataDamaged), "{length}");
+    }
+}
+
+#[test]
+fn a_writer_that_was_away_for_longer_than_it_is_kept_opens_anew_before_it_sends() {
+    let (mut core, mut slots) = opened_core();
+    let hello = v1::Hello { writer_kept_micros: 5_000_000, ..Default::default() };
+    let ack = v1::BlockAck { slot: 0, last_number: 1, length: 12 };
+    let response = v1::AppendResponse { hello: Some(hello), acks: vec![ack], ..Default::default() };
+    core.on_response(LINK, response, NOW);
+    core.set_boot_time(NOW.plus(Duration::from_millis(4_999)));
+    push(&mut core, b"two").unwrap();
+    let sent = core.poll_send(LINK, &mut slots).unwrap().message.unwrap();
+    assert!(matches!(sent, v1::append_request::Message::Blocks(_)));
+    let ack = v1::BlockAck { slot: 0, last_number: 2, length: 24 };
+    core.on_response(LINK, v1::AppendResponse { acks: vec![ack], ..Default::default() }, NOW);
+    core.set_boot_time(NOW.plus(Duration::from_millis(9_999)));
+    push(&mut core, b"three").unwrap();
+    let sent = std::iter::from_fn(|| core.poll_send(LINK, &mut slots)).next();
+    let Some(v1::append_request::Message::Open(open)) = sent.and_then(|sent| sent.message) else {
+        panic!("it does not open anew");
+    };
+    assert!(open.segments[0].resuming);
+    assert!(core.poll_send(LINK, &mut slots).is_none(), "nothing is sent before the answer");
 }
 
 #[test]

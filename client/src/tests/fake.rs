@@ -32,7 +32,12 @@ pub(super) struct State {
     pub(super) scopes: Vec<String>,
     /// By `scope/stream`.
     pub(super) streams: BTreeMap<String, ModelStore>,
-    writers: BTreeMap<(String, String), (u64, u64)>,
+    /// By stream and name: the epoch and the mode.
+    writers: BTreeMap<(String, String), (u64, i32)>,
+    /// Names are not known although they were: what they stored may be.
+    names_were_forgotten: bool,
+    /// New names begin above it.
+    first_epoch: u64,
     /// So many messages with blocks are refused for lack of room.
     pub(super) refusals: u32,
     pub(super) managed: Managed,
@@ -70,6 +75,7 @@ struct Health {
 #[derive(Debug, Clone)]
 pub(super) struct Fake {
     pub(super) addr: SocketAddr,
+    is_peer: bool,
     state: Arc<Mutex<State>>,
     health: Arc<Mutex<Health>>,
     changed: Arc<Notify>,
@@ -78,18 +84,19 @@ pub(super) struct Fake {
 
 impl Fake {
     pub(super) async fn start() -> Self {
-        Self::serve(Arc::default(), Arc::default())
+        Self::serve(Arc::default(), Arc::default(), false)
     }
 
     /// Another server of the same cluster.
     pub(super) fn peer(&self) -> Self {
-        Self::serve(self.state.clone(), self.changed.clone())
+        Self::serve(self.state.clone(), self.changed.clone(), true)
     }
 
-    fn serve(state: Arc<Mutex<State>>, changed: Arc<Notify>) -> Self {
+    fn serve(state: Arc<Mutex<State>>, changed: Arc<Notify>, is_peer: bool) -> Self {
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let fake = Self {
             addr: incoming.local_addr().unwrap(),
+            is_peer,
             state,
             health: Arc::default(),
             changed,
@@ -131,6 +138,14 @@ impl Fake {
         result
     }
 
+    /// The controller is brought back without its names; epochs go on above.
+    pub(super) fn forget_names(&self) {
+        let mut state = self.state();
+        state.names_were_forgotten = true;
+        state.first_epoch += 1_000;
+        state.writers.clear();
+    }
+
     /// Ends all data connections, with whatever is on its way.
     pub(super) fn break_connections(&self) {
         let old = std::mem::take(&mut self.health.lock().unwrap().connections);
@@ -151,6 +166,11 @@ impl Fake {
             }
             changed.await;
         }
+    }
+
+    /// As places name it: the server that clients connect to is the one without a name.
+    fn endpoint(&self) -> String {
+        if self.is_peer { self.addr.to_string() } else { String::new() }
     }
 
     fn check_up(&self) -> Result<CancellationToken, Status> {
@@ -323,6 +343,7 @@ impl Fake {
         let target = match &request.message {
             Some(Message::Open(open)) => open.segments[0].segment.map(SegmentId::from),
             Some(Message::Blocks(blocks)) => connection.segment_of(blocks.blocks[0].slot),
+            Some(Message::Close(close)) => connection.segment_of(close.slots[0]),
             _ => None,
         };
         let holds = |store: &&mut ModelStore| match &target {
@@ -330,7 +351,10 @@ impl Fake {
             None => true,
         };
         let store = state.streams.values_mut().find(holds).expect("the stream exists");
-        let answer = store.handle(connection, request);
+        let address = self.addr.to_string();
+        let is_named = store.segments.values().any(|segment| segment.place.endpoint == address);
+        let at = if is_named { address } else { self.endpoint() };
+        let answer = store.handle(connection, request, Some(&at));
         drop(state);
         self.changed.notify_waiters();
         answer
@@ -521,15 +545,21 @@ impl Controller for Fake {
             return Err(status(Reason::WriterNotFound, "no such writer"));
         }
         let created = !state.writers.contains_key(&key);
-        let entry = state.writers.entry(key).or_insert((0, request.source_fingerprint));
+        let first_epoch = state.first_epoch;
+        let entry = state.writers.entry(key).or_insert((first_epoch, request.mode));
+        if entry.1 != request.mode {
+            return Err(status(Reason::WriterMode, "the name is used in the other mode"));
+        }
         entry.0 += 1;
+        let epoch = entry.0;
+        let names_were_forgotten = state.names_were_forgotten;
         Ok(Response::new(v1::RegisterWriterResponse {
             writer: Bytes::from_static(&[9; 16]),
-            epoch: entry.0,
+            epoch,
             stream_id: 7,
             created,
-            source_fingerprint: entry.1,
-            may_be_stored: !created,
+            may_be_stored: !created || names_were_forgotten,
+            ..v1::RegisterWriterResponse::default()
         }))
     }
 

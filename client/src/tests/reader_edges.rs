@@ -21,8 +21,8 @@ fn reader(client: &Client, from: ReadFrom) -> EventReaderBuilder {
 }
 
 async fn write(client: &Client, from: u64, to: u64) {
-    let mut writer = client.event_writer(&stream()).open().await.unwrap();
-    append(&mut writer, from, to).await;
+    let writer = client.event_writer(&stream()).open().await.unwrap();
+    append(&writer, from, to).await;
     writer.close().await.unwrap();
 }
 
@@ -436,7 +436,7 @@ async fn an_event_of_a_batch_tells_its_place_when_asked() {
 #[tokio::test]
 async fn large_events_of_many_segments_are_read_with_memory_for_one() {
     let (_fake, client) = start(6).await;
-    let mut writer = client.event_writer(&stream()).open().await.unwrap();
+    let writer = client.event_writer(&stream()).open().await.unwrap();
     for i in 0..60_u64 {
         let payload = vec![i as u8; 20_000];
         writer.append(Event::new(&payload).key(&format!("key-{i}"))).await.unwrap();

@@ -11,8 +11,8 @@ async fn open(client: &Client, from: ReadFrom, until: ReadUntil) -> EventReader 
 }
 
 async fn write(client: &Client, from: u64, to: u64) {
-    let mut writer = client.event_writer(&stream()).open().await.unwrap();
-    append(&mut writer, from, to).await;
+    let writer = client.event_writer(&stream()).open().await.unwrap();
+    append(&writer, from, to).await;
     writer.close().await.unwrap();
 }
 

@@ -32,8 +32,8 @@ fn a_client_outlives_the_runtimes_that_it_is_used_from() {
     for part in 0..3 {
         let visitor = runtime();
         visitor.block_on(soon(async {
-            let mut writer = client.event_writer(&stream()).open().await.unwrap();
-            append(&mut writer, part * 100, (part + 1) * 100).await;
+            let writer = client.event_writer(&stream()).open().await.unwrap();
+            append(&writer, part * 100, (part + 1) * 100).await;
             writer.close().await.unwrap();
             client.streams().tail_cut(&stream()).await.unwrap();
         }));
@@ -56,12 +56,12 @@ fn a_client_whose_runtime_has_ended_says_that_it_is_closed() {
     let (_servers, home, client) = start();
     let visitor = runtime();
     let opened = visitor.block_on(async {
-        let mut writer = client.event_writer(&stream()).open().await.unwrap();
-        append(&mut writer, 0, 10).await;
+        let writer = client.event_writer(&stream()).open().await.unwrap();
+        append(&writer, 0, 10).await;
         writer.flush().await.unwrap();
         (writer, client.event_reader(&stream()).from(ReadFrom::Tail).open().await.unwrap())
     });
-    let (mut writer, mut reader) = opened;
+    let (writer, mut reader) = opened;
     drop(home);
     visitor.block_on(soon(async {
         let closed = ClientError::Closed { what: "client" };

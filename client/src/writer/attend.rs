@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Weak};
 
-use common::{SegmentId, WriterEpoch, WriterId};
+use common::{MonotonicTime, SegmentId, WriterEpoch, WriterId};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -18,6 +18,9 @@ use crate::streams::{self, Located, SegmentPlace};
 
 /// A named writer's identity, with which it may ask for places.
 type Named = Option<(WriterId, WriterEpoch)>;
+
+/// How often within the time that a segment may stand still it is looked at.
+const LOOKS_PER_DEADLINE: u32 = 4;
 
 /// What the controller said.
 enum Answer {
@@ -44,7 +47,12 @@ pub(super) async fn attend(
     token: CancellationToken,
 ) {
     let _end = EndsWriter(shared.clone());
-    let attendant = Attendant { named, questions: FuturesUnordered::new(), locating: false };
+    let attendant = Attendant {
+        named,
+        questions: FuturesUnordered::new(),
+        locating: false,
+        next_look: MonotonicTime::default(),
+    };
     token.run_until_cancelled(attendant.run(&shared, &client)).await;
 }
 
@@ -53,6 +61,8 @@ struct Attendant {
     questions: FuturesUnordered<BoxFuture<'static, Answer>>,
     /// Places have been asked for; what moves meanwhile is asked for after that.
     locating: bool,
+    /// When deadlines are looked at again.
+    next_look: MonotonicTime,
 }
 
 impl Attendant {
@@ -60,14 +70,8 @@ impl Attendant {
         loop {
             let (Some(writer), Some(client)) = (shared.upgrade(), weak.upgrade()) else { return };
             self.ask_what_is_due(&writer, &client);
-            let Some((next, stalled_since)) = writer.outlook() else { return };
-            let patience = client.config.retry_deadline;
-            let deadline =
-                stalled_since.zip(patience).map(|(since, patience)| since.plus(patience));
-            if deadline.is_some_and(|deadline| deadline <= client.now()) {
-                writer.fail(gave_up(&client));
-                return;
-            }
+            let deadline = self.look_at_deadlines(&writer, &client);
+            let Some(next) = writer.outlook() else { return };
             let next = [next, deadline].into_iter().flatten().min();
             writer.set_timer(next);
             let until = next.map(|next| client.instant(next));
@@ -85,6 +89,19 @@ impl Attendant {
                 }
             }
         }
+    }
+
+    /// Gives up what has stood still for too long; gives when to look again.
+    fn look_at_deadlines(&mut self, writer: &Shared, client: &Inner) -> Option<MonotonicTime> {
+        let patience = client.config.retry_deadline?;
+        let now = client.now();
+        if now >= self.next_look {
+            self.next_look = now.plus(patience / LOOKS_PER_DEADLINE);
+            if !writer.check_deadline(now, patience) {
+                writer.fail(gave_up(client));
+            }
+        }
+        Some(self.next_look)
     }
 
     fn ask_what_is_due(&mut self, writer: &Shared, client: &Arc<Inner>) {

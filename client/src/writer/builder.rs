@@ -4,113 +4,161 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use common::limits::EVENT_BYTES_MAX;
-use common::{ByteSize, EventNumber, ScopedStream, WriterEpoch, WriterName};
+use common::{ByteSize, ScopedStream, WriterEpoch, WriterName};
 use proto::convert::writer_id;
 use proto::v1;
 
 use super::attend::attend;
-use super::{EventWriter, Registration, Shared};
+use super::{EventWriter, Owned, Registration, ReplayWriter, Shared};
 use crate::client::Client;
 use crate::error::{ClientError, Result};
-use crate::session::{WriterCore, WriterIdentity, WriterLimits};
+use crate::session::{Mode, WriterCore, WriterIdentity, WriterLimits};
 use crate::streams::{self, SegmentSet, StreamSegments, stream_name};
 
 /// Chooses what an [`EventWriter`] is like.
 #[derive(Debug, Clone)]
 pub struct EventWriterBuilder {
+    choices: Choices,
+}
+
+/// Asks what the numbers of a named writer's events mean: it cannot be opened before that is said.
+/// A name keeps the meaning that it was first used with; the other one is refused as a conflict
+/// with [`Reason::WriterMode`](crate::Reason::WriterMode).
+#[derive(Debug, Clone)]
+#[must_use = "say whether the writer replays its source or continues"]
+pub struct NamedWriterBuilder {
+    choices: Choices,
+}
+
+/// Chooses what a [`ReplayWriter`] is like.
+#[derive(Debug, Clone)]
+pub struct ReplayWriterBuilder {
+    choices: Choices,
+}
+
+#[derive(Debug, Clone)]
+struct Choices {
     client: Client,
     stream: ScopedStream,
     name: Option<WriterName>,
+    mode: Mode,
     create_name: bool,
-    source_fingerprint: u64,
-    first_number: EventNumber,
     memory_limit: ByteSize,
 }
 
 impl EventWriterBuilder {
     pub(crate) fn new(client: Client, stream: ScopedStream) -> Self {
         Self {
-            client,
-            stream,
-            name: None,
-            create_name: true,
-            source_fingerprint: 0,
-            first_number: EventNumber(1),
-            memory_limit: ByteSize::mib(16),
+            choices: Choices {
+                client,
+                stream,
+                name: None,
+                mode: Mode::Anonymous,
+                create_name: true,
+                memory_limit: ByteSize::mib(16),
+            },
         }
     }
 
-    /// Keep the writer's identity across process restarts: the same events given again under the
-    /// same name, in the same order, are stored only where they are not stored yet. A newer
-    /// process with the name fences this one.
-    pub fn named(mut self, name: WriterName) -> Self {
-        self.name = Some(name);
-        self
+    /// Keep the writer's identity across process restarts. A newer process with the name fences
+    /// this one. What its events' numbers mean is said next.
+    pub fn named(self, name: WriterName) -> NamedWriterBuilder {
+        NamedWriterBuilder { choices: Choices { name: Some(name), ..self.choices } }
     }
 
     /// Whether a name that is not known is made known (the default), or refused.
     pub fn create_name(mut self, create: bool) -> Self {
-        self.create_name = create;
-        self
-    }
-
-    /// What identifies the source of a named writer's events, kept when the name is first
-    /// registered and told to later processes; 0: none.
-    pub fn source_fingerprint(mut self, fingerprint: u64) -> Self {
-        self.source_fingerprint = fingerprint;
-        self
-    }
-
-    /// The number of the first event appended, 1 unless told: for a source that is not read from
-    /// its beginning.
-    pub fn first_number(mut self, number: EventNumber) -> Self {
-        self.first_number = number;
+        self.choices.create_name = create;
         self
     }
 
     /// Bytes of events that may be on their way; [`EventWriter::append`] waits when they are used
-    /// up. 16 MiB unless told; at least 8 MiB.
+    /// up, or half of them by one segment of several. 16 MiB unless told; at least 8 MiB.
     pub fn memory_limit(mut self, limit: ByteSize) -> Self {
-        self.memory_limit = limit;
+        self.choices.memory_limit = limit;
         self
     }
 
     /// Locates the stream and, for a named writer, finds out what is already stored.
     pub async fn open(self) -> Result<EventWriter> {
+        self.choices.open().await
+    }
+}
+
+impl NamedWriterBuilder {
+    /// The n-th event of the source is always the same event: each process is given all of them
+    /// from the first on, and sends those that are not stored.
+    pub fn replays(self) -> ReplayWriterBuilder {
+        ReplayWriterBuilder { choices: Choices { mode: Mode::Replay, ..self.choices } }
+    }
+
+    /// Numbers go on behind the highest stored one: each process appends new events. What was on
+    /// its way when an earlier process crashed may be lost; see [`EventWriter::stored_through`].
+    pub fn continues(self) -> EventWriterBuilder {
+        EventWriterBuilder { choices: Choices { mode: Mode::Continue, ..self.choices } }
+    }
+}
+
+impl ReplayWriterBuilder {
+    /// Whether a name that is not known is made known (the default), or refused.
+    pub fn create_name(mut self, create: bool) -> Self {
+        self.choices.create_name = create;
+        self
+    }
+
+    /// Bytes of events that may be on their way; [`ReplayWriter::append`] waits when they are used
+    /// up, or half of them by one segment of several. 16 MiB unless told; at least 8 MiB, and at
+    /// least what earlier processes of the name had.
+    pub fn memory_limit(mut self, limit: ByteSize) -> Self {
+        self.choices.memory_limit = limit;
+        self
+    }
+
+    /// Locates the stream and finds out what is already stored.
+    pub async fn open(self) -> Result<ReplayWriter> {
+        Ok(ReplayWriter::new(self.choices.open().await?))
+    }
+}
+
+impl Choices {
+    async fn open(self) -> Result<EventWriter> {
         let client = &self.client.inner;
         let mut rng = client.fork_rng("writer");
-        let (identity, registration) = match &self.name {
-            Some(name) => {
-                let (identity, registration) = self.register(name).await?;
-                (identity, Some(registration))
-            }
-            None => (WriterIdentity::anonymous(rng.u128()), None),
+        let registered = match &self.name {
+            Some(name) => Some(self.register(name).await?),
+            None => None,
         };
-        let resumes = registration.is_some_and(|registration| !registration.created);
-        let segments = self.locate(&identity, resumes).await?;
+        let (identity, registration, may_be_stored) = match registered {
+            Some((identity, registration, stored)) => (identity, Some(registration), stored),
+            None => (WriterIdentity::anonymous(rng.u128()), None, false),
+        };
+        let found = self.locate(&identity, may_be_stored).await?;
+        let memory_bytes = self.memory_limit.as_usize().max(EVENT_BYTES_MAX);
         let limits = WriterLimits {
-            memory_bytes: self.memory_limit.as_usize().max(EVENT_BYTES_MAX),
+            memory_bytes,
             backoff_max: client.config.backoff_max,
             ..WriterLimits::default()
         };
-        let memory_bytes = limits.memory_bytes;
-        let named = identity.named.then_some((identity.writer, identity.epoch));
-        let (stream, first) = (self.stream.clone(), self.first_number);
-        let core = WriterCore::new(stream, identity, limits, first, segments.segments, rng)?;
-        let shared = Shared::new(core, memory_bytes, client);
-        let (weak, weak_client) = (Arc::downgrade(&shared), Arc::downgrade(client));
-        client.spawn("writer attendant", attend(weak, weak_client, named, client.token()));
+        let named = identity.is_named().then_some((identity.writer, identity.epoch));
+        let core = WriterCore::new(self.stream, identity, limits, found.segments, rng)?;
+        let shared = Shared::new(core, client);
+        let (weak, inner) = (Arc::downgrade(&shared), Arc::downgrade(client));
+        client.spawn("writer", attend(weak, inner, named, client.token()));
         // From here on, dropping the writer ends the attendant.
-        let writer = EventWriter { _client: self.client, shared, registration, since_yield: 0 };
-        writer.shared.ready().await?;
-        Ok(writer)
+        let owned = Owned { _client: self.client, shared, registration };
+        owned.shared.ready().await?;
+        Ok(EventWriter::new(Arc::new(owned)))
     }
 
-    /// The segments to begin with: a named writer that goes on looks for what it stored from the
-    /// stream's beginning, in segments that were truncated away, too.
-    async fn locate(&self, identity: &WriterIdentity, resumes: bool) -> Result<StreamSegments> {
-        let set = if resumes { SegmentSet::First } else { SegmentSet::Active };
-        let writer = identity.named.then_some((identity.writer, identity.epoch));
+    /// The segments to begin with: a named writer of which something may be stored looks for it
+    /// from the stream's beginning, in segments that were truncated away, too.
+    async fn locate(
+        &self,
+        identity: &WriterIdentity,
+        may_be_stored: bool,
+    ) -> Result<StreamSegments> {
+        let set = if may_be_stored { SegmentSet::First } else { SegmentSet::Active };
+        let writer = identity.is_named().then_some((identity.writer, identity.epoch));
         let found = streams::segments(&self.client.inner, &self.stream, set, writer).await?;
         if found.segments.is_empty() {
             return Err(ClientError::StreamSealed { stream: self.stream.clone() });
@@ -118,13 +166,18 @@ impl EventWriterBuilder {
         Ok(found)
     }
 
-    async fn register(&self, name: &WriterName) -> Result<(WriterIdentity, Registration)> {
+    /// Registers the name; says, too, whether segments may know something of it.
+    async fn register(&self, name: &WriterName) -> Result<(WriterIdentity, Registration, bool)> {
+        let mode = match self.mode {
+            Mode::Continue => v1::WriterMode::WriterContinue,
+            Mode::Replay | Mode::Anonymous => v1::WriterMode::WriterReplay,
+        };
         let request = v1::RegisterWriterRequest {
             stream: Some(stream_name(&self.stream)),
             writer: name.to_string(),
             create: self.create_name,
-            source_fingerprint: self.source_fingerprint,
-            mode: v1::WriterMode::WriterReplay.into(),
+            mode: mode as i32,
+            ..v1::RegisterWriterRequest::default()
         };
         let answer = self.client.inner.controller(|mut c| {
             let request = request.clone();
@@ -136,10 +189,9 @@ impl EventWriterBuilder {
             writer: writer_id(&answer.writer)?,
             epoch,
             routing: Bytes::copy_from_slice(name.as_str().as_bytes()),
-            named: true,
+            mode: self.mode,
         };
-        let known = answer.source_fingerprint;
-        let source_fingerprint = (known != 0).then_some(known);
-        Ok((identity, Registration { created: answer.created, source_fingerprint, epoch }))
+        let may_be_stored = answer.may_be_stored || !answer.created;
+        Ok((identity, Registration { created: answer.created, epoch }, may_be_stored))
     }
 }

@@ -21,8 +21,15 @@ pub(super) struct Progress {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    failed: Option<ClientError>,
+    /// The first number that the watermark will never come to, and why.
+    failed: Option<(EventNumber, ClientError)>,
     waiters: BinaryHeap<Waiter>,
+}
+
+impl Waiting {
+    fn failure(&self, number: EventNumber) -> Option<&ClientError> {
+        self.failed.as_ref().filter(|(first, _)| *first <= number).map(|(_, error)| error)
+    }
 }
 
 #[derive(Debug)]
@@ -71,34 +78,36 @@ impl Progress {
         woken.into_iter().for_each(|waiter| waiter.waker.wake());
     }
 
-    /// Nothing more will be acknowledged.
-    pub(super) fn fail(&self, error: &ClientError) {
+    /// The watermark will never come to `number`. An earlier one may still be told.
+    pub(super) fn fail(&self, number: EventNumber, error: &ClientError) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.failed.get_or_insert_with(|| error.clone());
-        let woken = std::mem::take(&mut waiting.waiters);
+        if waiting.failed.as_ref().is_some_and(|(known, _)| *known <= number) {
+            return;
+        }
+        waiting.failed = Some((number, error.clone()));
+        let all = std::mem::take(&mut waiting.waiters).into_vec().into_iter();
+        let (woken, others): (Vec<_>, Vec<_>) = all.partition(|waiter| waiter.number >= number);
+        waiting.waiters = others.into();
         drop(waiting);
         woken.into_iter().for_each(|waiter| waiter.waker.wake());
     }
+
+    /// Waits until everything up to `number` is durable.
+    pub(super) fn wait(self: &Arc<Self>, number: EventNumber) -> Reached {
+        Reached { progress: self.clone(), number, registered: None }
+    }
 }
 
-/// Resolves when the event, and every event before it, is durable. Made by
-/// [`EventWriter::append_tracked`](crate::EventWriter::append_tracked); dropping it costs nothing
-/// and cancels nothing.
+/// Resolves when the event, and every event before it, is durable, or will never be.
 #[derive(Debug)]
 #[must_use = "it does nothing unless awaited"]
-pub struct Acknowledged {
+pub(super) struct Reached {
     progress: Arc<Progress>,
     number: EventNumber,
     registered: Option<Waker>,
 }
 
-impl Acknowledged {
-    pub(super) fn new(progress: Arc<Progress>, number: EventNumber) -> Self {
-        Self { progress, number, registered: None }
-    }
-}
-
-impl Future for Acknowledged {
+impl Future for Reached {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
@@ -111,7 +120,7 @@ impl Future for Acknowledged {
         if this.progress.acknowledged() >= this.number {
             return Poll::Ready(Ok(()));
         }
-        if let Some(error) = &waiting.failed {
+        if let Some(error) = waiting.failure(this.number) {
             return Poll::Ready(Err(error.clone()));
         }
         if !this.registered.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
@@ -130,9 +139,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waiters_resolve_in_the_order_of_the_watermark_and_fail_together() {
+    fn waiters_resolve_in_the_order_of_the_watermark_and_fail_from_a_number_on() {
         let progress = Arc::new(Progress::default());
-        let waiter = |number| Acknowledged::new(progress.clone(), EventNumber(number));
+        let waiter = |number| progress.wait(EventNumber(number));
         let (mut first, mut second, mut third) = (waiter(1), waiter(2), waiter(3));
         assert_eq!((&mut first).now_or_never(), None);
         progress.advance(EventNumber(2));
@@ -142,7 +151,11 @@ mod tests {
         assert_eq!((&mut second).now_or_never(), Some(Ok(())));
         assert_eq!((&mut third).now_or_never(), None);
         let error = ClientError::Closed { what: "writer" };
-        progress.fail(&error);
+        progress.fail(EventNumber(4), &error);
+        assert_eq!((&mut third).now_or_never(), None);
+        assert_eq!(waiter(4).now_or_never(), Some(Err(error.clone())));
+        progress.fail(EventNumber(3), &error);
         assert_eq!((&mut third).now_or_never(), Some(Err(error)));
+        assert_eq!(waiter(2).now_or_never(), Some(Ok(())));
     }
 }

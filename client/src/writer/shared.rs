@@ -1,14 +1,16 @@
 //! A writer's core behind its lock, between the application, the links and the attending task.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use common::{EventNumber, MonotonicTime, SegmentId};
 use proto::v1;
 use tokio::sync::Notify;
 
-use super::progress::{Acknowledged, Progress};
+use super::progress::{Progress, Reached};
 use crate::append_link::AppendLink;
 use crate::client::Inner;
 use crate::error::{ClientError, Result};
@@ -24,16 +26,16 @@ pub(crate) struct Shared {
     waiting: Mutex<Waiting>,
     /// Something for the attending task: a timer, a question to the controller, the end.
     pub(super) attention: Notify,
-    /// Bytes in use at which a writer that waits for memory goes on.
-    memory_low: usize,
+    /// Appends that were told that there is no room may try again.
+    pub(super) room: Notify,
+    /// The last session that was to be closed is.
+    closed: Notify,
     this: Weak<Shared>,
     client: Weak<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// The application waits for memory.
-    for_room: Option<Waker>,
     /// The application waits for what earlier processes stored.
     for_ready: Option<Waker>,
     /// When the attending task wakes up.
@@ -41,7 +43,7 @@ struct Waiting {
 }
 
 impl Shared {
-    pub(super) fn new(core: WriterCore, memory_bytes: usize, client: &Arc<Inner>) -> Arc<Self> {
+    pub(super) fn new(core: WriterCore, client: &Arc<Inner>) -> Arc<Self> {
         let progress = Progress::default();
         progress.advance(core.acknowledged());
         let shared = Arc::new_cyclic(|this| Self {
@@ -50,7 +52,8 @@ impl Shared {
             links: Mutex::default(),
             waiting: Mutex::default(),
             attention: Notify::new(),
-            memory_low: memory_bytes / 4 * 3,
+            room: Notify::new(),
+            closed: Notify::new(),
             this: this.clone(),
             client: Arc::downgrade(client),
         });
@@ -70,13 +73,19 @@ impl Shared {
         self.progress.acknowledged()
     }
 
-    pub(super) fn acknowledgement_of(&self, number: EventNumber) -> Acknowledged {
-        Acknowledged::new(self.progress.clone(), number)
+    /// Waits until everything up to `number` is durable.
+    pub(super) fn reached(&self, number: EventNumber) -> Reached {
+        self.progress.wait(number)
     }
 
-    /// After events were pushed: tells the links that have something to send now.
+    /// After events were pushed: tells the links that have something to send now. A push that
+    /// failed may have ended the writer.
     #[inline]
-    pub(super) fn pushed(&self, mut core: MutexGuard<'_, WriterCore>) {
+    pub(super) fn pushed(&self, mut core: MutexGuard<'_, WriterCore>, failed: bool) {
+        if failed {
+            self.settle(core);
+            return;
+        }
         let wakes = core.take_wakes();
         if wakes.is_empty() && !core.is_settled() {
             return;
@@ -98,25 +107,35 @@ impl Shared {
     /// As [`Shared::settle`], but only says whether the attending task should look.
     fn settle_but_attention(&self, mut core: MutexGuard<'_, WriterCore>) -> bool {
         let wakes = core.take_wakes();
+        let woken = core.take_woken();
         let acknowledged = core.acknowledged();
         let failed = core.failed().cloned();
+        let failed_from = core.first_failure().map(|(number, error)| (number, error.clone()));
+        let has_room = core.take_room();
         let mut waiting = self.waiting();
-        let has_room = core.memory_used() <= self.memory_low || failed.is_some();
-        let room = if has_room { waiting.for_room.take() } else { None };
         let is_ready = core.is_ready() || failed.is_some();
         let ready = if is_ready { waiting.for_ready.take() } else { None };
         let timer = waiting.timer.unwrap_or(MonotonicTime(u64::MAX));
         drop(waiting);
         let attention = core.next_time().is_some_and(|next| next < timer)
             || core.wants_attention()
-            || (core.stalled_since().is_some() && timer == MonotonicTime(u64::MAX))
             || failed.is_some();
+        let is_closed = core.is_closed();
         drop(core);
         self.progress.advance(acknowledged);
-        if let Some(error) = failed {
-            self.progress.fail(&error);
+        if let Some((number, error)) = failed_from {
+            self.progress.fail(number, &error);
         }
-        room.into_iter().chain(ready).for_each(Waker::wake);
+        if let Some(error) = failed {
+            self.progress.fail(EventNumber::NONE, &error);
+        }
+        if has_room {
+            self.room.notify_waiters();
+        }
+        if is_closed {
+            self.closed.notify_one();
+        }
+        woken.into_iter().chain(ready).for_each(Waker::wake);
         wakes.into_iter().for_each(|link| self.wake(link));
         attention
     }
@@ -128,13 +147,14 @@ impl Shared {
         client: &Arc<Inner>,
     ) {
         let mut core = self.core();
+        core.set_boot_time(client.boot_time());
         core.on_response(link, response, client.now());
         self.settle(core);
     }
 
-    pub(crate) fn on_disconnect(&self, link: LinkId, problem: &str, client: &Arc<Inner>) {
+    pub(crate) fn on_disconnect(&self, link: LinkId, problem: &str) {
         let mut core = self.core();
-        core.on_disconnect(link, problem, client.now());
+        core.on_disconnect(link, problem);
         self.settle(core);
     }
 
@@ -142,23 +162,6 @@ impl Shared {
         let mut core = self.core();
         core.fail(error);
         self.settle(core);
-    }
-
-    /// Waits until an event of `bytes` bytes has room.
-    pub(super) async fn room_for(&self, bytes: usize) -> Result<()> {
-        poll_fn(|context| {
-            let core = self.core();
-            if let Some(error) = core.failed() {
-                return Poll::Ready(Err(error.clone()));
-            }
-            if core.memory_used() <= self.memory_low && core.has_room(bytes) {
-                return Poll::Ready(Ok(()));
-            }
-            // Under the core's lock: who makes room finds the waker.
-            self.waiting().for_room = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await
     }
 
     /// Waits until it is known what earlier processes stored.
@@ -190,10 +193,18 @@ impl Shared {
         questions
     }
 
-    /// When something is due next, and since when nothing goes forward; `None` once it failed.
-    pub(super) fn outlook(&self) -> Option<(Option<MonotonicTime>, Option<MonotonicTime>)> {
+    /// When something is due next; `None` once the writer failed.
+    pub(super) fn outlook(&self) -> Option<Option<MonotonicTime>> {
         let core = self.core();
-        core.failed().is_none().then(|| (core.next_time(), core.stalled_since()))
+        core.failed().is_none().then(|| core.next_time())
+    }
+
+    /// Gives up what has stood still for `patience`. False: the writer gets nowhere at all.
+    pub(super) fn check_deadline(&self, now: MonotonicTime, patience: Duration) -> bool {
+        let mut core = self.core();
+        let goes_on = core.check_deadline(now, patience);
+        self.settle_but_attention(core);
+        goes_on
     }
 
     /// Notes when the attending task will look again.
@@ -207,16 +218,41 @@ impl Shared {
             let Some(client) = self.client.upgrade() else { return };
             let id = LinkId(links.len());
             let append_link = client.append_link(self.core().endpoint(id));
-            let member = append_link.join(self.this.clone(), id);
+            let (member, hello) = append_link.join(self.this.clone(), id);
+            if let Some(hello) = hello {
+                self.core().on_hello(id, &hello);
+            }
             links.push((append_link, member));
         }
         let (append_link, member) = &links[link.0];
         append_link.enqueue(*member);
     }
 
-    /// Ends the writer for everybody.
+    /// Ends the writer for everybody, and asks the stores to forget it where nobody resumes it.
     pub(super) fn close(&self) {
+        let mut core = self.core();
+        let slots = if core.failed().is_none() { core.close_sessions() } else { BTreeMap::new() };
+        drop(core);
+        {
+            let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+            for (link, slots) in slots {
+                if let Some((append_link, member)) = links.get(link.0) {
+                    append_link.close_sessions(*member, slots);
+                }
+            }
+        }
         self.fail(ClientError::Closed { what: "writer" });
+    }
+
+    /// Waits until the sessions are closed that were to be.
+    pub(super) async fn closed(&self) {
+        while !self.core().is_closed() {
+            self.closed.notified().await;
+        }
+    }
+
+    /// Nobody looks at the writer any more.
+    pub(super) fn leave(&self) {
         let links = std::mem::take(&mut *self.links.lock().unwrap_or_else(PoisonError::into_inner));
         for (link, member) in links {
             link.leave(member);

@@ -78,7 +78,7 @@ fn with_client<T>(test: impl Future<Output = T>) -> T {
 }
 
 async fn append(client: &Client, stream: &ScopedStream, payloads: std::ops::Range<u32>) {
-    let mut writer = client.event_writer(stream).open().await.unwrap();
+    let writer = client.event_writer(stream).open().await.unwrap();
     for number in payloads {
         let payload = number.to_le_bytes();
         let event = Event::new(&payload).key("k");
@@ -140,7 +140,7 @@ fn writers_and_readers_go_on_over_new_connections_when_theirs_become_old() {
         let config = StreamConfig { segments: 2, create_scope: true };
         client.streams().create_stream(&stream, config).await.unwrap();
         let mut reader = client.event_reader(&stream).from(ReadFrom::Head).open().await.unwrap();
-        let mut writer = client.event_writer(&stream).open().await.unwrap();
+        let writer = client.event_writer(&stream).open().await.unwrap();
         let (mut number, mut aged) = (0_u32, 0);
         // Every append waits for the one before to be read: each connection is in use when it ends.
         while aged < 10 {
@@ -191,7 +191,7 @@ fn a_disk_that_does_not_answer_ends_the_server_with_its_reason() {
         for _ in 0..100 {
             faults.plan_fault(DiskOperation::Write, "", 0, Fault::Stall);
         }
-        let mut writer = client.event_writer(&stream).open().await.unwrap();
+        let writer = client.event_writer(&stream).open().await.unwrap();
         let event = Event::new("hung").key("k");
         writer.append(event).await.unwrap();
     });

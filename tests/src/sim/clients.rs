@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use client::session::WriterIdentity;
+use client::session::{Mode, WriterIdentity};
 use common::routing::position_of_key;
 use common::{WriterEpoch, WriterId, WriterName};
 use proto::v1::AppendResponse;
@@ -186,7 +186,7 @@ impl World {
                 writer,
                 epoch: WriterEpoch(epoch),
                 routing: bytes::Bytes::from(planned.writer.to_le_bytes().to_vec()),
-                named: true,
+                mode: Mode::Replay,
             },
             None => WriterIdentity::anonymous(self.random.workload.u128()),
         };
@@ -373,7 +373,6 @@ impl World {
     }
 
     pub(super) fn client_loses(&mut self, client: usize, connection: u32) {
-        let now = self.monotonic();
         let c = &mut self.clients[client];
         if c.connection != Some(connection) {
             return;
@@ -381,7 +380,7 @@ impl World {
         c.connection = None;
         match &mut c.kind {
             Kind::Raw(raw) => raw.on_disconnect(),
-            Kind::Core(core) => core.on_disconnect(now),
+            Kind::Core(core) => core.on_disconnect(),
         }
     }
 

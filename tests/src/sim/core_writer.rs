@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use client::session::{LinkId, Pushed, Slots, WriterCore, WriterIdentity, WriterLimits};
-use common::{EventNumber, MonotonicTime, Rng, ScopedStream};
+use common::{MonotonicTime, Rng, ScopedStream};
 use proto::convert::SegmentPlace;
 use proto::framing::EventRef as Frame;
 use proto::v1;
@@ -41,7 +41,7 @@ impl CoreWriter {
         rng: Rng,
     ) -> Self {
         let limits = WriterLimits { block_bytes, ..WriterLimits::default() };
-        let core = WriterCore::new(stream, identity, limits, EventNumber(1), places, rng)
+        let core = WriterCore::new(stream, identity, limits, places, rng)
             .expect("the controller's places tile the key space");
         Self { core, slots: Slots::default(), ops: BTreeMap::new(), index }
     }
@@ -101,19 +101,21 @@ impl CoreWriter {
         response: v1::AppendResponse,
         now: MonotonicTime,
     ) -> Vec<Notice> {
+        self.core.set_boot_time(now);
         self.core.on_response(LINK, response, now);
         let still = self.ops.split_off(&(self.core.acknowledged().0 + 1));
         let acknowledged = std::mem::replace(&mut self.ops, still);
         acknowledged.into_values().map(|op| Notice::Acknowledged { op }).collect()
     }
 
-    pub(super) fn on_disconnect(&mut self, now: MonotonicTime) {
+    pub(super) fn on_disconnect(&mut self) {
         self.slots = Slots::default();
-        self.core.on_disconnect(LINK, "the simulated connection broke", now);
+        self.core.on_disconnect(LINK, "the simulated connection broke");
     }
 
     /// Does what is due; tells when there is something to do next.
     pub(super) fn on_time(&mut self, now: MonotonicTime) -> Option<u64> {
+        self.core.set_boot_time(now);
         self.core.on_time(now);
         // Segments of a simulated stream neither move nor have successors to be asked for.
         self.core.take_relocate();

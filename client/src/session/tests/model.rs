@@ -22,12 +22,17 @@ const SUCCESSORS_TOLD: usize = 2;
 pub(crate) struct Stored {
     pub(crate) key: Option<String>,
     pub(crate) payload: Bytes,
+    /// The checksum of its frame.
+    pub(crate) checksum: u32,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Entry {
+pub(crate) struct Entry {
     session: WriterSession,
-    last: u64,
+    pub(crate) last: u64,
+    pub(crate) sum: u64,
+    /// Only the session is left.
+    pub(crate) forgotten: bool,
 }
 
 #[derive(Debug)]
@@ -43,7 +48,7 @@ pub(crate) struct ModelSegment {
     pub(crate) newest: WallTime,
     /// Set when it is sealed; no successors: the stream is sealed.
     pub(crate) successors: Option<Vec<SegmentPlace>>,
-    writers: BTreeMap<WriterId, Entry>,
+    pub(crate) writers: BTreeMap<WriterId, Entry>,
 }
 
 /// The segments of one stream.
@@ -53,6 +58,8 @@ pub(crate) struct ModelStore {
     next_number: u32,
     epoch: u32,
     endpoints: Vec<String>,
+    /// What it says how long it keeps writers; 0: nothing.
+    pub(crate) writer_kept_micros: u64,
 }
 
 /// What a connection remembers of its sessions.
@@ -199,14 +206,48 @@ impl ModelStore {
         place.endpoint = endpoints[(now + 1) % endpoints.len()].clone();
     }
 
+    /// Everything that was stored of writers is forgotten, or even that there were any.
+    pub(crate) fn forget_writers(&mut self, trace: bool) {
+        for segment in self.segments.values_mut() {
+            if !trace {
+                segment.writers.clear();
+            }
+            for entry in segment.writers.values_mut() {
+                *entry = Entry { session: entry.session, forgotten: true, ..Entry::default() };
+            }
+        }
+    }
+
+    /// What the store `at` an endpoint, or any, does with a request: it has only the segments that
+    /// are placed there.
     pub(crate) fn handle(
         &mut self,
         connection: &mut ModelConnection,
         request: v1::AppendRequest,
+        at: Option<&str>,
     ) -> v1::AppendResponse {
+        let elsewhere = |store: &Self, id: &SegmentId| {
+            let segment = store.segments.get(id);
+            segment.is_some_and(|segment| at.is_some_and(|at| segment.place.endpoint != at))
+        };
         let mut response = v1::AppendResponse::default();
         match request.message.expect("a message") {
-            Message::Hello(hello) => response.hello = Some(hello),
+            Message::Hello(hello) => {
+                let writer_kept_micros = self.writer_kept_micros;
+                response.hello = Some(v1::Hello { writer_kept_micros, ..hello });
+            }
+            Message::Close(close) => {
+                for slot in close.slots {
+                    if let Some((writer, session, id)) = connection.slots.get(&slot)
+                        && let Some(segment) = self.segments.get_mut(id)
+                        && let Some(entry) = segment.writers.get_mut(writer)
+                        && entry.session == *session
+                    {
+                        *entry = Entry { session: *session, forgotten: true, ..Entry::default() };
+                    }
+                    response.closed.push(slot);
+                }
+            }
             Message::Open(open) => {
                 let writer = writer_id(&open.writer).expect("a writer id");
                 let session = open.session.expect("a session").into();
@@ -214,6 +255,10 @@ impl ModelStore {
                     let id = segment.segment.expect("a segment").into();
                     let fresh = connection.slots.insert(segment.slot, (writer, session, id));
                     assert!(fresh.is_none(), "slot {} is used twice", segment.slot);
+                    if elsewhere(self, &id) {
+                        response.failures.push(failure(segment.slot, Reason::NotLeader, None));
+                        continue;
+                    }
                     self.open(writer, session, &segment, id, &mut response);
                 }
             }
@@ -221,10 +266,13 @@ impl ModelStore {
                 for block in blocks.blocks {
                     let known = connection.slots.get(&block.slot).copied();
                     let (writer, session, id) = known.expect("blocks come behind their open");
+                    if elsewhere(self, &id) {
+                        response.failures.push(failure(block.slot, Reason::NotLeader, None));
+                        continue;
+                    }
                     self.append(writer, session, id, block, &mut response);
                 }
             }
-            Message::Close(close) => response.closed = close.slots,
         }
         response
     }
@@ -241,12 +289,16 @@ impl ModelStore {
             response.failures.push(failure(open.slot, Reason::SegmentNotFound, None));
             return;
         };
-        if open.resuming && !segment.writers.contains_key(&writer) {
-            response.failures.push(failure(open.slot, Reason::WriterExpired, None));
+        let forgotten = match segment.writers.get(&writer) {
+            None => Some(Reason::WriterAbsent),
+            Some(entry) => entry.forgotten.then_some(Reason::WriterExpired),
+        };
+        if let (true, Some(reason)) = (open.resuming, forgotten) {
+            response.failures.push(failure(open.slot, reason, None));
             return;
         }
         if segment.truncated && !segment.writers.contains_key(&writer) {
-            response.opened.push(segment.opened(open.slot, 0));
+            response.opened.push(segment.opened(open.slot, Entry::default()));
             return;
         }
         let entry = segment.writers.entry(writer).or_default();
@@ -255,8 +307,9 @@ impl ModelStore {
             return;
         }
         entry.session = session;
-        let last = entry.last;
-        response.opened.push(segment.opened(open.slot, last));
+        entry.forgotten = false;
+        let entry = *entry;
+        response.opened.push(segment.opened(open.slot, entry));
     }
 
     fn append(
@@ -272,7 +325,9 @@ impl ModelStore {
             return;
         };
         let entry = segment.writers.entry(writer).or_default();
-        let refused = if session != entry.session {
+        let refused = if entry.forgotten {
+            Some(Reason::WriterExpired)
+        } else if session != entry.session {
             Some(Reason::WriterFenced)
         } else if block.last_number <= entry.last {
             None
@@ -284,6 +339,7 @@ impl ModelStore {
             Some(Reason::OffsetMismatch)
         } else {
             entry.last = block.last_number;
+            entry.sum = block.sum;
             segment.bytes.extend_from_slice(&block.data);
             segment.events.extend(events_of(block.data));
             None
@@ -304,17 +360,17 @@ impl ModelStore {
 }
 
 impl ModelSegment {
-    fn opened(&self, slot: u32, last_number: u64) -> v1::SessionOpened {
+    fn opened(&self, slot: u32, entry: Entry) -> v1::SessionOpened {
         let successors = self.successors.iter().flatten().cloned().map(Into::into);
         let total = successors.clone().count();
         v1::SessionOpened {
             slot,
-            last_number,
+            last_number: entry.last,
             length: self.bytes.len() as u64,
             sealed: self.successors.is_some(),
             successors: successors.take(SUCCESSORS_TOLD).collect(),
             has_more_successors: total > SUCCESSORS_TOLD,
-            sum: 0,
+            sum: entry.sum,
             sum_after: 0,
         }
     }
@@ -336,10 +392,12 @@ pub(crate) fn failure(
 
 fn events_of(mut data: Bytes) -> Vec<Stored> {
     let mut events = Vec::new();
-    // Raw appends are no events.
-    while let Ok(Some(event)) = framing::take_event(&mut data) {
+    loop {
+        let prefix = data.first_chunk::<8>().copied().unwrap_or_default();
+        // Raw appends are no events.
+        let Ok(Some(event)) = framing::take_event(&mut data) else { return events };
         let key = event.key_text().map(str::to_owned);
-        events.push(Stored { key, payload: event.payload });
+        let checksum = u32::from_le_bytes(*prefix.last_chunk().expect("eight bytes"));
+        events.push(Stored { key, payload: event.payload, checksum });
     }
-    events
 }

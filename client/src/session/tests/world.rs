@@ -10,13 +10,15 @@ use proto::framing::EventRef;
 use proto::v1;
 use proto::v1::append_request::Message;
 
-use super::super::{LinkId, Pushed, Slots, WriterCore, WriterIdentity, WriterLimits};
+use super::super::proof::hash_of;
+use super::super::{LinkId, Mode, Pushed, Slots, WriterCore, WriterIdentity, WriterLimits};
 use super::model::{ModelConnection, ModelStore, failure};
 
 #[derive(Debug, Default)]
 struct Connection {
     /// The writer's process that it belonged to.
     epoch: u64,
+    endpoint: String,
     server: ModelConnection,
     requests: VecDeque<v1::AppendRequest>,
     responses: VecDeque<v1::AppendResponse>,
@@ -77,7 +79,13 @@ pub(super) struct World {
     merges: VecDeque<(SegmentPlace, Vec<SegmentPlace>)>,
     now: MonotonicTime,
     epoch: u64,
-    named: bool,
+    mode: Mode,
+    /// The process has not been ready yet.
+    is_new: bool,
+    /// The first number of this process.
+    first: u64,
+    /// What was ever acknowledged.
+    acknowledged: BTreeSet<u64>,
     /// The endpoint that nobody answers at.
     dead: Option<String>,
     /// What was appended: number of the event, key, atomic batch.
@@ -87,30 +95,26 @@ pub(super) struct World {
     watermark: EventNumber,
 }
 
-fn core_of(store: &ModelStore, named: bool, epoch: u64) -> WriterCore {
-    let (identity, places) = if named {
-        let identity = WriterIdentity {
-            writer: WriterId(42),
-            epoch: WriterEpoch(epoch),
-            routing: "loader".into(),
-            named: true,
-        };
-        (identity, store.first())
-    } else {
+const WRITER: WriterId = WriterId(42);
+
+fn core_of(store: &ModelStore, mode: Mode, epoch: u64) -> WriterCore {
+    let (identity, places) = if mode == Mode::Anonymous {
         (WriterIdentity::anonymous(43), store.active())
+    } else {
+        let (epoch, routing) = (WriterEpoch(epoch), "loader".into());
+        (WriterIdentity { writer: WRITER, epoch, routing, mode }, store.first())
     };
     // Small enough for schedules to come to every edge.
     let limits = WriterLimits { block_bytes: 100, window_bytes: 300, ..WriterLimits::default() };
     let stream = ScopedStream::new("test", "stream").unwrap();
-    WriterCore::new(stream, identity, limits, EventNumber(1), places, Rng::from_seed(epoch))
-        .unwrap()
+    WriterCore::new(stream, identity, limits, places, Rng::from_seed(epoch)).unwrap()
 }
 
 impl World {
-    pub(super) fn new(segments: u32, named: bool) -> Self {
+    pub(super) fn new(segments: u32, mode: Mode) -> Self {
         let store = ModelStore::new(segments, &["", "other:1"]);
         Self {
-            core: core_of(&store, named, 1),
+            core: core_of(&store, mode, 1),
             store,
             connections: BTreeMap::new(),
             ended: Vec::new(),
@@ -118,7 +122,10 @@ impl World {
             merges: VecDeque::new(),
             now: MonotonicTime::default(),
             epoch: 1,
-            named,
+            mode,
+            is_new: true,
+            first: 1,
+            acknowledged: BTreeSet::new(),
             dead: None,
             appended: BTreeMap::new(),
             again: VecDeque::new(),
@@ -156,7 +163,9 @@ impl World {
     pub(super) fn finish(&mut self) {
         self.finish_merge();
         for _ in 0..10_000 {
-            while let Some(&number) = self.again.front().filter(|_| self.core.is_ready()) {
+            while self.is_ready()
+                && let Some(&number) = self.again.front()
+            {
                 self.push_again(number);
             }
             if self.core.is_ready() && self.core.is_settled() {
@@ -196,7 +205,7 @@ impl World {
     }
 
     fn push(&mut self, i: u8, keyed: bool) {
-        if !self.core.is_ready() {
+        if !self.is_ready() {
             return;
         }
         if let Some(&number) = self.again.front() {
@@ -208,6 +217,20 @@ impl World {
         self.push_event(number, key.as_deref());
     }
 
+    /// Whether the process may append. One that continues begins behind what is stored; what an
+    /// earlier one had on its way is lost, and its numbers above are used again.
+    fn is_ready(&mut self) -> bool {
+        if self.core.is_ready() && std::mem::take(&mut self.is_new) && self.mode == Mode::Continue {
+            self.first = self.core.next_number().0;
+            assert_eq!(self.core.stored_through().0 + 1, self.first);
+            let highest = self.stored().into_iter().map(|(_, number)| number).max().unwrap_or(0);
+            assert_eq!(self.first, highest + 1, "it goes on behind the highest stored number");
+            self.appended.split_off(&self.first);
+            self.watermark = self.core.acknowledged();
+        }
+        self.core.is_ready()
+    }
+
     fn push_event(&mut self, number: u64, key: Option<&str>) {
         let payload = number.to_le_bytes();
         let event = EventRef { key, ..EventRef::new(&payload) };
@@ -217,7 +240,7 @@ impl World {
     }
 
     fn push_batch(&mut self, events: u8, key: u8) {
-        if events == 0 || !self.core.is_ready() || !self.again.is_empty() {
+        if events == 0 || !self.is_ready() || !self.again.is_empty() {
             return;
         }
         let first = self.core.next_number().0;
@@ -260,13 +283,14 @@ impl World {
                 continue;
             }
             if self.dead.as_deref() == Some(self.core.endpoint(link)) {
-                self.core.on_disconnect(link, "connection refused", self.now);
+                self.core.on_disconnect(link, "connection refused");
                 continue;
             }
             let slots = self.slots.entry(link).or_default();
             if let Some(request) = self.core.poll_send(link, slots) {
                 let connection = self.connections.entry(link).or_default();
                 connection.epoch = self.epoch;
+                connection.endpoint = self.core.endpoint(link).to_owned();
                 connection.requests.push_back(request);
             }
         }
@@ -280,7 +304,7 @@ impl World {
                 failures: blocks.blocks.iter().map(|b| failure(b.slot, reason, None)).collect(),
                 ..v1::AppendResponse::default()
             },
-            _ => self.store.handle(&mut connection.server, request),
+            _ => self.store.handle(&mut connection.server, request, Some(&connection.endpoint)),
         };
         connection.responses.push_back(response);
     }
@@ -338,7 +362,7 @@ impl World {
         let link = LinkId(link.into());
         let Some(connection) = self.connections.remove(&link) else { return };
         self.ended.push((link, connection));
-        self.core.on_disconnect(link, "gone", self.now);
+        self.core.on_disconnect(link, "gone");
     }
 
     fn handle_late(&mut self, which: u8) {
@@ -348,7 +372,8 @@ impl World {
         let which = usize::from(which) % self.ended.len();
         let (_, connection) = &mut self.ended[which];
         if let Some(request) = connection.requests.pop_front() {
-            let response = self.store.handle(&mut connection.server, request);
+            let at = Some(&*connection.endpoint);
+            let response = self.store.handle(&mut connection.server, request, at);
             connection.responses.push_back(response);
         }
     }
@@ -414,15 +439,18 @@ impl World {
     }
 
     fn restart(&mut self) {
-        if !self.named {
+        if self.mode == Mode::Anonymous {
             return;
         }
         for link in 0..2 {
             self.disconnect(link);
         }
         self.epoch += 1;
-        self.core = core_of(&self.store, true, self.epoch);
-        self.again = self.appended.keys().copied().collect();
+        self.core = core_of(&self.store, self.mode, self.epoch);
+        self.is_new = true;
+        if self.mode == Mode::Replay {
+            self.again = self.appended.keys().copied().collect();
+        }
         self.watermark = EventNumber::NONE;
     }
 
@@ -438,8 +466,12 @@ impl World {
         assert_eq!(self.core.failed(), None);
         let acknowledged = self.core.acknowledged();
         assert!(acknowledged >= self.watermark, "the watermark went back");
+        if self.mode == Mode::Continue && self.is_new {
+            return;
+        }
         let reached = self.watermark.0 + 1..=acknowledged.0;
         self.watermark = acknowledged;
+        self.acknowledged.extend(reached.clone());
         if !reached.is_empty() {
             let stored: BTreeSet<_> = self.stored().into_iter().map(|(_, n)| n).collect();
             let lost: Vec<_> = reached.filter(|number| !stored.contains(number)).collect();
@@ -447,13 +479,18 @@ impl World {
         }
     }
 
-    /// What must hold in the end: stored is what was appended, once, in order per key.
+    /// What must hold in the end: stored is what was appended, once, in order per key. Of a writer
+    /// that continues, what an earlier process appended and was not acknowledged may be missing.
     pub(super) fn check_complete(&self) {
         let stored = self.stored();
         let mut numbers: Vec<_> = stored.iter().map(|(_, number)| *number).collect();
         numbers.sort_unstable();
-        let appended: Vec<_> = self.appended.keys().copied().collect();
+        let may_miss = |number: &u64| *number < self.first && !self.acknowledged.contains(number);
+        let there = |number: &u64| numbers.binary_search(number).is_ok();
+        let appended = self.appended.keys().filter(|number| !may_miss(number) || there(number));
+        let appended: Vec<_> = appended.copied().collect();
         assert_eq!(numbers, appended, "stored against appended");
+        self.check_sums();
         let mut last: BTreeMap<&Option<String>, u64> = BTreeMap::new();
         for (key, number) in stored.iter().filter(|(key, _)| key.is_some()) {
             let before = last.insert(key, *number).unwrap_or(0);
@@ -464,10 +501,22 @@ impl World {
         self.check_batches();
     }
 
+    /// Each segment keeps the sum of what it stored of a writer that replays.
+    fn check_sums(&self) {
+        for segment in self.store.segments.values() {
+            let number = |payload: &[u8]| u64::from_le_bytes(payload.try_into().unwrap());
+            let hashes = segment.events.iter().map(|e| hash_of(number(&e.payload), e.checksum));
+            let sum = hashes.fold(0_u64, u64::wrapping_add);
+            let expected = if self.mode == Mode::Replay { sum } else { 0 };
+            let kept: u64 = segment.writers.values().map(|entry| entry.sum).sum();
+            assert_eq!(kept, expected, "{}", segment.place.segment);
+        }
+    }
+
     /// A batch stands in one segment, in one piece.
     fn check_batches(&self) {
         for (&number, (_, batch)) in &self.appended {
-            if batch.is_none() || *batch == Some(number) {
+            if batch.is_none() || *batch == Some(number) || number < self.first {
                 continue;
             }
             let neighbours = self.store.segments.values().any(|segment| {

@@ -4,7 +4,8 @@
 use client::{Client, ClientConfig, ErrorKind, Event, ScopedStream};
 use rustix::process::Signal;
 
-use crate::harness::{Braid, Server};
+use crate::harness::{Braid, Server, wait_until};
+use crate::long_term::wait_until_tiered;
 
 /// Damages whatever block of the log holds `text`: blocks behind it vouch for it.
 fn spoil(server: &Server, text: &str) {
@@ -117,4 +118,65 @@ fn a_writer_that_was_told_more_than_a_repair_left_is_told_of_the_loss() {
     assert_eq!(error.kind(), ErrorKind::DataDamaged, "{error}");
     assert!(error.to_string().contains("lost acknowledged data"), "{error}");
     assert_eq!(server.read_all("demo/a"), ["dawn", "sunrise"]);
+}
+
+#[test]
+fn damage_that_long_term_storage_covers_costs_nothing() {
+    // The state is never saved by itself.
+    let mut server =
+        Server::with(&[("BRAID__TIERING__AGE", "200ms"), ("BRAID__CHECKPOINT__INTERVAL", "1h")]);
+    for text in ["sunrise\n", "noon\n", "sunset\n"] {
+        server.line("append demo/a --key k").input(text).run().ok();
+    }
+    wait_until_tiered(&server);
+    server.kill();
+    spoil(&server, "noon");
+    let (data, bucket) = (server.data(), server.data().join("lts"));
+    let data = data.to_str().unwrap();
+    let repair = ["wal", "repair", data];
+    let told = "which long-term storage has: nothing of them is lost";
+    Braid::new(repair).run().fails(1, &["nothing was changed", told]);
+    // Without a bucket nobody knows, and that is for a person to say.
+    let away = server.data().join("away");
+    std::fs::rename(&bucket, &away).unwrap();
+    let refused = ["nothing was changed", "long-term storage", "--without-lts"];
+    Braid::new(["wal", "repair", data, "--accept-loss"]).run().fails(1, &refused);
+    Braid::new(["wal", "repair", data, "--without-lts"]).run().fails(1, &["whatever came behind"]);
+    std::fs::rename(&away, &bucket).unwrap();
+    let repaired = Braid::new(["wal", "repair", data, "--accept-loss"]).run();
+    assert!(repaired.stdout.contains("nothing is lost"), "{repaired:?}");
+    server.restart();
+    assert_eq!(server.read_all("demo/a"), ["sunrise", "noon", "sunset"]);
+    server.line("append demo/a --key k").input("night\n").run().ok();
+    wait_until_tiered(&server);
+    server.lts(["check", "--grace", "0s"]).run().ok();
+}
+
+#[test]
+fn a_group_that_was_repaired_is_tiered_again_and_what_it_lost_is_told() {
+    // Nothing is old enough to be tiered before the damage.
+    let mut server =
+        Server::with(&[("BRAID__TIERING__AGE", "1h"), ("BRAID__CHECKPOINT__INTERVAL", "1s")]);
+    for text in ["sunrise\n", "noon\n", "sunset\n"] {
+        server.line("append demo/a --key k").input(text).run().ok();
+    }
+    server.stop(Signal::TERM);
+    spoil(&server, "noon");
+    is_refused(&server);
+    assert!(repair(&server).contains("what came before and behind stays"));
+    server.restart();
+    // It does not wait for an hour to mend its archive.
+    wait_until("the end of the log in long-term storage", || {
+        let listed = server.lts(["ls", "-o", "json"]).run().json();
+        let mut groups = listed.as_array().unwrap().iter();
+        groups.any(|group| group["group"] != 1 && group["checkpoints"]["objects"] == 1)
+            && server.status()["groups"].as_array().unwrap()[1..]
+                .iter()
+                .any(|group| group["lost_entries"] == 1 && group["untiered_bytes"] == 0)
+    });
+    let read = ["read", "demo/a", "--from", "head", "--until", "tail"];
+    let damaged = server.braid(read).run().fails(1, &["cannot be read", "repair", "is there"]);
+    assert_eq!(damaged.stdout, "sunrise\n");
+    let found = server.lts(["check", "--grace", "0s"]).run().fails(1, &[]);
+    assert!(found.stdout.contains("of it are lost"), "{found:?}");
 }

@@ -78,7 +78,12 @@ pub const WRITERS_PER_SEGMENT_MAX: usize = 100_000;
 /// Segments named by one `Open` of an append session.
 pub const OPEN_SEGMENTS_MAX: usize = 4_096;
 
+/// Blocks of one append message: more than fit a message of small blocks, the smallest of which
+/// frames an event in nine bytes.
+pub const BLOCKS_PER_MESSAGE_MAX: usize = 65_536;
+
 const _: () = {
+    assert!(APPEND_BLOCK_BYTES_MAX / 9 <= BLOCKS_PER_MESSAGE_MAX);
     assert!(APPEND_BLOCK_BYTES_TARGET <= APPEND_BLOCK_BYTES_MAX);
     assert!(APPEND_BLOCK_BYTES_MAX <= ENTRY_BYTES_TARGET);
     assert!(EVENT_BYTES_MAX + 64 * KIB <= ENTRY_BYTES_MAX);

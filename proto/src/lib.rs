@@ -5,6 +5,7 @@
 //! Changes here are additive: a field's number and meaning never change, removed fields are
 //! reserved.
 
+pub mod append_stream;
 pub mod convert;
 pub mod error;
 pub mod framing;

@@ -19,21 +19,23 @@ mod answers;
 mod blocks;
 mod close;
 mod open;
+mod room;
 mod slots;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use proto::error::{Reason, status};
-use proto::v1::{AppendRequest, AppendResponse, Hello, append_request::Message};
+use proto::v1::{AppendBlock, AppendRequest, AppendResponse, Hello, append_request::Message};
 use proto::{PROTOCOL_MAX, PROTOCOL_MIN};
 use replica::{OutcomeSink, ProposeError};
 use tonic::Status;
 
 use crate::append_core::answers::Answers;
+pub use crate::append_core::room::SessionBudget;
 use crate::append_core::slots::Slots;
 use crate::handle::Containers;
-use crate::limits::{WRITER_TTL, micros};
+use crate::limits::{BLOCK_COST_BYTES, WRITER_TTL, micros};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 use crate::permits::BytePermit;
@@ -55,18 +57,27 @@ struct State {
     finished: bool,
     failure: Option<Status>,
     waker: Option<Waker>,
+    /// Whoever waits for the client to take its answers.
+    room: Option<Waker>,
 }
 
 impl AppendConnection {
-    pub fn new(containers: Containers, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// `sessions`: what the slots of all connections may take together.
+    pub fn new(
+        containers: Containers,
+        metrics: Arc<Metrics>,
+        sessions: &SessionBudget,
+    ) -> Arc<Self> {
         metrics.append_connections.add(1);
-        Arc::new(Self { containers, metrics, state: Mutex::default() })
+        let state = State { slots: Slots::new(sessions), ..State::default() };
+        Arc::new(Self { containers, metrics, state: Mutex::new(state) })
     }
 
-    /// Bytes of event data in a message: what a permit is needed for.
+    /// Bytes that the blocks of a message cost: what a permit is needed for.
     pub fn bytes_of(request: &AppendRequest) -> usize {
+        let cost = |block: &AppendBlock| BLOCK_COST_BYTES + block.data.len();
         match &request.message {
-            Some(Message::Blocks(blocks)) => blocks.blocks.iter().map(|b| b.data.len()).sum(),
+            Some(Message::Blocks(blocks)) => blocks.blocks.iter().map(cost).sum(),
             _ => 0,
         }
     }
@@ -206,6 +217,9 @@ impl State {
         let response = self.answers.take()?;
         for ack in &response.acks {
             self.slots.ack_taken(ack.slot);
+        }
+        if !self.answers.is_full() {
+            wake(self.room.take());
         }
         Some(response)
     }

@@ -27,7 +27,7 @@ mod tail_cache;
 mod testing;
 mod time_index;
 
-pub use append_core::AppendConnection;
+pub use append_core::{AppendConnection, SessionBudget};
 pub use codec::CodecError;
 pub use commands::{CommandError, Prospect, SegmentStatus, StoreCommands};
 pub use container::{ContainerMachine, Memory, SegmentDescription, SegmentView, WriterStatus};
@@ -40,7 +40,7 @@ pub use outcome::{Done, Expired, Opened, Outcome, Refusal};
 pub use permits::{BytePermit, BytePermits};
 pub use pressure::Pressure;
 pub use read::{LogSource, ReadChunk, ReadError, ReadRange, SegmentReader};
-pub use service::SegmentStoreService;
+pub use service::{ConnectionLimits, SegmentStoreService};
 pub use settings::{SettingError, Settings};
 pub use shared::{Bounds, SegmentShared};
 pub use store::{SegmentStore, UpTime};

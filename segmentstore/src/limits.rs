@@ -53,6 +53,37 @@ pub const TIME_INDEX_RESOLUTION: Duration = Duration::from_secs(1);
 /// cached event of 100 bytes would keep a whole receive buffer alive.
 pub const ZERO_COPY_BYTES_MIN: usize = 32 * KIB;
 
+/// Bytes that a block of an append costs beside its data: decoded, checked, queued and remembered
+/// until it is answered.
+pub const BLOCK_COST_BYTES: usize = 256;
+
+/// Bytes that a slot of an append connection costs: none is used twice, so that each is remembered
+/// for as long as its connection lives.
+pub const SLOT_COST_BYTES: usize = 192;
+
+/// A message of an append stream of which so little comes in this time ends its stream.
+pub const MESSAGE_STALL: Duration = Duration::from_secs(5);
+pub const MESSAGE_PROGRESS_BYTES: usize = 64 * KIB;
+
+/// Bytes of answers of one append stream that its client has not taken. Beyond it nothing more is
+/// taken from that client, and successors are left for it to ask for.
+pub const UNREAD_ANSWER_BYTES_MAX: usize = 256 * KIB;
+
+/// Bytes of one answer of an append stream, about; what is left goes into the next.
+pub const ANSWER_BYTES_MAX: usize = KIB * KIB;
+
+/// Bytes of the successors of one segment in an answer; who needs more asks for pages of them.
+pub const SUCCESSOR_BYTES_MAX: usize = 128 * KIB;
+
+/// Sessions closed by one message: as many as a connection may have.
+pub const CLOSES_MAX: usize = 1 << 18;
+
+/// Append streams of one connection: a client needs one.
+pub const APPEND_STREAMS_PER_CONNECTION_MAX: usize = 16;
+
+/// Questions to containers under way at a time, over all connections.
+pub const QUESTIONS_MAX: usize = 1_024;
+
 /// Bytes of one read message at most: a good share of a socket buffer and a small wait for others.
 pub const READ_MESSAGE_BYTES_MAX: usize = 512 * KIB;
 

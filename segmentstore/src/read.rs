@@ -139,6 +139,8 @@ pub struct SegmentReader {
     /// Bytes to read ahead from the log; doubles with each read from it.
     ahead: usize,
     objects: Option<ObjectCursor>,
+    /// Bytes of one message at most.
+    message_max: usize,
     finished: bool,
 }
 
@@ -170,9 +172,27 @@ impl SegmentReader {
         let ahead = READ_AHEAD_BYTES_MIN.min(cache.share(metrics.readers.get()));
         let (offset, finished) = (range.offset, false);
         let objects = objects.map(ObjectCursor::new);
-        let reader = Self { shared, cache, metrics, offset, end, follow, ahead, objects, finished };
+        let message_max = READ_MESSAGE_BYTES_MAX;
+        let reader = Self {
+            shared,
+            cache,
+            metrics,
+            offset,
+            end,
+            follow,
+            ahead,
+            objects,
+            message_max,
+            finished,
+        };
         reader.check(bounds)?;
         Ok(reader)
+    }
+
+    /// The same with messages of at most `bytes`.
+    pub(crate) fn with_messages_of(mut self, bytes: usize) -> Self {
+        self.message_max = bytes.clamp(1, READ_MESSAGE_BYTES_MAX);
+        self
     }
 
     /// The offset of the next byte.
@@ -283,7 +303,7 @@ impl SegmentReader {
     /// Bytes that the next message may have.
     fn message_bytes(&self) -> usize {
         let left = self.end.map_or(u64::MAX, |end| end.0.saturating_sub(self.offset.0));
-        usize::try_from(left).unwrap_or(usize::MAX).min(READ_MESSAGE_BYTES_MAX)
+        usize::try_from(left).unwrap_or(usize::MAX).min(self.message_max)
     }
 
     fn chunk(&mut self, data: Bytes, bounds: Bounds) -> ReadChunk {

@@ -1,11 +1,14 @@
 //! The gRPC service: thin shells around append connections, readers and questions to containers.
 
 mod append;
+mod connection;
 mod get_writer_states;
 mod read;
+mod requests;
 mod uncopied;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::limits::{DATA_MESSAGE_BYTES_MAX, PAGE_ITEMS_MAX};
@@ -15,12 +18,14 @@ use proto::error::{Reason, status, status_with};
 use proto::v1;
 use proto::v1::segment_store_server::{SegmentStore as SegmentStoreApi, SegmentStoreServer};
 use replica::ProposeError;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{Request, Response, Status, Streaming};
 
-pub use self::uncopied::StoreServer;
+pub use self::connection::ConnectionLimits;
+pub use self::uncopied::{StoreServer, admits};
 use crate::container::SegmentView;
 use crate::handle::ContainerError;
-use crate::limits::RETRY_AFTER;
+use crate::limits::{QUESTIONS_MAX, RETRY_AFTER};
 use crate::read::ReadError;
 use crate::store::SegmentStore;
 
@@ -28,11 +33,13 @@ use crate::store::SegmentStore;
 #[derive(Debug, Clone)]
 pub struct SegmentStoreService {
     store: SegmentStore,
+    /// Questions to containers that may begin.
+    questions: Arc<Semaphore>,
 }
 
 impl SegmentStoreService {
     pub fn new(store: SegmentStore) -> Self {
-        Self { store }
+        Self { store, questions: Arc::new(Semaphore::new(QUESTIONS_MAX)) }
     }
 
     /// The service with the message sizes of the data path.
@@ -43,8 +50,12 @@ impl SegmentStoreService {
         StoreServer::new(self, generated)
     }
 
-    async fn open_read(&self, request: v1::ReadRequest) -> Result<read::ReadOutput, Status> {
-        read::open(&self.store, request).await.map_err(|error| match error {
+    async fn open_read(
+        &self,
+        request: v1::ReadRequest,
+        message_bytes: usize,
+    ) -> Result<read::ReadOutput, Status> {
+        read::open(&self.store, request, message_bytes).await.map_err(|error| match error {
             read::OpenError::Field(error) => field_status(&error),
             read::OpenError::Read(error) => self.read_error(&error),
         })
@@ -53,6 +64,17 @@ impl SegmentStoreService {
     fn refuse(&self, reason: Reason, status: Status) -> Status {
         self.store.metrics().count_refused(reason);
         status
+    }
+
+    /// The right to ask containers, for as long as it is held.
+    fn question(&self) -> Result<SemaphorePermit<'_>, Status> {
+        self.questions.try_acquire().map_err(|_| {
+            let message = format!(
+                "{QUESTIONS_MAX} questions to segments wait for their answers; ask again later"
+            );
+            let reason = Reason::ResourceExhausted;
+            self.refuse(reason, status_with(reason, message, [], Some(RETRY_AFTER)))
+        })
     }
 
     fn read_error(&self, error: &ReadError) -> Status {
@@ -80,23 +102,25 @@ impl SegmentStoreApi for SegmentStoreService {
 
     async fn append(
         &self,
-        request: Request<Streaming<v1::AppendRequest>>,
+        _: Request<Streaming<v1::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        let output = append::serve(&self.store, request.into_inner());
-        Ok(Response::new(output))
+        // The generated code would keep what comes before anybody is asked.
+        Err(Status::unimplemented("appends are served by what `into_server` makes"))
     }
 
     async fn read(
         &self,
         request: Request<v1::ReadRequest>,
     ) -> Result<Response<Self::ReadStream>, Status> {
-        self.open_read(request.into_inner()).await.map(Response::new)
+        let whole = ConnectionLimits::default().read_message_bytes;
+        self.open_read(request.into_inner(), whole).await.map(Response::new)
     }
 
     async fn get_segment_info(
         &self,
         request: Request<v1::GetSegmentInfoRequest>,
     ) -> Result<Response<v1::GetSegmentInfoResponse>, Status> {
+        let _question = self.question()?;
         let asked = request.into_inner().segments;
         if asked.len() > PAGE_ITEMS_MAX {
             let message = format!(
@@ -131,6 +155,7 @@ impl SegmentStoreApi for SegmentStoreService {
         &self,
         request: Request<v1::FindOffsetRequest>,
     ) -> Result<Response<v1::FindOffsetResponse>, Status> {
+        let _question = self.question()?;
         let request = request.into_inner();
         let at = request.at.ok_or_else(|| field_status(&FieldError::missing("at")))?;
         let segment = segment_id(at.segment).map_err(|error| field_status(&error))?;

@@ -20,6 +20,8 @@ pub struct Settings {
     /// Bytes of appends that may wait for their acknowledgement in the whole process. Beyond it
     /// the server stops reading from clients, which HTTP/2 pushes back to them.
     pub append_memory: ByteSize,
+    /// Memory for the sessions of writers on segments that connections have open or had.
+    pub session_memory: ByteSize,
     /// Threads that read from the log. A few keep a disk busy.
     pub read_threads: usize,
 }
@@ -32,6 +34,7 @@ impl Default for Settings {
             object_cache: ByteSize::mib(64),
             object_read_ahead: ByteSize::mib(64),
             append_memory: ByteSize::mib(64),
+            session_memory: ByteSize::mib(64),
             read_threads: 2,
         }
     }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use common::limits::DATA_MESSAGE_BYTES_MAX;
 use common::{
     ByteSize, Clock, ContainerId, MonotonicTime, Offset, SegmentId, Tasks, ThreadPool, WallTime,
 };
 use lts::Bucket;
 use replica::{GroupHandle, Proposal};
 
-use crate::append_core::AppendConnection;
+use crate::append_core::{AppendConnection, SessionBudget};
 use crate::commands::StoreCommands;
 use crate::container::{ContainerMachine, Memory};
 use crate::handle::{ContainerError, ContainerHandle, Containers};
@@ -37,6 +38,7 @@ struct Inner {
     containers: Containers,
     sources: Sources,
     permits: BytePermits,
+    sessions: SessionBudget,
     pressure: Pressure,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
@@ -91,9 +93,11 @@ impl SegmentStore {
         clock: Arc<dyn Clock>,
         tasks: Tasks,
     ) -> Self {
-        let permits = BytePermits::new(settings.append_memory.as_usize());
+        let permits =
+            BytePermits::with_reserve(settings.append_memory.as_usize(), DATA_MESSAGE_BYTES_MAX);
+        let sessions = SessionBudget::new(settings.session_memory.bytes());
         let pressure = Pressure::new(clock.clone());
-        let inner = Inner { containers, sources, permits, pressure, clock, tasks };
+        let inner = Inner { containers, sources, permits, sessions, pressure, clock, tasks };
         Self { inner: Arc::new(inner) }
     }
 
@@ -107,6 +111,11 @@ impl SegmentStore {
 
     pub fn permits(&self) -> &BytePermits {
         &self.inner.permits
+    }
+
+    /// What the slots of append connections take.
+    pub fn sessions(&self) -> &SessionBudget {
+        &self.inner.sessions
     }
 
     /// What slows appends down; others add their signals.
@@ -124,7 +133,8 @@ impl SegmentStore {
 
     /// A new append connection.
     pub fn connect(&self) -> Arc<AppendConnection> {
-        AppendConnection::new(self.inner.containers.clone(), self.inner.sources.metrics.clone())
+        let Inner { containers, sources, sessions, .. } = &*self.inner;
+        AppendConnection::new(containers.clone(), sources.metrics.clone(), sessions)
     }
 
     /// A reader over a range of a segment; linearizable where it begins and, unless it follows,

@@ -3,19 +3,23 @@
 //! Owner of every connection of the public listener. It guarantees that a connection which says
 //! nothing, or only half of what it should, is closed after a deadline; that neither one address
 //! nor all together hold more connections than they may; that each protocol has explicit limits
-//! ([`connection`]); and that a stop lets requests under way end before connections are cut.
+//! ([`connection`]); that all of them together make the server hold no more than their share of the
+//! memory ([`shares`]); and that a stop lets requests under way end before connections are cut.
 //!
 //! A finished connection is handed to hyper as a stream, so that gRPC and plain HTTP share one
-//! port. Connections are spread over the net threads and stay on theirs.
+//! port. Connections of gRPC are spread over the net threads and stay on theirs, taking turns; those
+//! of HTTP/1 are served by the thread that accepts.
 
+mod bodies;
 mod caps;
 mod connection;
 mod opening;
+mod shares;
 #[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use common::Rng;
@@ -27,14 +31,22 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ServerError;
 use crate::settings::Limits;
 use caps::{Caps, Permit, Refusal};
+use opening::{Left, Opened, Protocol, Rewound};
+use shares::Share;
+pub(crate) use shares::Shares;
 
 /// How long the listener rests when the process has no file descriptors left.
 const ACCEPT_ERROR_REST: Duration = Duration::from_millis(50);
+
+/// Connections of HTTP/1 at a time: people, probes and monitoring, each of which may leave a whole
+/// page of metrics untaken.
+const HTTP1_CONNECTIONS_MAX: usize = 128;
 
 /// The public listener with its connections.
 pub(crate) struct Acceptor {
@@ -43,6 +55,9 @@ pub(crate) struct Acceptor {
     limits: Limits,
     metrics: AcceptMetrics,
     net: Vec<Handle>,
+    shares: Shares,
+    /// HTTP/1 connections that may come.
+    http1: Arc<Semaphore>,
     tasks: Tasks,
     cut: CancellationToken,
     age: ConnectionAge,
@@ -124,12 +139,14 @@ impl Acceptor {
         age: ConnectionAge,
         metrics: AcceptMetrics,
         net: Vec<Handle>,
+        shares: Shares,
         rng: Rng,
     ) -> Self {
         assert!(!net.is_empty(), "connections need a thread to run on");
         let caps = Caps::new(limits.connections, limits.connections_per_address);
         let (tasks, cut) = (Tasks::new(), CancellationToken::new());
-        Self { listener, caps, limits, metrics, net, tasks, cut, age, rng: Mutex::new(rng) }
+        let (http1, rng) = (Arc::new(Semaphore::new(HTTP1_CONNECTIONS_MAX)), Mutex::new(rng));
+        Self { listener, caps, limits, metrics, net, shares, http1, tasks, cut, age, rng }
     }
 
     /// What ends the connections once `run` has returned.
@@ -169,30 +186,124 @@ impl Acceptor {
                 return;
             }
         };
-        let stream = match stream.into_std() {
-            Ok(stream) => stream,
-            Err(error) => return tracing::debug!(%peer, %error, "connection ended early"),
-        };
         self.metrics.accepted.inc();
-        let counted = Counted::new(permit, &self.metrics);
-        let (limits, cut) = (self.limits.clone(), self.cut.clone());
-        let (service, tasks) = (service.clone(), self.tasks.child());
-        let metrics = self.metrics.clone();
-        let age = self.age.draw(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner));
-        let drain = self.age.drain;
-        self.tasks.spawn_on(&self.net[thread], "connection", async move {
-            let _counted = counted;
-            tokio::select! {
-                biased;
-                () = cut.cancelled() => {}
-                () = aged(age, drain, &tasks, &metrics) => {}
-                ended = serve(stream, &limits, service, tasks.clone()) => match ended {
-                    Ok(()) => {}
-                    Err(Ended::Silent) => metrics.refuse("silent"),
-                    Err(Ended::Broken(error)) => tracing::debug!(%peer, error, "connection ended"),
-                },
+        let connection = Connection {
+            peer,
+            counted: Counted::new(permit, &self.metrics),
+            limits: self.limits.clone(),
+            service: service.clone(),
+            tasks: self.tasks.child(),
+            metrics: self.metrics.clone(),
+            age: self.age.draw(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner)),
+            drain: self.age.drain,
+            cut: self.cut.clone(),
+        };
+        let entrance = Entrance {
+            shares: self.shares.clone(),
+            http1: self.http1.clone(),
+            net: self.net[thread].clone(),
+            tasks: self.tasks.clone(),
+        };
+        self.tasks.spawn("connection", entrance.open(connection, stream));
+    }
+}
+
+/// Where a connection is taken once it has said what it speaks.
+struct Entrance {
+    shares: Shares,
+    http1: Arc<Semaphore>,
+    net: Handle,
+    tasks: Tasks,
+}
+
+impl Entrance {
+    /// HTTP/1, which is health, metrics and people, stays on the thread that accepts, however busy
+    /// those are that move events; HTTP/2 goes to one of these.
+    async fn open(self, connection: Connection, stream: TcpStream) {
+        let cut = connection.cut.clone();
+        let opened = tokio::select! {
+            biased;
+            () = cut.cancelled() => return,
+            opened = open(stream, &connection.limits, &connection.tasks) => opened,
+        };
+        let opened = match opened {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return,
+            Err(ended) => return connection.ended(Err(ended)),
+        };
+        match opened.protocol {
+            Protocol::Http1 => {
+                let Ok(_held) = self.http1.try_acquire_owned() else {
+                    return connection.refuse("limit_http1");
+                };
+                connection.serve(|of| serve_http1(opened.stream, of)).await;
             }
-        });
+            Protocol::Http2 => {
+                let Some(share) = self.shares.take() else {
+                    return connection.refuse("limit_memory");
+                };
+                let left = match opened.stream.leave() {
+                    Ok(left) => left,
+                    Err(error) => return connection.ended(Err(broken(error))),
+                };
+                let shares = self.shares;
+                self.tasks.spawn_on(&self.net, "connection", async move {
+                    connection.serve(|of| serve_http2(left, (shares, share), of)).await;
+                });
+            }
+        }
+    }
+}
+
+/// A connection with what it needs.
+struct Connection {
+    peer: SocketAddr,
+    counted: Counted,
+    limits: Limits,
+    service: axum::Router,
+    tasks: Tasks,
+    metrics: AcceptMetrics,
+    age: Option<Duration>,
+    drain: Duration,
+    cut: CancellationToken,
+}
+
+/// What the requests of a connection are served with.
+struct Serving {
+    limits: Limits,
+    service: axum::Router,
+    tasks: Tasks,
+}
+
+impl Connection {
+    /// From its first request to its end.
+    async fn serve<F>(self, serve: impl FnOnce(Serving) -> F)
+    where
+        F: Future<Output = Result<(), Ended>>,
+    {
+        let (limits, service, tasks) =
+            (self.limits.clone(), self.service.clone(), self.tasks.clone());
+        tokio::select! {
+            biased;
+            () = self.cut.cancelled() => {}
+            () = aged(self.age, self.drain, &self.tasks, &self.metrics) => {}
+            ended = serve(Serving { limits, service, tasks }) => self.ended(ended),
+        }
+    }
+
+    fn ended(&self, ended: Result<(), Ended>) {
+        let peer = self.peer;
+        match ended {
+            Ok(()) => {}
+            Err(Ended::Silent) => self.metrics.refuse("silent"),
+            Err(Ended::Broken(error)) => tracing::debug!(%peer, error, "connection ended"),
+        }
+    }
+
+    fn refuse(&self, reason: &'static str) {
+        self.metrics.refuse(reason);
+        let (peer, open) = (self.peer, self.counted.open.get());
+        tracing::debug!(%peer, reason, open, "connection refused");
     }
 }
 
@@ -214,31 +325,40 @@ enum Ended {
     Broken(String),
 }
 
-/// One connection from its first byte to its end.
-async fn serve(
-    stream: std::net::TcpStream,
-    limits: &Limits,
-    service: axum::Router,
-    tasks: Tasks,
-) -> Result<(), Ended> {
-    let broken = |error: std::io::Error| Ended::Broken(error.to_string());
-    let stream = TcpStream::from_std(stream).map_err(broken)?;
+/// The first bytes of a connection.
+async fn open(stream: TcpStream, limits: &Limits, tasks: &Tasks) -> Result<Option<Opened>, Ended> {
     // Acknowledgements are small and must not wait for more.
     stream.set_nodelay(true).map_err(broken)?;
     let opened = tokio::select! {
         biased;
         // Nothing was asked yet, so that nothing needs to be waited for at a stop.
-        () = tasks.token().cancelled_owned() => return Ok(()),
+        () = tasks.token().cancelled_owned() => return Ok(None),
         opened = tokio::time::timeout(limits.first_bytes.0, opening::read(stream)) => opened,
     };
     match opened {
         Err(_) => Err(Ended::Silent),
-        Ok(Err(error)) => Err(broken(error)),
-        Ok(Ok(None)) => Ok(()),
-        Ok(Ok(Some(opened))) => {
-            connection::serve(opened, limits, service, tasks).await.map_err(Ended::Broken)
-        }
+        Ok(opened) => opened.map_err(broken),
     }
+}
+
+async fn serve_http1(stream: Rewound, with: Serving) -> Result<(), Ended> {
+    let Serving { limits, service, tasks } = with;
+    connection::serve_http1(stream, &limits, service, tasks).await.map_err(Ended::Broken)
+}
+
+async fn serve_http2(
+    stream: Left,
+    (shares, share): (Shares, Share),
+    with: Serving,
+) -> Result<(), Ended> {
+    let Serving { limits, service, tasks } = with;
+    let stream = stream.enter().map_err(broken)?;
+    let served = connection::serve_http2(stream, &limits, (&shares, &share), service, tasks);
+    served.await.map_err(Ended::Broken)
+}
+
+fn broken(error: std::io::Error) -> Ended {
+    Ended::Broken(error.to_string())
 }
 
 /// The connections that an [`Acceptor`] left open.

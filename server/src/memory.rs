@@ -2,7 +2,7 @@
 //!
 //! The split is the table [`SHARES`], which the operations manual repeats. What is not shared out
 //! (at least a tenth of the limit, about half of it by default) is for what is counted elsewhere or
-//! not at all: the state of segments and writers, connections, the log's buffers.
+//! not at all: the state of segments, what connections are made of, the log's buffers.
 
 mod machine;
 
@@ -39,6 +39,12 @@ pub(crate) enum MemoryClass {
     Appends,
     /// Buffers of rounds on their way to long-term storage.
     Tiering,
+    /// What clients may have on the way to the server: HTTP/2 windows, and frames not admitted yet.
+    Receive,
+    /// What is on the way to clients, or waits for them to take it.
+    Send,
+    /// Writer tables of segments, and the sessions that connections have open.
+    Writers,
 }
 
 impl MemoryClass {
@@ -52,6 +58,9 @@ impl MemoryClass {
             Self::State => "state",
             Self::Appends => "appends",
             Self::Tiering => "tiering",
+            Self::Receive => "receive",
+            Self::Send => "send",
+            Self::Writers => "writers",
         }
     }
 }
@@ -77,10 +86,10 @@ const fn share(class: MemoryClass, parts: u64, least_mib: u64) -> Share {
     Share { class, parts, least: ByteSize::mib(least_mib) }
 }
 
-/// The split. At 2 GiB, the default of a large machine: 128, 64, 384, 128, 16, 64 and 256 MiB. At
-/// 256 MiB, the least, the minima make it 16, 32, 48, 32, 16, 16 and 32 MiB, three quarters of the
-/// limit.
-const SHARES: [Share; 7] = [
+/// The split. At 2 GiB, the default of a large machine: 128, 64, 384, 128, 16, 64, 256, 160, 64 and
+/// 96 MiB. At 256 MiB, the least, the minima make it 16, 32, 32, 32, 16, 16, 32, 30, 8 and 16 MiB,
+/// nine tenths of the limit.
+const SHARES: [Share; 10] = [
     share(MemoryClass::Tail, 8, 16),
     // A few of the largest entries, which readers share.
     share(MemoryClass::LogRead, 4, 32),
@@ -94,6 +103,11 @@ const SHARES: [Share; 7] = [
     share(MemoryClass::Appends, 4, 16),
     // One object.
     share(MemoryClass::Tiering, 16, 32),
+    // A window and a frame of each of 256 connections that append.
+    share(MemoryClass::Receive, 10, 30),
+    share(MemoryClass::Send, 4, 8),
+    // Sessions of 64 writers on a thousand segments each.
+    share(MemoryClass::Writers, 6, 16),
 ];
 
 /// The limit and everyone's share of it.
@@ -115,7 +129,11 @@ impl MemoryPlan {
                 MemoryClass::Appends => settings.limits.append_bytes.0,
                 MemoryClass::Objects => settings.cache.objects.0,
                 MemoryClass::ObjectsAhead => settings.cache.objects_ahead.0,
-                MemoryClass::State | MemoryClass::Tiering => None,
+                MemoryClass::State
+                | MemoryClass::Tiering
+                | MemoryClass::Receive
+                | MemoryClass::Send
+                | MemoryClass::Writers => None,
             };
             let part = ByteSize(limit.bytes() / 128 * share.parts);
             (share.class, set.unwrap_or_else(|| part.max(share.least)))

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use common::ids::{ContainerId, GroupId};
 use common::tasks::{Tasks, spawn_thread};
-use common::{Clock, Rng};
+use common::{ByteSize, Clock, Rng};
 use controller::{
     Bootstrap, ControllerGroup, ControllerMachine, ControllerService, ControllerSettings, Runner,
     SegmentStores, StoreId,
@@ -28,6 +28,7 @@ use segmentstore::{ContainerMachine, Memory, SegmentStore, SegmentStoreService};
 use tokio::sync::{oneshot, watch};
 use wal::{Disk, Log, LogSettings};
 
+use crate::accept::Shares;
 use crate::error::ServerError;
 use crate::http::Readiness;
 use crate::identity::DataDir;
@@ -143,11 +144,15 @@ impl Node {
         if storage.is_some() {
             slow_appends_with_the_log(&store, log.clone(), groups.clone());
         }
+        slow_appends_with_writer_tables(&store, plan.share(MemoryClass::Writers));
+        let [receive, send] = [MemoryClass::Receive, MemoryClass::Send].map(|of| plan.share(of));
+        let shares = Shares::new(plan.limit, receive, send);
         let numbers = Arc::new(Numbers {
             log: log.clone(),
             groups: groups.clone(),
             store: store.clone(),
             plan,
+            shares,
             storage: storage.clone(),
             state: host.state_store(),
             started: clock.monotonic(),
@@ -178,6 +183,11 @@ impl Node {
     pub(crate) fn routes(&self) -> tonic::service::Routes {
         tonic::service::Routes::new(self.controller.clone().into_server())
             .add_service(SegmentStoreService::new(self.store.clone()).into_server())
+    }
+
+    /// The memory that connections share.
+    pub(crate) fn shares_of_connections(&self) -> Shares {
+        self.numbers.shares.clone()
     }
 
     /// Where long-term storage is.
@@ -432,6 +442,7 @@ pub(crate) fn store_settings(plan: &MemoryPlan) -> segmentstore::Settings {
         object_cache: plan.share(MemoryClass::Objects),
         object_read_ahead: plan.share(MemoryClass::ObjectsAhead),
         append_memory: plan.share(MemoryClass::Appends),
+        session_memory: plan.share(MemoryClass::Writers),
         ..segmentstore::Settings::default()
     }
 }
@@ -441,4 +452,10 @@ pub(crate) fn store_settings(plan: &MemoryPlan) -> segmentstore::Settings {
 fn slow_appends_with_the_log(store: &SegmentStore, log: Log, groups: Groups) {
     let signal = move || pressure::of_log(&log, &groups);
     store.pressure().register("log", Box::new(signal));
+}
+
+fn slow_appends_with_writer_tables(store: &SegmentStore, share: ByteSize) {
+    let metrics = store.metrics().clone();
+    let signal = move || pressure::of_writer_tables(&metrics, share);
+    store.pressure().register("writers", Box::new(signal));
 }

@@ -172,7 +172,8 @@ async fn run_node(
     };
     let limits = settings.limits.clone();
     let age = ConnectionAge { limit: limits.connection_age.0, drain: settings.server.drain.0 };
-    let acceptor = Acceptor::new(listener, limits, age, accept_metrics, net.handles.clone(), rng);
+    let (handles, shares) = (net.handles.clone(), node.shares_of_connections());
+    let acceptor = Acceptor::new(listener, limits, age, accept_metrics, handles, shares, rng);
     let connections = acceptor.connections();
     let (accepting, stop_accepting) = (Tasks::new(), CancellationToken::new());
     accepting.spawn("accept", acceptor.run(router, stop_accepting.clone()));

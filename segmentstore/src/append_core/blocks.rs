@@ -13,7 +13,7 @@ use super::answers::{invalid, not_proposed};
 use super::slots::{Session, Tag};
 use super::{AppendConnection, State};
 use crate::handle::ContainerError;
-use crate::limits::ZERO_COPY_BYTES_MIN;
+use crate::limits::{BLOCK_COST_BYTES, ZERO_COPY_BYTES_MIN};
 use crate::operation::{Append, EventSum};
 use crate::outcome::Outcome;
 use crate::permits::BytePermit;
@@ -40,7 +40,7 @@ impl AppendConnection {
         while blocks.len() > 0 {
             let mut state = self.lock();
             for block in blocks.by_ref().take(BLOCKS_PER_LOCK) {
-                let permit = permit.split(block.data.len());
+                let permit = permit.split(BLOCK_COST_BYTES + block.data.len());
                 self.append_block(&mut state, block, permit, &mut buffer)?;
             }
         }

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use common::{EventNumber, SegmentId, WriterId, WriterSession};
-use proto::error::{Reason, status};
+use proto::error::{Reason, status, status_with};
 use tonic::Status;
 
+use super::room::{Charge, SessionBudget};
 use crate::handle::ContainerHandle;
+use crate::limits::RETRY_AFTER;
 use crate::permits::BytePermit;
 
 /// Slots that one connection may use up in its life. Each costs a few dozen bytes for as long as
@@ -83,9 +85,14 @@ pub(super) struct Slots {
     opens: BTreeMap<u32, Vec<u32>>,
     next_open: u32,
     unanswered: usize,
+    charge: Charge,
 }
 
 impl Slots {
+    pub(super) fn new(sessions: &SessionBudget) -> Self {
+        Self { charge: sessions.charge(), ..Self::default() }
+    }
+
     pub(super) fn unanswered(&self) -> usize {
         self.unanswered
     }
@@ -103,6 +110,14 @@ impl Slots {
         if self.slots.contains_key(&slot) {
             let message = format!("slot {slot} was used before on this connection; choose another");
             return Err(status(Reason::InvalidArgument, message));
+        }
+        if !self.charge.slot() {
+            let message = format!(
+                "this server keeps at most {} sessions of writers on segments, and has as many; \
+                 use fewer writers or segments at a time, or raise `memory.limit`",
+                self.charge.budget().slots_max()
+            );
+            return Err(status_with(Reason::ResourceExhausted, message, [], Some(RETRY_AFTER)));
         }
         self.slots.insert(slot, Slot { session, ..Slot::default() });
         Ok(())

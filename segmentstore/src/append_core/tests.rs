@@ -12,8 +12,11 @@ use proto::v1::{
 use replica::{OutcomeSink, ProposeError};
 use tonic::Code;
 
-use super::AppendConnection;
-use crate::limits::ZERO_COPY_BYTES_MIN;
+use super::{AppendConnection, SessionBudget};
+use crate::limits::{
+    ANSWER_BYTES_MAX, BLOCK_COST_BYTES, SLOT_COST_BYTES, UNREAD_ANSWER_BYTES_MAX,
+    ZERO_COPY_BYTES_MIN,
+};
 use crate::operation::Command;
 use crate::permits::BytePermits;
 use crate::settings::Settings;
@@ -73,12 +76,16 @@ impl Fixture {
     }
 
     fn silent() -> Self {
+        Self::with_sessions(&SessionBudget::default())
+    }
+
+    fn with_sessions(sessions: &SessionBudget) -> Self {
         let container = FakeContainer::new(&Settings::default());
         for number in [1, 2] {
             let create = Command::Create(Box::new(identity(number)));
             container.driver().give(command(1, 1, number), create).unwrap();
         }
-        let connection = AppendConnection::new(container.containers(), Arc::default());
+        let connection = AppendConnection::new(container.containers(), Arc::default(), sessions);
         Self { container, permits: BytePermits::new(10_000_000), connection }
     }
 
@@ -384,9 +391,9 @@ fn permits_come_back_as_blocks_are_answered_even_when_the_client_is_gone() {
     let fixture = Fixture::opened();
     let total = fixture.permits.free_bytes();
     fixture.send(blocks(vec![block(1, 0, 1, "abcd"), block(2, 0, 1, "xy")]));
-    assert_eq!(fixture.permits.free_bytes(), total - 6);
+    assert_eq!(fixture.permits.free_bytes(), total - 6 - 2 * BLOCK_COST_BYTES);
     fixture.container.lose(0);
-    assert_eq!(fixture.permits.free_bytes(), total - 2);
+    assert_eq!(fixture.permits.free_bytes(), total - 2 - BLOCK_COST_BYTES);
     fixture.connection.fail(tonic::Status::cancelled("gone"));
     fixture.container.round();
     assert_eq!(fixture.permits.free_bytes(), total);
@@ -433,4 +440,91 @@ fn a_failed_connection_tells_what_it_knows_and_then_why_it_ends() {
     assert!(matches!(second, Poll::Ready(Some(Err(_)))));
     fixture.connection.round_done();
     assert!(fixture.connection.take_response().is_none());
+}
+
+#[test]
+fn a_block_costs_more_than_its_data() {
+    let empty = AppendRequest { message: Some(blocks(vec![AppendBlock::default(); 1_000])) };
+    assert!(AppendConnection::bytes_of(&empty) >= 256_000);
+}
+
+#[test]
+fn sessions_beyond_what_the_server_keeps_are_refused_and_those_of_a_connection_that_ends_given_back()
+ {
+    let budget = SessionBudget::new(3 * SLOT_COST_BYTES as u64);
+    let fixture = Fixture::with_sessions(&budget);
+    fixture.send(hello(1, 1));
+    fixture.send(open(1, session(1, 1), &[(1, 1), (2, 2)]));
+    let (code, reason, message) = fixture.refused(open(2, session(1, 1), &[(3, 1), (4, 2)]));
+    assert_eq!((code, reason), (Code::ResourceExhausted, Reason::ResourceExhausted));
+    assert!(message.contains("at most 3 sessions"), "{message}");
+    assert_eq!(budget.used_bytes(), 3 * SLOT_COST_BYTES as u64);
+    // What is under way keeps the connection until it is answered.
+    fixture.container.round();
+    drop(fixture);
+    assert_eq!(budget.used_bytes(), 0);
+}
+
+#[test]
+fn answers_that_are_not_taken_hold_the_client_up_and_come_in_parts_in_their_order() {
+    let fixture = Fixture::new();
+    let mut context = Context::from_waker(Waker::noop());
+    let slots: Vec<_> = (0..30_000).map(|slot| (slot, 9)).collect();
+    for (attempt, some) in (1..).zip(slots.chunks(4_000)) {
+        fixture.send(open(attempt, session(1, 1), some));
+    }
+    assert!(Box::pin(fixture.connection.room()).as_mut().poll(&mut context).is_ready());
+    fixture.container.round();
+    let mut room = Box::pin(fixture.connection.room());
+    assert!(room.as_mut().poll(&mut context).is_pending());
+    let mut told = Vec::new();
+    while told.len() < slots.len() {
+        let answer = fixture.take();
+        let bytes: usize = answer.failures.iter().map(|failure| failure.message.len() + 8).sum();
+        assert!(bytes <= ANSWER_BYTES_MAX + UNREAD_ANSWER_BYTES_MAX, "{bytes}");
+        told.extend(answer.failures.iter().map(|failure| failure.slot));
+    }
+    assert!(room.as_mut().poll(&mut context).is_ready());
+    assert!(told.iter().copied().eq(0..30_000));
+}
+
+#[test]
+fn acknowledgements_are_folded_also_behind_an_answer_in_parts() {
+    let fixture = Fixture::opened();
+    for slot in (10..30_000).step_by(4_000) {
+        let some: Vec<_> = (slot..slot + 4_000).map(|slot| (slot, 9)).collect();
+        fixture.send(open(7, session(1, 1), &some));
+    }
+    fixture.send(blocks(vec![block(1, 0, 1, "a")]));
+    fixture.container.round();
+    assert_eq!(fixture.take().acks[0].last_number, 1);
+    fixture.send(blocks(vec![block(1, 1, 2, "b"), block(1, 2, 3, "c"), block(2, 0, 1, "x")]));
+    fixture.container.round();
+    let acks = fixture.take().acks;
+    assert_eq!(
+        acks.iter().map(|ack| (ack.slot, ack.last_number)).collect::<Vec<_>>(),
+        [(1, 3), (2, 1)]
+    );
+}
+
+#[test]
+fn a_client_that_takes_no_answers_asks_for_successors_itself() {
+    let fixture = Fixture::new();
+    let successors = (10..1_010).map(successor).collect();
+    let seal = Command::Seal { segment: segment(1), successors };
+    fixture.container.driver().give(command(1, 2, 1), seal).unwrap();
+    for slot in 0..20 {
+        fixture.send(open(slot.into(), session(1, 1), &[(slot, 1)]));
+        fixture.container.round();
+    }
+    let mut places = 0;
+    while let Some(answer) = fixture.connection.take_response() {
+        for opened in answer.opened {
+            assert!(
+                opened.sealed && (opened.has_more_successors || opened.successors.len() == 1_000)
+            );
+            places += opened.successors.len();
+        }
+    }
+    assert!((1..4_000).contains(&places), "{places}");
 }

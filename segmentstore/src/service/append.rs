@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::Stream;
+use http_body::Body;
 use proto::error::{Reason, status};
-use proto::v1::{AppendRequest, AppendResponse};
+use proto::v1::AppendResponse;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
+use super::connection::AppendPermit;
+use super::requests::{Admission, Requests};
 use crate::append_core::AppendConnection;
-use crate::permits::{BytePermit, BytePermits};
-use crate::pressure::Pressure;
 use crate::store::SegmentStore;
 
 /// The answers of one connection.
@@ -24,7 +25,12 @@ pub struct AppendOutput {
     _gone: DropGuard,
 }
 
-pub(super) fn serve(store: &SegmentStore, input: Streaming<AppendRequest>) -> AppendOutput {
+/// Serves the messages in `body` for as long as `permit` is held.
+pub(super) fn serve<B>(store: &SegmentStore, body: B, permit: AppendPermit) -> AppendOutput
+where
+    B: Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let connection = store.connect();
     let (gone, stopping) = (CancellationToken::new(), store.tasks().token());
     let admission =
@@ -32,49 +38,34 @@ pub(super) fn serve(store: &SegmentStore, input: Streaming<AppendRequest>) -> Ap
     let task = connection.clone();
     let ended = gone.clone();
     store.tasks().spawn("append-connection", async move {
+        // Until nothing of the request is held any more.
+        let _permit = permit;
         tokio::select! {
             biased;
             () = ended.cancelled() => {}
             () = stopping.cancelled() => {
                 task.fail(status(Reason::Unavailable, "the server is stopping; connect again"));
             }
-            () = take_in(&task, input, &admission) => {}
+            () = take_in(&task, Requests::new(body, admission)) => {}
         }
     });
     AppendOutput { connection, _gone: gone.drop_guard() }
 }
 
-/// What a message passes before it is looked at.
-struct Admission {
-    permits: BytePermits,
-    pressure: Pressure,
-}
-
-impl Admission {
-    /// Waits for as long as the pressure says, then for the bytes' permit. Pressure comes first: a
-    /// message that waits holds nothing.
-    async fn admit(&self, bytes: usize) -> BytePermit {
-        if let Some(wait) = self.pressure.wait(bytes) {
-            tokio::time::sleep(wait).await;
-        }
-        self.permits.acquire(bytes).await
-    }
-}
-
 /// Takes messages in until the client is done or does not speak the protocol.
-async fn take_in(
-    connection: &Arc<AppendConnection>,
-    mut input: Streaming<AppendRequest>,
-    admission: &Admission,
-) {
+async fn take_in<B>(connection: &Arc<AppendConnection>, mut requests: Requests<B>)
+where
+    B: Body<Data = bytes::Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     loop {
-        let request = match input.message().await {
-            Ok(Some(request)) => request,
+        // A client that does not take its answers gives us nothing more to answer.
+        connection.room().await;
+        let (request, permit) = match requests.next().await {
+            Ok(Some(next)) => next,
             Ok(None) => return connection.finish(),
             Err(error) => return connection.fail(error),
         };
-        let bytes = AppendConnection::bytes_of(&request);
-        let permit = admission.admit(bytes).await;
         if let Err(error) = connection.on_request(request, permit) {
             return connection.fail(error);
         }
@@ -86,33 +77,5 @@ impl Stream for AppendOutput {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.connection.poll_response(context)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use common::clock::ManualClock;
-    use common::limits::MIB;
-    use tokio::time::{Duration, Instant};
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn under_pressure_a_message_waits_before_it_takes_a_permit() {
-        let pressure = Pressure::new(Arc::new(ManualClock::default()));
-        let admission = Admission { permits: BytePermits::new(MIB), pressure: pressure.clone() };
-        let start = Instant::now();
-        drop(admission.admit(MIB / 2).await);
-        assert_eq!(start.elapsed(), Duration::ZERO);
-        pressure.register("test", Box::new(|| 0.5));
-        let admitted = admission.admit(MIB / 2);
-        tokio::pin!(admitted);
-        let early = tokio::time::timeout(Duration::from_millis(124), &mut admitted).await;
-        assert!(early.is_err());
-        assert_eq!(admission.permits.free_bytes(), MIB);
-        let permit = admitted.await;
-        assert_eq!(start.elapsed(), Duration::from_millis(125));
-        assert_eq!(admission.permits.free_bytes(), MIB / 2);
-        drop(permit);
     }
 }

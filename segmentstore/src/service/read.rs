@@ -23,6 +23,7 @@ pub(super) enum OpenError {
 pub(super) async fn open(
     store: &SegmentStore,
     request: ReadRequest,
+    message_bytes: usize,
 ) -> Result<ReadOutput, OpenError> {
     let segment = segment_id(request.segment).map_err(OpenError::Field)?;
     let range = ReadRange {
@@ -31,7 +32,7 @@ pub(super) async fn open(
         follow: request.follow,
     };
     let reader = store.read(ContainerId(request.container), segment, range).await;
-    let reader = reader.map_err(OpenError::Read)?;
+    let reader = reader.map_err(OpenError::Read)?.with_messages_of(message_bytes);
     let state = (reader, store.tasks().token());
     Ok(try_unfold(state, |(mut reader, stopping)| async move {
         let chunk = next(&mut reader, &stopping).await.map_err(|error| read_status(&error))?;

@@ -3,32 +3,31 @@
 //! Nothing is left to a library's defaults that a peer could use to make the server hold memory
 //! or time for it.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
-use common::limits::{KIB, MIB};
+use axum::body::Body;
+use common::limits::KIB;
 use common::tasks::Tasks;
+use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use proto::error::{Reason, status};
+use tokio::sync::Semaphore;
+use tokio_util::sync::PollSemaphore;
+use tower::Service as _;
 
-use super::opening::{Opened, Protocol, Rewound};
+use super::bodies::{Answer, admitted};
+use super::opening::Rewound;
+use super::shares::{Share, Shares};
 use crate::settings::Limits;
-
-/// Bytes under way to the server per request: one largest message nearly fits, so that a writer
-/// on a loopback or a fast network is never held up by credit.
-const STREAM_WINDOW_BYTES: u32 = (8 * MIB) as u32;
-
-/// Bytes under way to the server per connection: bounds what a connection can make it hold.
-const CONNECTION_WINDOW_BYTES: u32 = (16 * MIB) as u32;
-
-/// Bytes of one frame: large enough that a block of events takes one or two.
-const FRAME_BYTES_MAX: u32 = (256 * KIB) as u32;
-
-/// Bytes of answers kept per request for a peer that reads slowly.
-const SEND_BUFFER_BYTES_MAX: usize = 2 * MIB;
 
 /// Bytes of all headers of a request: ours take a few hundred.
 const HEADER_BYTES_MAX: u32 = (16 * KIB) as u32;
@@ -46,19 +45,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves until the peer leaves, or until `tasks` is cancelled and the requests under way ended.
 /// A panic in a request ends its connection and nothing else.
-pub(super) async fn serve(
-    opened: Opened,
-    limits: &Limits,
-    service: axum::Router,
-    tasks: Tasks,
-) -> Result<(), String> {
-    match opened.protocol {
-        Protocol::Http1 => serve_http1(opened.stream, limits, service, tasks).await,
-        Protocol::Http2 => serve_http2(opened.stream, limits, service, tasks).await,
-    }
-}
-
-async fn serve_http1(
+pub(super) async fn serve_http1(
     stream: Rewound,
     limits: &Limits,
     service: axum::Router,
@@ -72,26 +59,71 @@ async fn serve_http1(
     until_stopped(connection, &tasks, http1::Connection::graceful_shutdown).await
 }
 
-async fn serve_http2(
+/// The same for a connection that has its `share` of the memory.
+pub(super) async fn serve_http2(
     stream: Rewound,
     limits: &Limits,
+    (shares, share): (&Shares, &Share),
     service: axum::Router,
     tasks: Tasks,
 ) -> Result<(), String> {
     let connection = http2::Builder::new(Requests(tasks.clone()))
         .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES_MAX)
+        .initial_stream_window_size(share.stream_window)
+        .initial_connection_window_size(share.connection_window)
+        .max_frame_size(share.frame)
         .max_concurrent_streams(limits.requests_per_connection)
-        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
+        .max_send_buf_size(share.send_stream)
         .max_header_list_size(HEADER_BYTES_MAX)
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .max_local_error_reset_streams(LOCAL_RESETS_MAX)
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        .serve_connection(TokioIo::new(stream), requests(shares, share, service));
     until_stopped(connection, &tasks, http2::Connection::graceful_shutdown).await
+}
+
+/// Every request of a connection within the connection's share.
+fn requests(
+    shares: &Shares,
+    share: &Share,
+    service: axum::Router,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = Response<Answer>,
+    Error = Infallible,
+    Future: Send,
+> + use<> {
+    let room = PollSemaphore::new(Arc::new(Semaphore::new(share.send)));
+    let part = share.send.min(share.read_message + PART_HEAD_BYTES) as u32;
+    let (limits, control, all) =
+        (share.limits.clone(), shares.control().clone(), shares.requests().clone());
+    service_fn(move |request: Request<Incoming>| {
+        let (room, mut service) = (room.clone(), service.clone());
+        let (limits, control, taken) =
+            (limits.clone(), control.clone(), all.clone().try_acquire_owned());
+        async move {
+            let Ok(taken) = taken else {
+                return Ok(too_many().map(|body| Answer::new(body, room, part, None)));
+            };
+            let mut request = match segmentstore::service::admits(request.uri().path()) {
+                true => request.map(Body::new),
+                false => request.map(|body| admitted(body, control)),
+            };
+            request.extensions_mut().insert(limits);
+            let response = service.call(request).await?;
+            Ok(response.map(|body| Answer::new(body, room, part, Some(taken))))
+        }
+    })
+}
+
+/// Bytes of a message of a read beside its data.
+const PART_HEAD_BYTES: usize = KIB;
+
+fn too_many() -> Response<Body> {
+    let message = "this server has as many requests under way as it has memory for; end some, ask \
+                   again later, or raise `memory.limit`";
+    status(Reason::ResourceExhausted, message).into_http()
 }
 
 async fn until_stopped<C>(

@@ -43,15 +43,43 @@ pub(super) async fn read(mut stream: TcpStream) -> io::Result<Option<Opened>> {
             break Protocol::Http2;
         }
     };
-    let stream = Rewound { first: Bytes::copy_from_slice(&first[..length]), stream };
+    let first = Bytes::copy_from_slice(&first[..length]);
+    let stream = Rewound { first, stream, turn: 0 };
     Ok(Some(Opened { protocol, stream }))
 }
 
-/// A stream that gives its first bytes once more.
+/// Bytes that one connection reads before others get their turn.
+const TURN_BYTES: usize = 512 * 1024;
+
+/// A stream that gives its first bytes once more, and its thread back to others after each turn:
+/// a connection on which bytes come without end would not leave it otherwise.
 #[derive(Debug)]
 pub(super) struct Rewound {
     first: Bytes,
     stream: TcpStream,
+    /// Bytes read in this turn.
+    turn: usize,
+}
+
+impl Rewound {
+    /// Leaves the event loop, for another one to be entered.
+    pub(super) fn leave(self) -> io::Result<Left> {
+        Ok(Left { first: self.first, stream: self.stream.into_std()? })
+    }
+}
+
+/// A stream between two event loops.
+#[derive(Debug)]
+pub(super) struct Left {
+    first: Bytes,
+    stream: std::net::TcpStream,
+}
+
+impl Left {
+    /// Enters the event loop of the caller.
+    pub(super) fn enter(self) -> io::Result<Rewound> {
+        Ok(Rewound { first: self.first, stream: TcpStream::from_std(self.stream)?, turn: 0 })
+    }
 }
 
 impl AsyncRead for Rewound {
@@ -61,7 +89,18 @@ impl AsyncRead for Rewound {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.first.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(context, buffer);
+            if self.turn >= TURN_BYTES {
+                self.turn = 0;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let before = buffer.filled().len();
+            let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+            self.turn = match read {
+                Poll::Ready(_) => self.turn + buffer.filled().len() - before,
+                Poll::Pending => 0,
+            };
+            return read;
         }
         let count = self.first.len().min(buffer.remaining());
         buffer.put_slice(&self.first[..count]);

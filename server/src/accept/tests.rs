@@ -1,5 +1,6 @@
 use std::net::Ipv4Addr;
 
+use common::ByteSize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -25,7 +26,8 @@ async fn served(limits: Limits, service: axum::Router) -> Served {
     let metrics = AcceptMetrics::default();
     let age = ConnectionAge { limit: limits.connection_age.0, drain: DRAIN };
     let (net, rng) = (vec![Handle::current()], Rng::from_seed(1));
-    let acceptor = Acceptor::new(listener, limits, age, metrics.clone(), net, rng);
+    let shares = Shares::new(ByteSize::gib(4), ByteSize::mib(320), ByteSize::mib(128));
+    let acceptor = Acceptor::new(listener, limits, age, metrics.clone(), net, shares, rng);
     let (connections, stop) = (acceptor.connections(), CancellationToken::new());
     let accepting = Tasks::new();
     accepting.spawn("accept", acceptor.run(service, stop.clone()));
@@ -201,4 +203,31 @@ async fn a_port_in_use_is_said_with_what_to_do() {
     let error = bind(first.local_addr().unwrap()).await.unwrap_err();
     assert!(matches!(error, ServerError::PortInUse { .. }));
     assert!(error.to_string().contains("--listen"), "{error}");
+}
+
+/// What a connection's first settings say: window of a stream, bytes of a frame.
+async fn windows_of(stream: &mut TcpStream) -> (u32, u32) {
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.unwrap();
+    let mut settings = vec![0; usize::from(head[2])];
+    stream.read_exact(&mut settings).await.unwrap();
+    let setting = |id: u16| {
+        let entry = settings.chunks_exact(6).find(|entry| entry[..2] == id.to_be_bytes());
+        u32::from_be_bytes(entry.unwrap()[2..].try_into().unwrap())
+    };
+    (setting(4), setting(5))
+}
+
+#[tokio::test]
+async fn later_connections_get_smaller_windows() {
+    let served = served(Limits::default(), greeting()).await;
+    let mut open = Vec::new();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        open.push((windows_of(&mut stream).await, stream));
+    }
+    assert_eq!(open[0].0, (8 << 20, 256 << 10));
+    assert!(open.is_sorted_by(|a, b| a.0 >= b.0));
+    assert_eq!(open[19].0, (65_535, 16 << 10));
 }

@@ -13,8 +13,8 @@ fn mebibytes(plan: &MemoryPlan) -> Vec<u64> {
 
 #[test]
 fn a_large_machine_and_the_smallest_are_split_as_the_table_says() {
-    assert_eq!(mebibytes(&plan(ByteSize::gib(2))), [128, 64, 384, 128, 16, 64, 256]);
-    assert_eq!(mebibytes(&plan(ByteSize::mib(256))), [16, 32, 48, 32, 16, 16, 32]);
+    assert_eq!(mebibytes(&plan(ByteSize::gib(2))), [128, 64, 384, 128, 16, 64, 256, 160, 64, 96]);
+    assert_eq!(mebibytes(&plan(ByteSize::mib(256))), [16, 32, 32, 32, 16, 16, 32, 30, 8, 16]);
     let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md");
     let manual = std::fs::read_to_string(manual).unwrap();
     for share in &SHARES {
@@ -40,10 +40,10 @@ fn every_limit_holds_its_shares_with_room_to_spare() {
 fn a_share_that_is_set_stands_and_objects_give_way_to_it() {
     let mut settings = Settings::default();
     settings.memory.limit = Auto(Some(ByteSize::gib(1)));
-    settings.cache.tail = Auto(Some(ByteSize::mib(600)));
+    settings.cache.tail = Auto(Some(ByteSize::mib(440)));
     let plan = MemoryPlan::new(&settings, ByteSize::gib(2)).unwrap();
     assert_eq!(plan.limit, ByteSize::gib(1));
-    assert_eq!(plan.share(MemoryClass::Tail), ByteSize::mib(600));
+    assert_eq!(plan.share(MemoryClass::Tail), ByteSize::mib(440));
     let objects = plan.share(MemoryClass::Objects);
     assert!(objects >= ByteSize::mib(32) && objects < ByteSize::mib(192), "{objects}");
     settings.cache.tail = Auto(Some(ByteSize::mib(900)));

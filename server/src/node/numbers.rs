@@ -12,6 +12,7 @@ use segmentstore::{Metrics, SegmentStore};
 use wal::{Log, LogUsage};
 
 use super::Groups;
+use crate::accept::Shares;
 use crate::memory::{ClassUse, MemoryClass, MemoryPlan};
 use crate::metrics::{Sources, resident_memory};
 use crate::rates::{Average, Rates, SAMPLE_EVERY, Totals};
@@ -24,6 +25,7 @@ pub(super) struct Numbers {
     pub(super) groups: Groups,
     pub(super) store: SegmentStore,
     pub(super) plan: MemoryPlan,
+    pub(super) shares: Shares,
     pub(super) storage: Option<Storage>,
     /// Weak: whoever asks for figures does not keep the state store open.
     pub(super) state: Weak<dyn Kv>,
@@ -74,6 +76,11 @@ impl Numbers {
                 MemoryClass::ObjectsAhead => metrics.object_ahead_bytes.get(),
                 // Closed: it has nothing.
                 MemoryClass::State => self.state.upgrade().map_or(0, |kv| kv.memory_bytes()),
+                MemoryClass::Receive => self.shares.receive_used(),
+                MemoryClass::Send => self.shares.send_used(),
+                MemoryClass::Writers => {
+                    metrics.writer_table_bytes.get() + self.store.sessions().used_bytes()
+                }
                 MemoryClass::Tiering => {
                     self.storage.as_ref().map_or(0, |storage| storage.held().bytes())
                 }

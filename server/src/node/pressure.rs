@@ -1,11 +1,12 @@
-//! How much the log presses on appends.
+//! How much the log and the writer tables press on appends.
 //!
-//! What counts is what long-term storage does not have yet: the rest goes as soon as the state is
+//! Of the log, what counts is what long-term storage does not have yet: the rest goes as soon as the state is
 //! saved, within a second, and whoever waits for that would wait for nothing. But a log that is
 //! nearly full refuses whatever it is full of, and before that everybody slows down.
 
-use common::GroupId;
+use common::{ByteSize, GroupId};
 use replica::GroupStatus;
+use segmentstore::Metrics;
 use segmentstore::pressure::ramp;
 use wal::Log;
 
@@ -17,6 +18,11 @@ const PRESSES_FROM: f64 = 0.7;
 const REFUSES_FROM: f64 = 0.9;
 /// The same of all that is in use.
 const FILLS_FROM: f64 = 0.8;
+
+/// The part of their class that writer tables take from which on appends are slowed down, and at
+/// which they are as slow as they get: tables have no bound of their own but that of each segment.
+const TABLES_PRESS_FROM: f64 = 0.8;
+const TABLES_PRESS_FULLY: f64 = 1.6;
 
 /// The pressure now, from 0 to 1. The groups are asked only where it matters.
 pub(super) fn of_log(log: &Log, groups: &Groups) -> f64 {
@@ -30,6 +36,12 @@ pub(super) fn of_log(log: &Log, groups: &Groups) -> f64 {
         leaving(log.group_usage(GroupId(*group)).bytes, status)
     };
     level(used, share(groups.statuses().iter().map(of_group).sum()))
+}
+
+/// The pressure of writer tables whose class has `share`.
+pub(super) fn of_writer_tables(metrics: &Metrics, share: ByteSize) -> f64 {
+    let taken = metrics.writer_table_bytes.get() as f64 / share.bytes().max(1) as f64;
+    ramp(taken, TABLES_PRESS_FROM, TABLES_PRESS_FULLY)
 }
 
 fn level(used: f64, leaving: f64) -> f64 {
@@ -83,5 +95,17 @@ mod tests {
         }
         let behind = GroupStatus { oldest_live: Some(LogIndex(51)), ..status };
         assert_eq!(leaving(100, &behind), 70);
+    }
+
+    #[test]
+    fn writer_tables_press_once_they_outgrow_their_class() {
+        let (metrics, share) = (Metrics::default(), ByteSize::mib(16));
+        metrics.writer_table_bytes.add(12 << 20);
+        assert_eq!(of_writer_tables(&metrics, share), 0.0);
+        metrics.writer_table_bytes.add(8 << 20);
+        let some = of_writer_tables(&metrics, share);
+        assert!(some > 0.4 && some < 0.7, "{some}");
+        metrics.writer_table_bytes.add(8 << 20);
+        assert_eq!(of_writer_tables(&metrics, share), 1.0);
     }
 }

@@ -75,9 +75,6 @@ pub const ANSWER_BYTES_MAX: usize = KIB * KIB;
 /// Bytes of the successors of one segment in an answer; who needs more asks for pages of them.
 pub const SUCCESSOR_BYTES_MAX: usize = 128 * KIB;
 
-/// Sessions closed by one message: as many as a connection may have.
-pub const CLOSES_MAX: usize = 1 << 18;
-
 /// Append streams of one connection: a client needs one.
 pub const APPEND_STREAMS_PER_CONNECTION_MAX: usize = 16;
 

@@ -21,6 +21,7 @@ mod interruptions;
 mod killed_recovery;
 mod long_term;
 mod lost_machine;
+mod memory_loads;
 mod moto;
 mod readme;
 mod reconciliation;

@@ -78,7 +78,7 @@ impl Load {
 }
 
 /// Past the capture of test output: a long run says how it goes.
-fn say(text: &str) {
+pub fn say(text: &str) {
     std::io::stderr().write_all(format!("soak: {text}\n").as_bytes()).unwrap();
 }
 
@@ -114,7 +114,7 @@ async fn pass_some(rng: &mut Rng, low: u64, high: u64) {
     pass(Duration::from_millis(rng.between(low, high))).await;
 }
 
-fn from_environment(name: &str) -> Option<u64> {
+pub fn from_environment(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("`{name}` is not a number: `{text}`")))
 }

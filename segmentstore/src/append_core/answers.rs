@@ -217,3 +217,26 @@ fn part<T>(items: &mut Vec<T>, room: &mut usize, bytes: impl Fn(&T) -> usize) ->
 fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acknowledgement_that_stayed_behind_is_raised_where_it_is_now() {
+        let (mut answers, mut places) = (Answers::default(), vec![None; 20_000]);
+        let ack = |slot: usize, last_number| BlockAck { slot: slot as u32, last_number, length: 1 };
+        for (slot, place) in places.iter_mut().enumerate() {
+            answers.ack(place, ack(slot, 1));
+        }
+        let first = answers.take().unwrap().acks;
+        assert!(!first.is_empty() && first.len() < 20_000 && answers.is_ready());
+        for slot in [19_000, 19_999] {
+            answers.ack(&mut places[slot], ack(slot, 7));
+        }
+        let rest = answers.take().unwrap().acks;
+        assert_eq!(first.len() + rest.len(), 20_000, "no slot is told twice");
+        let raised: Vec<_> = rest.iter().filter(|ack| ack.last_number == 7).collect();
+        assert_eq!(raised.iter().map(|ack| ack.slot).collect::<Vec<_>>(), [19_000, 19_999]);
+    }
+}

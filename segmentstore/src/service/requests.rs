@@ -20,7 +20,7 @@ use proto::v1::AppendRequest;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Code, Status};
 
-use crate::limits::{BLOCK_COST_BYTES, CLOSES_MAX, MESSAGE_PROGRESS_BYTES, MESSAGE_STALL};
+use crate::limits::{BLOCK_COST_BYTES, MESSAGE_PROGRESS_BYTES, MESSAGE_STALL};
 use crate::permits::{BytePermit, BytePermits, Growing};
 use crate::pressure::Pressure;
 
@@ -200,8 +200,8 @@ fn check(items: Items) -> Result<(), Status> {
     if items.opens > OPEN_SEGMENTS_MAX {
         return refuse("segments to open", items.opens, OPEN_SEGMENTS_MAX);
     }
-    if items.closes > CLOSES_MAX {
-        return refuse("sessions to close", items.closes, CLOSES_MAX);
+    if items.closes > OPEN_SEGMENTS_MAX {
+        return refuse("sessions to close", items.closes, OPEN_SEGMENTS_MAX);
     }
     Ok(())
 }

@@ -110,6 +110,17 @@ impl Server {
         self.process.as_ref().unwrap().id()
     }
 
+    /// The most memory that the process had, without what is mapped from files: the text of a
+    /// debug build is many times that of the program that people run.
+    pub fn peak_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+        };
+        field("VmHWM:") - field("RssFile:")
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) -> Finished {
         self.process.take().unwrap().kill()

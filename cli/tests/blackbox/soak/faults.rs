@@ -104,7 +104,7 @@ impl Faults<'_> {
 
     /// Notes how much the present life took at most, and what it read from objects.
     pub fn look_at_memory(&mut self) {
-        let peak = peak_bytes(self.server.id());
+        let peak = self.server.peak_bytes();
         if peak > self.counts.peak_bytes {
             self.counts.peak_bytes = peak;
             self.memory = self.server.line("status -o json").run().json()["memory"].to_string();
@@ -122,15 +122,4 @@ impl Faults<'_> {
             }
         }
     }
-}
-
-/// The most memory that the process had, without what is mapped from files: the text of a debug
-/// build is many times that of the program that people run.
-fn peak_bytes(id: i32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
-    };
-    field("VmHWM:") - field("RssFile:")
 }

@@ -130,7 +130,7 @@ async fn a_message_that_trickles_in_ends_its_stream_and_gives_its_permit_back() 
     let ended = next.run_until(async {
         let trickle = async {
             for byte in 100_000..200_000 {
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                sleep(Duration::from_millis(100)).await;
                 if frames.send(message.slice(byte..=byte)).is_err() {
                     break;
                 }
@@ -178,10 +178,10 @@ async fn more_items_than_a_message_may_have_are_refused_undecoded() {
     let open = AppendRequest { message: Some(Message::Open(open)) };
     let error = refused(&proto::append_stream::encode(&open)).await;
     assert!(error.message().contains("4097 segments"), "{error}");
-    let close = CloseSessions { slots: vec![1; CLOSES_MAX + 1] };
+    let close = CloseSessions { slots: vec![1; OPEN_SEGMENTS_MAX + 1] };
     let close = AppendRequest { message: Some(Message::Close(close)) };
     let error = refused(&proto::append_stream::encode(&close)).await;
-    assert!(error.message().contains("262145 sessions"), "{error}");
+    assert!(error.message().contains("4097 sessions"), "{error}");
     assert_eq!(admission.permits.free_bytes(), 16 * MIB);
 }
 

@@ -16,7 +16,7 @@ use common::{Clock, SystemClock};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-pub use self::server::Server;
+pub use self::server::{Server, metric_at};
 
 /// Nothing that is waited for takes longer than this, or the test fails.
 pub const LIMIT: Duration = Duration::from_secs(90);

@@ -24,7 +24,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use self::raw::RawCodec;
-use crate::harness::Server;
+use crate::harness::{Server, metric_at};
 
 const MEMORY_LIMIT: u64 = 256 << 20;
 
@@ -77,7 +77,8 @@ impl Target {
     async fn stream(&self, client: &Client, name: &str, segments: u32) -> ScopedStream {
         let stream = ScopedStream::new("loads", name).unwrap();
         let config = StreamConfig { segments, create_scope: true };
-        patiently(|| client.streams().create_stream(&stream, config)).await;
+        let streams = client.streams();
+        patiently(|| streams.create_stream(&stream, config)).await;
         stream
     }
 
@@ -132,7 +133,7 @@ async fn many_connections(server: &Target) {
 
 fn hello() -> AppendRequest {
     let (library, version) = ("test".to_owned(), "0".to_owned());
-    let hello = Hello { library, version, protocol_min: 1, protocol_max: 1 };
+    let hello = Hello { library, version, protocol_min: 1, protocol_max: 1, ..Hello::default() };
     AppendRequest { message: Some(Message::Hello(hello)) }
 }
 
@@ -297,7 +298,7 @@ async fn ordinary(target: &Target) {
 
 /// Runs loads at once against a new server.
 fn run(loads: &[Load]) {
-    let server = Arc::new(Server::with(&SETTINGS));
+    let server = Server::with(&SETTINGS);
     let seconds = crate::soak::from_environment("BRAID_MEMORY_SECONDS").unwrap_or(4);
     let clock = SystemClock::new();
     let until = clock.monotonic().plus(Duration::from_secs(seconds));
@@ -306,11 +307,11 @@ fn run(loads: &[Load]) {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let over = Arc::new(AtomicBool::new(false));
     let watching = spawn_thread("metrics", {
-        let (server, over) = (server.clone(), over.clone());
+        let (address, over) = (server.address, over.clone());
         move || {
             let mut scrapes = 0;
             while !over.load(Ordering::Relaxed) {
-                server.metric("braid_connections");
+                metric_at(address, "braid_connections");
                 scrapes += 1;
             }
             scrapes

@@ -169,13 +169,7 @@ impl Server {
 
     /// A metric that has no labels.
     pub fn metric(&self, name: &str) -> u64 {
-        let mut request = TcpStream::connect(self.address).unwrap();
-        let head = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-        request.write_all(head.as_bytes()).unwrap();
-        let mut text = String::new();
-        request.read_to_string(&mut text).unwrap();
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.unwrap_or_else(|| panic!("no `{name}` in {text}")).parse::<f64>().unwrap() as u64
+        metric_at(self.address, name)
     }
 
     /// What `braid status` says.
@@ -206,4 +200,16 @@ impl Server {
         let described: Option<serde_json::Value> = serde_json::from_str(&described.stdout).ok();
         described.and_then(|found| found["bytes"].as_u64()).unwrap_or(0)
     }
+}
+
+/// A metric without labels of the server at `address`, which must answer in time.
+pub fn metric_at(address: SocketAddr, name: &str) -> u64 {
+    let mut request = TcpStream::connect(address).unwrap();
+    request.set_read_timeout(Some(super::LIMIT)).unwrap();
+    let head = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    request.write_all(head.as_bytes()).unwrap();
+    let mut text = String::new();
+    request.read_to_string(&mut text).unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no `{name}` in {text}")).parse::<f64>().unwrap() as u64
 }

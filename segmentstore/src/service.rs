@@ -148,6 +148,7 @@ impl SegmentStoreApi for SegmentStoreService {
         &self,
         request: Request<v1::GetWriterStatesRequest>,
     ) -> Result<Response<v1::GetWriterStatesResponse>, Status> {
+        let _question = self.question()?;
         self.writer_states(request.into_inner()).await.map(Response::new)
     }
 

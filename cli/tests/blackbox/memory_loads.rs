@@ -117,7 +117,7 @@ async fn many_connections(server: &Target) {
     let write = async |number: usize| {
         let client = server.client().await;
         let writer = client.event_writer(&stream).memory_limit(ByteSize::mib(2));
-        let mut writer = writer.open().await.unwrap();
+        let writer = writer.open().await.unwrap();
         for event in 0.. {
             let key = format!("{number}-{event}");
             writer.append(Event::new(&payload).key(&key)).await.unwrap();
@@ -226,7 +226,7 @@ async fn many_blocks(server: &Target) {
 async fn nothing_read(server: &Target) {
     let client = server.client().await;
     let stream = server.stream(&client, "unread", 4).await;
-    let mut writer = client.event_writer(&stream).open().await.unwrap();
+    let writer = client.event_writer(&stream).open().await.unwrap();
     for event in 0..1_000_u32 {
         let key = event.to_string();
         writer.append(Event::new(&[7; 65_000]).key(&key)).await.unwrap();
@@ -284,7 +284,7 @@ fn places_segment() -> proto::v1::SegmentId {
 async fn ordinary(target: &Target) {
     let client = target.client().await;
     let stream = target.stream(&client, "afterwards", 2).await;
-    let mut writer = client.event_writer(&stream).open().await.unwrap();
+    let writer = client.event_writer(&stream).open().await.unwrap();
     for event in 0..100_u32 {
         writer.append(Event::new(&event.to_le_bytes()).key("k")).await.unwrap();
     }

@@ -559,7 +559,6 @@ impl Controller for Fake {
             stream_id: 7,
             created,
             may_be_stored: !created || names_were_forgotten,
-            ..v1::RegisterWriterResponse::default()
         }))
     }
 

@@ -177,7 +177,6 @@ impl Choices {
             writer: name.to_string(),
             create: self.create_name,
             mode: mode as i32,
-            ..v1::RegisterWriterRequest::default()
         };
         let answer = self.client.inner.controller(|mut c| {
             let request = request.clone();

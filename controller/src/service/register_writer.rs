@@ -24,7 +24,6 @@ impl ControllerService {
                     stream_id: stream.0,
                     created,
                     may_be_stored,
-                    ..v1::RegisterWriterResponse::default()
                 })
             }
             other => Err(ServiceError::bug(&other)),

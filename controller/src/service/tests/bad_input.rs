@@ -59,7 +59,6 @@ async fn with_stream(served: &Served, name: Option<v1::StreamName>) -> Vec<Statu
         writer: "w".into(),
         create: true,
         mode: v1::WriterMode::WriterReplay.into(),
-        ..Default::default()
     };
     vec![
         Controller::create_stream(service, Request::new(create)).await.unwrap_err(),
@@ -97,7 +96,6 @@ async fn a_bad_name_is_refused_by_every_verb_and_changes_nothing() {
             writer: name,
             create: true,
             mode: v1::WriterMode::WriterReplay.into(),
-            ..Default::default()
         };
         let status = Controller::create_scope(service, Request::new(create)).await.unwrap_err();
         check(status, "scope", problem);

@@ -128,7 +128,6 @@ async fn what_does_not_exist_is_not_found_by_any_verb() {
                     writer: "w".into(),
                     create: true,
                     mode: v1::WriterMode::WriterReplay.into(),
-                    ..Default::default()
                 }
             )
             .map(drop),
@@ -331,7 +330,6 @@ async fn a_named_writer_is_registered_and_its_older_process_finds_no_segments_an
         writer: "loader".into(),
         create,
         mode: v1::WriterMode::WriterReplay.into(),
-        ..Default::default()
     };
     let unknown = call!(served, register_writer, register(false)).unwrap_err();
     assert_eq!((unknown.code(), reason_of(&unknown)), (Code::NotFound, Reason::WriterNotFound));
@@ -372,7 +370,6 @@ fn registration(writer: &str, mode: v1::WriterMode) -> v1::RegisterWriterRequest
         writer: writer.into(),
         create: true,
         mode: mode.into(),
-        ..Default::default()
     }
 }
 

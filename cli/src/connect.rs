@@ -20,12 +20,17 @@ pub(crate) struct ConnectArgs {
 
 impl ConnectArgs {
     pub(crate) async fn open(&self) -> Result<Client> {
-        Ok(Client::connect(ClientConfig::new(&*self.endpoint)).await?)
+        Ok(Client::connect(self.config()).await?)
     }
 
     /// A client whose writers and readers ride out `patience` without a server.
     pub(crate) async fn open_patient(&self, patience: Duration) -> Result<Client> {
-        let config = ClientConfig::new(&*self.endpoint);
-        Ok(Client::connect(ClientConfig { retry_deadline: Some(patience), ..config }).await?)
+        Ok(Client::connect(ClientConfig { retry_deadline: Some(patience), ..self.config() })
+            .await?)
+    }
+
+    /// Who types a command wants to know at once that there is no server.
+    fn config(&self) -> ClientConfig {
+        ClientConfig { connect_deadline: Duration::ZERO, ..ClientConfig::new(&*self.endpoint) }
     }
 }

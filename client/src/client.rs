@@ -81,8 +81,8 @@ impl Drop for ClosesWithRuntime {
 }
 
 impl Client {
-    /// Connects and checks that client and server speak a common protocol. Fails at once when
-    /// nobody answers; later interruptions are ridden out.
+    /// Connects and checks that client and server speak a common protocol. Goes on trying for
+    /// [`ClientConfig::connect_deadline`] when nobody answers; later interruptions are ridden out.
     pub async fn connect(config: ClientConfig) -> Result<Client> {
         Self::connect_with(config, Rng::from_entropy()).await
     }
@@ -104,7 +104,8 @@ impl Client {
             token.cancelled().await;
             drop(end);
         });
-        let info = client.inner.server_info().await?;
+        let deadline = Some(client.inner.config.connect_deadline);
+        let info = client.inner.patiently_for(deadline, || client.inner.server_info()).await?;
         if *info.protocol.start() > proto::PROTOCOL_MAX
             || *info.protocol.end() < proto::PROTOCOL_MIN
         {

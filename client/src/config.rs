@@ -9,6 +9,9 @@ pub struct ClientConfig {
     pub endpoint: String,
     /// How long one attempt to connect may take.
     pub connect_timeout: Duration,
+    /// How long [`Client::connect`](crate::Client::connect) goes on trying while the server is not
+    /// reached or cannot answer yet; zero: one attempt.
+    pub connect_deadline: Duration,
     /// How long a call that manages something (streams, scopes, registrations) may take, repeated
     /// attempts included. What the server works on for longer, such as the creation of a wide stream,
     /// is waited for as long as it gets on: this long without a step forward ends it.
@@ -34,6 +37,7 @@ impl Default for ClientConfig {
         Self {
             endpoint: "127.0.0.1:7070".to_owned(),
             connect_timeout: Duration::from_secs(5),
+            connect_deadline: Duration::from_secs(10),
             request_timeout: Duration::from_secs(10),
             retry_deadline: None,
             backoff_min: Duration::from_millis(10),

@@ -2,6 +2,7 @@
 //! sooner than the work itself.
 
 use std::future::Future;
+use std::time::Duration;
 
 use crate::client::Inner;
 use crate::error::{ClientError, Result};
@@ -10,7 +11,19 @@ impl Inner {
     /// Looks up until it succeeds, is refused, or
     /// [`ClientConfig::retry_deadline`](crate::ClientConfig::retry_deadline) has passed without an
     /// answer.
-    pub(crate) async fn patiently<T, F>(&self, mut look_up: impl FnMut() -> F) -> Result<T>
+    pub(crate) async fn patiently<T, F>(&self, look_up: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        self.patiently_for(self.config.retry_deadline, look_up).await
+    }
+
+    /// As [`Inner::patiently`], with a deadline of its own; `None`: for ever.
+    pub(crate) async fn patiently_for<T, F>(
+        &self,
+        deadline: Option<Duration>,
+        mut look_up: impl FnMut() -> F,
+    ) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
@@ -22,7 +35,7 @@ impl Inner {
                 Err(error) => error,
             };
             let waited = self.now().since(started);
-            let gives_up = self.config.retry_deadline.is_some_and(|deadline| waited >= deadline);
+            let gives_up = deadline.is_some_and(|deadline| waited >= deadline);
             if gives_up || !error.is_transient() {
                 return Err(error);
             }

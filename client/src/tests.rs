@@ -96,11 +96,24 @@ fn parsed(event: &crate::ReadEvent) -> (String, u64) {
 }
 
 #[tokio::test]
-async fn nobody_at_the_endpoint_is_told_at_once_with_what_to_do() {
-    let error = Client::connect(ClientConfig::new("127.0.0.1:1")).await.unwrap_err();
+async fn who_does_not_wait_for_a_server_is_told_at_once_with_what_to_do() {
+    let config =
+        ClientConfig { connect_deadline: Duration::ZERO, ..ClientConfig::new("127.0.0.1:1") };
+    let error = Client::connect(config).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     let text = error.to_string();
     assert!(text.contains("127.0.0.1:1") && text.contains("braid dev"), "{text}");
+}
+
+#[tokio::test]
+async fn a_client_waits_for_a_server_that_is_on_its_way() {
+    let fake = Fake::start().await;
+    fake.set_down(true);
+    let (connected, ()) = tokio::join!(Client::connect(config(&fake)), async {
+        fake.refused(3).await;
+        fake.set_down(false);
+    });
+    assert_eq!(connected.unwrap().server_info().await.unwrap().version, "fake");
 }
 
 #[tokio::test]

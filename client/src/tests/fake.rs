@@ -397,6 +397,7 @@ impl Controller for Fake {
         &self,
         _: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
+        self.check_up()?;
         Ok(Response::new(v1::GetServerInfoResponse {
             version: "fake".to_owned(),
             protocol_min: 1,

@@ -28,7 +28,10 @@ fn a_controller_that_does_not_start_is_told_by_readiness_and_to_whoever_asks_it(
     assert!(served.get("/metrics").contains("braid_group_quarantined{group=\"1\"} 1"));
     with_client(async {
         // A client asks the controller first: it is told at once, and why.
-        let config = ClientConfig::new(served.ready.address.to_string());
+        let config = ClientConfig {
+            connect_deadline: Duration::ZERO,
+            ..ClientConfig::new(served.ready.address.to_string())
+        };
         let refused = Client::connect(config).await.unwrap_err().to_string();
         assert!(refused.contains("out of order") && refused.contains("group 1"), "{refused}");
     });

@@ -134,11 +134,17 @@ impl Owned {
 ///
 #[doc = concat!("```no_run\n", include_str!("../examples/snippets/append_events.rs"), "```")]
 ///
+/// Many tasks may share one, and each may wait for its own event:
+///
+#[doc = concat!("```no_run\n", include_str!("../examples/snippets/shared_writer.rs"), "```")]
+///
 /// A named writer is known again when its process is started anew, and an older process of the
 /// name that still runs is fenced. What its numbers mean is said at
 /// [`EventWriterBuilder::named`]: for a source that is read again from its beginning there is the
 /// [`ReplayWriter`]; a writer that [`continues`](NamedWriterBuilder::continues) goes on behind
-/// [`EventWriter::stored_through`].
+/// [`EventWriter::stored_through`]:
+///
+#[doc = concat!("```no_run\n", include_str!("../examples/snippets/continue_feed.rs"), "```")]
 #[derive(Debug)]
 pub struct EventWriter {
     owned: Arc<Owned>,

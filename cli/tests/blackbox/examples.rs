@@ -2,6 +2,8 @@
 
 #[path = "../../../client/examples/snippets/append_events.rs"]
 mod append_events;
+#[path = "../../../client/examples/snippets/continue_feed.rs"]
+mod continue_feed;
 #[path = "../../../client/examples/snippets/first_steps.rs"]
 mod first_steps;
 #[path = "../../../client/examples/snippets/headers.rs"]
@@ -10,6 +12,8 @@ mod headers;
 mod read_and_go_on;
 #[path = "../../../client/examples/snippets/resume_import.rs"]
 mod resume_import;
+#[path = "../../../client/examples/snippets/shared_writer.rs"]
+mod shared_writer;
 #[path = "../../../client/examples/snippets/skip_truncated.rs"]
 mod skip_truncated;
 
@@ -37,6 +41,26 @@ async fn the_examples_of_the_documentation_do_what_they_say() {
     assert_eq!(resume_import::import(&client, &lines[..60]).await.unwrap(), 0);
     assert_eq!(resume_import::import(&client, &lines).await.unwrap(), 60);
     assert_eq!(server.read_all("demo/imports").len(), 100);
+    client.close().await;
+}
+
+#[tokio::test]
+async fn a_named_writer_goes_on_behind_what_it_stored_and_requests_share_a_writer() {
+    let server = Server::start();
+    server.line("stream create demo/feed --segments 4 --create-scope").run().ok();
+    server.line("stream create demo/requests --segments 4").run().ok();
+    let client = Client::connect(ClientConfig::new(server.address.to_string())).await.unwrap();
+    let numbers = |from, to| (client::EventNumber(from), client::EventNumber(to));
+    assert_eq!(continue_feed::feed(&client, &["a", "b"]).await.unwrap(), numbers(0, 2));
+    assert_eq!(continue_feed::feed(&client, &["c"]).await.unwrap(), numbers(2, 3));
+    assert_eq!(server.read_all("demo/feed"), ["a", "b", "c"]);
+
+    shared_writer::serve_requests(&client, 100).await.unwrap();
+    let mut stored = server.read_all("demo/requests");
+    let mut sent: Vec<_> = (0..100).map(|number| format!("request {number}")).collect();
+    stored.sort();
+    sent.sort();
+    assert_eq!(stored, sent);
     client.close().await;
 }
 

@@ -5,8 +5,8 @@ use rustix::process::Signal;
 use crate::harness::{Running, Server, wait_until};
 use crate::small_disk::SmallDisk;
 
-/// Less than the log would be allowed.
-const DISK_MIB: u64 = 160;
+/// Less than the log would be allowed, and more than the files that clients leave to what frees space.
+const DISK_MIB: u64 = 256;
 const SETTINGS: [(&str, &str); 3] = [
     ("BRAID__LOG__BUDGET", "1GiB"),
     ("BRAID__LOG__FILE_SIZE", "16MiB"),
@@ -90,16 +90,21 @@ fn without_a_free_byte_a_server_goes_on_and_a_start_says_why_it_does_not() {
     let Some(disk) = SmallDisk::new(DISK_MIB) else { return };
     let mut server = Server::on(disk, &SETTINGS);
     server.line("append demo/a --key k").input("first\n").run().ok();
+    server.line("append demo/c --key k").input("dropped\n").run().ok();
+    let input: String = (0..10).map(|number| line(number) + "\n").collect();
+    server.line("append demo/b --key k --timeout 60s").input(&input).run().ok();
     let log = server.disk.as_ref().unwrap().outside().join("data/wal");
     wait_until("files made ahead", || {
         let files = std::fs::read_dir(&log).unwrap().map(|file| file.unwrap().file_name());
         files.filter(|name| name.to_string_lossy().starts_with("spare-")).count() >= 3
     });
     let filler = server.disk.as_ref().unwrap().fill();
-    // Files made ahead take it; checkpoints are due and wait.
-    let input: String = (0..30).map(|number| line(number) + "\n").collect();
-    server.line("append demo/b --key k --timeout 60s").input(&input).run().ok();
-    check(&server, "demo/b", 30);
+    // Clients are refused; files made ahead are for what frees space.
+    let refused = server.line("append demo/a --key k --timeout 1s").input("second\n").run();
+    refused.fails(6, &["braid stream truncate"]);
+    server.line("stream truncate demo/c --at tail").run().ok();
+    assert_eq!(server.read_all("demo/c"), [""; 0]);
+    check(&server, "demo/b", 10);
     let stopped = server.stop(Signal::TERM);
     assert_eq!(stopped.code, Some(0), "{stopped:?}");
 
@@ -112,6 +117,6 @@ fn without_a_free_byte_a_server_goes_on_and_a_start_says_why_it_does_not() {
 
     std::fs::remove_file(filler).unwrap();
     server.restart();
-    check(&server, "demo/b", 30);
+    check(&server, "demo/b", 10);
     assert_eq!(server.read_all("demo/a"), ["first"]);
 }

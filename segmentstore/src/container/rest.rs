@@ -121,11 +121,11 @@ fn rest_segment(
     }
     marks.has_other_objects(id, &state);
     if state.start > start {
+        metrics.unarchived_bytes.add(state.start.0 - start.0);
         segment.record.start = state.start;
         let start = state.start;
         state.times.truncate(start, |level, chunk| marks.times(id, level, chunk));
         marks.wake(segment);
-        metrics.unarchived_bytes.add(state.start.0 - start.0);
     }
     Ok(!state.extents.items().is_empty())
 }

@@ -79,6 +79,11 @@ fn check(events: &[(String, u64)], from: u64, to: u64) {
     }
 }
 
+/// Fails where something waits that should not; only a test that fails waits for long.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), what).await.expect("it does not wait")
+}
+
 /// Everything that is stored, as a reader sees it.
 async fn read_all(client: &Client) -> Vec<(String, u64)> {
     let reader = client.event_reader(&stream()).from(ReadFrom::Head).until(ReadUntil::Tail);

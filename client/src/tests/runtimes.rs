@@ -1,11 +1,9 @@
 //! Clients that are used from other runtimes than the one they were connected on.
 
-use std::time::Duration;
-
 use common::Rng;
 use tokio::runtime::{Builder, Runtime};
 
-use super::{Fake, STREAM, append, check, config, parsed, stream};
+use super::{Fake, STREAM, append, check, config, parsed, soon, stream};
 use crate::{Client, ClientError, ReadFrom, ReadUntil};
 
 fn runtime() -> Runtime {
@@ -19,11 +17,6 @@ fn start() -> (Runtime, Runtime, Client) {
     fake.create(STREAM, 2);
     let client = home.block_on(Client::connect_with(config(&fake), Rng::from_seed(1))).unwrap();
     (servers, home, client)
-}
-
-/// Long enough for whatever should happen; only a test that fails waits for it.
-async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), what).await.expect("it ends at all")
 }
 
 #[test]

@@ -33,6 +33,7 @@ pub mod session;
 mod status;
 mod streams;
 mod succession;
+mod waiters;
 mod writer;
 
 pub use client::{Client, ServerInfo};

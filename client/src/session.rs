@@ -20,10 +20,13 @@
 
 mod block;
 mod close;
+mod forgotten;
+mod identity;
 mod outcome;
 mod proof;
 mod push;
 mod receive;
+mod relocate;
 mod resume;
 mod room;
 mod route;
@@ -35,66 +38,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::task::Waker;
 use std::time::Duration;
 
-use bytes::Bytes;
 use common::limits::{APPEND_BLOCK_BYTES_TARGET, EVENT_BYTES_MAX, MIB};
-use common::{
-    Attempt, EventNumber, MonotonicTime, Rng, ScopedStream, SegmentId, WriterEpoch, WriterId,
-};
+use common::{Attempt, EventNumber, MonotonicTime, Rng, ScopedStream, SegmentId};
 use proto::convert::SegmentPlace;
 
 use crate::error::{ClientError, Result};
 use crate::succession::Succession;
 use block::Pool;
+pub(crate) use forgotten::TRACE_KEPT;
+pub use identity::{Mode, WriterIdentity};
 pub(crate) use outcome::Awaited;
 use proof::Proof;
 use resume::Resume;
 use route::Router;
 use segment::{Segment, State};
-
-/// Who writes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WriterIdentity {
-    /// The id under which segments remember the writer.
-    pub writer: WriterId,
-    /// The epoch of a named writer's process; anonymous writers have one process only.
-    pub epoch: WriterEpoch,
-    /// What places events without a routing key: the name, or the random id of an anonymous
-    /// writer.
-    pub routing: Bytes,
-    /// What the writer's event numbers mean.
-    pub mode: Mode,
-}
-
-/// What the numbers of a writer's events mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Nobody resumes the writer: nothing is stored of it yet.
-    Anonymous,
-    /// The n-th event is always the same one: those that are stored are not sent again.
-    Replay,
-    /// Numbers go on behind the highest stored one.
-    Continue,
-}
-
-impl WriterIdentity {
-    /// The epoch of all anonymous writers.
-    const ANONYMOUS_EPOCH: WriterEpoch = WriterEpoch(1);
-
-    /// A writer that nobody resumes, with the 128 random bits `id`.
-    pub fn anonymous(id: u128) -> Self {
-        Self {
-            writer: WriterId(id),
-            epoch: Self::ANONYMOUS_EPOCH,
-            routing: Bytes::copy_from_slice(&id.to_be_bytes()),
-            mode: Mode::Anonymous,
-        }
-    }
-
-    /// Whether the writer has a name, so that its events may already be stored.
-    pub(crate) fn is_named(&self) -> bool {
-        self.mode != Mode::Anonymous
-    }
-}
 
 /// Bounds of a writer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -344,21 +301,6 @@ impl WriterCore {
         std::mem::take(&mut self.lookups)
     }
 
-    /// Whether segments may have moved: a store said that it does not lead a container, or is not
-    /// reached. Then [`WriterCore::unsettled`] have to be located and given to
-    /// [`WriterCore::on_places`].
-    pub fn take_relocate(&mut self) -> bool {
-        std::mem::take(&mut self.relocate)
-    }
-
-    /// The segments that the writer may still want something of.
-    pub fn unsettled(&self) -> Vec<SegmentId> {
-        let ended =
-            |state| matches!(state, State::Sealed | State::AwaitingSuccessors | State::Failed);
-        let segments = self.segments.iter().filter(|segment| !ended(segment.state));
-        segments.map(|segment| segment.place.segment).collect()
-    }
-
     /// Whether there is a question for the controller, or nothing goes forward.
     pub fn wants_attention(&self) -> bool {
         self.relocate || !self.lookups.is_empty()
@@ -393,23 +335,6 @@ impl WriterCore {
                 }
                 Timer::Retry => {}
                 Timer::Probe => self.probe(index, now),
-            }
-        }
-    }
-
-    /// Segments may have moved to other stores.
-    pub fn on_places(&mut self, places: &[SegmentPlace]) {
-        for place in places {
-            let Some(&index) = self.by_id.get(&place.segment) else { continue };
-            let link = self.link_to(&place.endpoint);
-            if self.segments[index].link != link {
-                self.leave_session(index);
-                let segment = &mut self.segments[index];
-                segment.link = link;
-                segment.place = place.clone();
-                // It may stand in the old link's queue, which nobody may ever look at again.
-                segment.ready = false;
-                self.reopen_if_needed(index);
             }
         }
     }

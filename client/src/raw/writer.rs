@@ -21,7 +21,7 @@ use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::connection::store_client;
 use crate::error::{ClientError, ErrorKind, Result};
-use crate::session::Slots;
+use crate::session::{Slots, TRACE_KEPT};
 use crate::streams::SegmentPlace;
 
 /// Appends raw bytes to one segment, if wanted only at an expected offset. Each append is stored
@@ -42,8 +42,8 @@ pub struct SegmentWriter {
     /// Whether appends may be sent on the connection.
     is_open: bool,
     backoff: Backoff,
-    /// When the segment last said something, on the clock that counts through sleep, and how long
-    /// it was at least.
+    /// When what the segment knows of the writer was last used, or a little before, on the clock
+    /// that counts through sleep, and how long the segment was at least.
     last_used: MonotonicTime,
     length: u64,
 }
@@ -179,11 +179,7 @@ impl SegmentWriter {
                 return Ok(Offset(opened.length));
             }
             if opened.last_number < self.stored || opened.length < self.length {
-                return Err(ClientError::DataLost {
-                    segment: self.place.segment,
-                    acknowledged: known.into(),
-                    stored: opened.last_number.into(),
-                });
+                return Err(self.lost(known, opened.last_number));
             }
             if opened.sealed {
                 return Err(self.refused(Reason::SegmentSealed, "it is sealed"));
@@ -215,6 +211,14 @@ impl SegmentWriter {
         }
     }
 
+    fn lost(&self, known: u64, stored: u64) -> ClientError {
+        ClientError::DataLost {
+            segment: self.place.segment,
+            acknowledged: known.into(),
+            stored: stored.into(),
+        }
+    }
+
     /// Opens a session under a new attempt.
     async fn open(&mut self) -> Result<v1::SessionOpened> {
         if self.connection.is_none() {
@@ -236,6 +240,10 @@ impl SegmentWriter {
                 // An own earlier session that is still remembered: go above it.
                 (Reason::WriterFenced, Some(current)) if current.attempt >= self.attempt.0 => {
                     self.attempt = Attempt(current.attempt);
+                }
+                // So soon a trace of it would be there.
+                (Reason::WriterAbsent, _) if self.stored > 0 && self.away() < TRACE_KEPT => {
+                    return Err(self.lost(self.stored, 0));
                 }
                 // Forgotten while nothing was in doubt: as good as a new writer.
                 (Reason::WriterExpired | Reason::WriterAbsent, _) if !self.in_doubt => {
@@ -268,10 +276,14 @@ impl SegmentWriter {
         Ok(Connection { requests, answers, slots, slot, writer_kept })
     }
 
-    /// Whether the store may have forgotten the writer since it last said something.
+    /// Whether the store may have forgotten the writer since it was last there.
     fn may_be_forgotten(&self) -> bool {
-        let away = self.client.inner.boot_time().since(self.last_used);
+        let away = self.away();
         self.connection.as_ref().is_none_or(|connection| away >= connection.writer_kept)
+    }
+
+    fn away(&self) -> Duration {
+        self.client.inner.boot_time().since(self.last_used)
     }
 
     fn open_message(&self, slot: u32) -> v1::OpenSessions {
@@ -303,8 +315,7 @@ impl SegmentWriter {
     /// The next answer to the current slot.
     async fn answer(&mut self) -> Result<Outcome> {
         let endpoint = self.client.inner.endpoint_of(&self.place).to_owned();
-        let now = self.client.inner.boot_time();
-        self.last_used = now;
+        let asked = self.client.inner.boot_time();
         let connection = self.connection()?;
         loop {
             let answer = connection.answers.message().await;
@@ -323,9 +334,11 @@ impl SegmentWriter {
                 return Ok(Outcome::Failed(failure));
             }
             if let Some(ack) = answer.acks.iter().find(|ack| ack.slot == slot) {
+                self.last_used = asked;
                 return Ok(Outcome::Stored(Offset(ack.length)));
             }
             if let Some(opened) = answer.opened.into_iter().find(|opened| opened.slot == slot) {
+                self.last_used = asked;
                 return Ok(Outcome::Opened(opened));
             }
         }

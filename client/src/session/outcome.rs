@@ -3,8 +3,6 @@
 //! A segment that acknowledges nothing for too long is given up alone: its events, and later ones
 //! for its keys, are of unknown outcome, and other segments go on.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -137,53 +135,5 @@ impl WriterCore {
         let failures = self.segments.iter().filter_map(|segment| segment.failure.as_ref());
         let first = failures.min_by_key(|(number, _)| *number)?;
         Some((EventNumber(first.0), &first.1))
-    }
-}
-
-/// Who waits for numbers of one segment.
-#[derive(Debug, Default)]
-pub(super) struct Waiters(BinaryHeap<Waiter>);
-
-#[derive(Debug)]
-struct Waiter {
-    number: u64,
-    waker: Waker,
-}
-
-impl Waiters {
-    fn add(&mut self, number: u64, waker: &Waker) {
-        self.0.push(Waiter { number, waker: waker.clone() });
-    }
-
-    /// Takes those out who wait for `number` or less.
-    pub(super) fn take_through(&mut self, number: u64, out: &mut Vec<Waker>) {
-        while self.0.peek().is_some_and(|waiter| waiter.number <= number) {
-            out.extend(self.0.pop().map(|waiter| waiter.waker));
-        }
-    }
-
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Waker> + use<> {
-        std::mem::take(&mut self.0).into_iter().map(|waiter| waiter.waker)
-    }
-}
-
-impl PartialEq for Waiter {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-
-impl Eq for Waiter {}
-
-impl PartialOrd for Waiter {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// The lowest number is the greatest, so that the heap gives it first.
-impl Ord for Waiter {
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.number.cmp(&self.number)
     }
 }

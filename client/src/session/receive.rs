@@ -2,17 +2,14 @@
 
 use std::time::Duration;
 
-use common::{EventNumber, MonotonicTime};
+use common::MonotonicTime;
 use proto::error::Reason;
 use proto::v1;
 
-use super::segment::{Segment, State, Sum};
+use super::forgotten::Absence;
+use super::segment::{Segment, State};
 use super::{LinkId, Timer, WriterCore};
 use crate::error::ClientError;
-
-/// A store keeps a trace of every writer for at least so long, whatever happens: one that has none
-/// sooner has lost what it stored.
-const TRACE_KEPT: Duration = Duration::from_secs(10);
 
 impl WriterCore {
     /// Takes a message that arrived on a link. Answers to sessions that are over are ignored.
@@ -126,6 +123,7 @@ impl WriterCore {
         segment.last_used = self.boot_time;
         segment.length = segment.length.max(opened.length);
         segment.must_be_long = false;
+        segment.absence = Absence::None;
         segment.resuming |= stored > 0;
         if opened.sealed {
             self.on_sealed(index, opened.successors, opened.has_more_successors, now);
@@ -173,7 +171,8 @@ impl WriterCore {
             Reason::WriterExpired | Reason::WriterAbsent => {
                 // A block that is refused is not stored, and the answers before it have come.
                 let in_doubt = !was_open && self.segments[index].is_uncertain();
-                self.on_forgotten(index, in_doubt, failure.reason() == Reason::WriterAbsent);
+                let without_a_trace = failure.reason() == Reason::WriterAbsent;
+                self.on_forgotten(index, in_doubt, without_a_trace, now);
             }
             reason => {
                 let segment = self.segments[index].place.segment;
@@ -193,38 +192,6 @@ impl WriterCore {
         }
         self.attempt = self.attempt.max(current.attempt);
         self.pause(index, Duration::ZERO, now);
-    }
-
-    /// The segment forgot the writer. With nothing in doubt, that is as good as never having
-    /// written there, unless what is forgotten is lost: a store that has no trace of the writer so
-    /// soon, or has less than it had, has lost it.
-    fn on_forgotten(&mut self, index: usize, in_doubt: bool, without_a_trace: bool) {
-        let segment = &mut self.segments[index];
-        let acknowledged = EventNumber(segment.acknowledged);
-        if in_doubt {
-            let error = ClientError::WriterExpired { segment: segment.place.segment, acknowledged };
-            self.fail_segment(index, error);
-            return;
-        }
-        let away = self.boot_time.since(segment.last_used);
-        if without_a_trace && acknowledged > EventNumber::NONE && away < TRACE_KEPT {
-            self.fail_lost(index, 0);
-            return;
-        }
-        segment.resuming = false;
-        segment.acknowledged = 0;
-        segment.acknowledged_sum = Sum::default();
-        segment.must_be_long = without_a_trace;
-        self.want_open(index);
-    }
-
-    fn fail_lost(&mut self, index: usize, stored: u64) {
-        let segment = &self.segments[index];
-        self.fail(ClientError::DataLost {
-            segment: segment.place.segment,
-            acknowledged: EventNumber(segment.durable),
-            stored: EventNumber(stored),
-        });
     }
 
     /// Asks later whether the segment is sealed, if a successor waits for that.

@@ -6,9 +6,10 @@ use common::MonotonicTime;
 use proto::convert::SegmentPlace;
 
 use super::block::{Block, OpenBlock};
-use super::outcome::Waiters;
+use super::forgotten::Absence;
 use super::{LinkId, WriterLimits};
 use crate::error::ClientError;
+use crate::waiters::Waiters;
 
 /// Into how many blocks what is on its way to a segment is divided, about: one that the disk works
 /// on, and others on their way there, in a queue and on their way back.
@@ -86,6 +87,8 @@ pub(super) struct Segment {
     pub(super) length: u64,
     /// It knows nothing of the writer, so that it must not be shorter than it was.
     pub(super) must_be_long: bool,
+    /// Whether it should know the writer, and does not.
+    pub(super) absence: Absence,
     /// A block was once sent: an entry must be there.
     pub(super) resuming: bool,
     /// Whether it stands in its link's queue of segments that may send.
@@ -134,6 +137,7 @@ impl Segment {
             last_used: MonotonicTime::default(),
             length: 0,
             must_be_long: false,
+            absence: Absence::None,
             resuming: false,
             ready: false,
             front: None,

@@ -1,5 +1,6 @@
 //! The core against the model store, under every kind of bad luck.
 
+mod forgetting;
 pub(crate) mod model;
 mod world;
 
@@ -77,19 +78,24 @@ const LINK: LinkId = LinkId(0);
 
 fn small_core() -> (model::ModelStore, WriterCore) {
     let store = model::ModelStore::new(1, &[""]);
+    let core = core_over(store.active(), WriterIdentity::anonymous(1));
+    (store, core)
+}
+
+fn core_over(places: Vec<SegmentPlace>, identity: WriterIdentity) -> WriterCore {
     let stream = ScopedStream::new("test", "stream").unwrap();
-    let core = WriterCore::new(
-        stream,
-        WriterIdentity::anonymous(1),
-        WriterLimits::default(),
-        store.active(),
-        Rng::from_seed(1),
-    );
-    (store, core.unwrap())
+    let (limits, rng) = (WriterLimits::default(), Rng::from_seed(1));
+    WriterCore::new(stream, identity, limits, places, rng).unwrap()
 }
 
 fn push(core: &mut WriterCore, payload: &[u8]) -> Result<Pushed> {
     core.push(&EventRef::new(payload))
+}
+
+/// A routing key of a segment.
+fn key_in(place: &SegmentPlace) -> String {
+    let is_in = |key: &String| place.range.contains(common::routing::position_of_key(key));
+    (0..).map(|i| format!("key-{i}")).find(is_in).unwrap()
 }
 
 /// Sends everything there is and answers it; gives the number of blocks sent.
@@ -225,102 +231,13 @@ fn a_higher_epoch_fences_for_good_and_a_higher_attempt_only_raises_the_own() {
 }
 
 #[test]
-fn a_forgotten_writer_with_events_in_flight_is_told_and_never_guessed_for() {
-    let (mut core, mut slots) = opened_core();
-    core.on_disconnect(LINK, "gone");
-    let open = core.poll_open(LINK, &mut slots).unwrap();
-    assert!(open.segments[0].resuming);
-    fail(&mut core, 1, Reason::WriterExpired, None);
-    assert_eq!(core.first_failure().unwrap().1.kind(), ErrorKind::OutcomeUnknown);
-    assert_eq!(push(&mut core, b"two").unwrap_err().kind(), ErrorKind::OutcomeUnknown);
-    assert_eq!((core.acknowledged(), core.memory_used()), (EventNumber::NONE, 0));
-}
-
-fn acknowledged_core() -> (WriterCore, Slots) {
-    let (mut core, slots) = opened_core();
-    let ack = v1::BlockAck { slot: 0, last_number: 1, length: 12 };
-    let response = v1::AppendResponse { acks: vec![ack], ..Default::default() };
-    core.on_response(LINK, response, NOW);
-    assert_eq!(core.acknowledged(), EventNumber(1));
-    core.on_disconnect(LINK, "gone");
-    (core, slots)
-}
-
-/// A writer of which event 1 is stored, at 12 bytes; it finds itself forgotten `away` later. Gives
-/// it, and what it asks for then.
-fn forgotten_core(away: Duration, reason: Reason) -> (WriterCore, Slots, Option<bool>) {
-    let (mut core, mut slots) = acknowledged_core();
-    core.set_boot_time(NOW.plus(away));
+fn an_acknowledgement_of_what_was_never_sent_ends_the_writer() {
+    let (mut core, _) = opened_core();
     push(&mut core, b"two").unwrap();
-    assert!(core.poll_open(LINK, &mut slots).unwrap().segments[0].resuming);
-    fail(&mut core, 1, reason, None);
-    let resuming = core.poll_open(LINK, &mut slots).map(|open| open.segments[0].resuming);
-    (core, slots, resuming)
-}
-
-#[test]
-fn a_writer_that_was_forgotten_goes_on_unless_what_it_stored_is_lost() {
-    let (soon, late) = (Duration::from_secs(9), Duration::from_secs(11));
-    let cases = [
-        (soon, Reason::WriterExpired, true),
-        (late, Reason::WriterExpired, true),
-        (late, Reason::WriterAbsent, true),
-        (soon, Reason::WriterAbsent, false),
-    ];
-    for (away, reason, goes_on) in cases {
-        let (core, _, resuming) = forgotten_core(away, reason);
-        let failed = core.failed().map(ClientError::kind);
-        assert_eq!(failed, (!goes_on).then_some(ErrorKind::DataDamaged), "{away:?} {reason:?}");
-        assert_eq!(resuming, goes_on.then_some(false), "{away:?} {reason:?}");
-    }
-}
-
-#[test]
-fn a_segment_without_a_trace_of_the_writer_must_be_as_long_as_it_was() {
-    for (length, lost) in [(12, false), (11, true)] {
-        let late = Duration::from_secs(60);
-        let (mut core, ..) = forgotten_core(late, Reason::WriterAbsent);
-        let opened = v1::SessionOpened { slot: 2, length, ..Default::default() };
-        let response = v1::AppendResponse { opened: vec![opened], ..Default::default() };
-        core.on_response(LINK, response, NOW);
-        let failed = core.failed().map(ClientError::kind);
-        assert_eq!(failed, lost.then_some(ErrorKind::DataDamaged), "{length}");
-    }
-}
-
-#[test]
-fn a_writer_that_was_away_for_longer_than_it_is_kept_opens_anew_before_it_sends() {
-    let (mut core, mut slots) = opened_core();
-    let hello = v1::Hello { writer_kept_micros: 5_000_000, ..Default::default() };
-    let ack = v1::BlockAck { slot: 0, last_number: 1, length: 12 };
-    let response = v1::AppendResponse { hello: Some(hello), acks: vec![ack], ..Default::default() };
-    core.on_response(LINK, response, NOW);
-    core.set_boot_time(NOW.plus(Duration::from_millis(4_999)));
-    push(&mut core, b"two").unwrap();
-    let sent = core.poll_send(LINK, &mut slots).unwrap().message.unwrap();
-    assert!(matches!(sent, v1::append_request::Message::Blocks(_)));
     let ack = v1::BlockAck { slot: 0, last_number: 2, length: 24 };
     core.on_response(LINK, v1::AppendResponse { acks: vec![ack], ..Default::default() }, NOW);
-    core.set_boot_time(NOW.plus(Duration::from_millis(9_999)));
-    push(&mut core, b"three").unwrap();
-    let sent = std::iter::from_fn(|| core.poll_send(LINK, &mut slots)).next();
-    let Some(v1::append_request::Message::Open(open)) = sent.and_then(|sent| sent.message) else {
-        panic!("it does not open anew");
-    };
-    assert!(open.segments[0].resuming);
-    assert!(core.poll_send(LINK, &mut slots).is_none(), "nothing is sent before the answer");
-}
-
-#[test]
-fn less_stored_than_acknowledged_is_data_loss() {
-    let (mut core, mut slots) = acknowledged_core();
-    push(&mut core, b"two").unwrap();
-    assert!(core.poll_open(LINK, &mut slots).is_some());
-    let opened = v1::SessionOpened { slot: 1, ..Default::default() };
-    let response = v1::AppendResponse { opened: vec![opened], ..Default::default() };
-    core.on_response(LINK, response, NOW);
-    let error = core.failed().unwrap();
-    assert!(matches!(error, ClientError::DataLost { .. }), "{error}");
+    assert_eq!(core.failed().unwrap().kind(), ErrorKind::Bug);
+    assert_eq!(core.acknowledged(), EventNumber::NONE);
 }
 
 #[test]

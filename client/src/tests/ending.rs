@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::clock::ManualClock;
-use common::{EventNumber, Rng};
+use common::{EventNumber, Offset, Rng};
 
 use super::fake::Fake;
 use super::{STREAM, append, check, config, read_all, start, stream};
-use crate::{Client, ErrorKind, SegmentSet};
+use crate::{Client, ClientError, ErrorKind, SegmentSet};
 
 /// Writers that the segments of the stream remember more of than that they were there.
 fn remembered(fake: &Fake) -> usize {
@@ -124,4 +124,47 @@ async fn a_store_that_lost_every_trace_of_a_writer_that_was_there_just_now_has_l
     append(&writer, 100, 200).await;
     let error = writer.flush().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::DataDamaged, "{error}");
+}
+
+#[tokio::test]
+async fn a_named_writer_without_a_trace_is_told_however_late_and_however_long_the_segment_is() {
+    let fake = Fake::start().await;
+    fake.create(STREAM, 2);
+    let clock = Arc::new(ManualClock::default());
+    let by = clock.clone();
+    let client = Client::connect_by(config(&fake), Rng::from_seed(1), by).await.unwrap();
+    let mut writer = super::naming::replays(&client).await.unwrap();
+    super::replay(&mut writer, 0, 100).await;
+    writer.flush().await.unwrap();
+    clock.sleep(Duration::from_secs(61));
+    fake.with(STREAM, |store| store.forget_writers(false));
+    fake.break_connections();
+    let other = client.event_writer(&stream()).open().await.unwrap();
+    append(&other, 100, 200).await;
+    other.flush().await.unwrap();
+    super::replay(&mut writer, 200, 300).await;
+    let error = writer.flush().await.unwrap_err();
+    assert!(matches!(error, ClientError::DataLost { .. }), "{error}");
+    assert_eq!(error.kind(), ErrorKind::DataDamaged);
+}
+
+#[tokio::test]
+async fn a_raw_writer_without_a_trace_has_lost_data_unless_it_was_away_for_long() {
+    for (away, goes_on) in [(9, false), (11, true)] {
+        let fake = Fake::start().await;
+        fake.create(STREAM, 1);
+        fake.with(STREAM, |store| store.writer_kept_micros = 10_000_000);
+        let clock = Arc::new(ManualClock::default());
+        let by = clock.clone();
+        let client = Client::connect_by(config(&fake), Rng::from_seed(1), by).await.unwrap();
+        let place = fake.with(STREAM, |store| store.active()[0].clone());
+        let mut writer = client.segment_writer(&place);
+        writer.append(Bytes::from_static(b"one"), None).await.unwrap();
+        fake.with(STREAM, |store| store.forget_writers(false));
+        fake.break_connections();
+        clock.sleep(Duration::from_secs(away));
+        let appended = writer.append(Bytes::from_static(b" two"), None).await;
+        let kind = appended.map_err(|error| error.kind());
+        assert_eq!(kind, if goes_on { Ok(Offset(7)) } else { Err(ErrorKind::DataDamaged) });
+    }
 }

@@ -1,7 +1,5 @@
 //! The ordered watermark as the application sees it, and who waits for it.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{self, AtomicU64};
@@ -11,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use common::EventNumber;
 
 use crate::error::{ClientError, Result};
+use crate::waiters::Waiters;
 
 /// What is durable, and those who wait for more of it.
 #[derive(Debug, Default)]
@@ -23,39 +22,12 @@ pub(super) struct Progress {
 struct Waiting {
     /// The first number that the watermark will never come to, and why.
     failed: Option<(EventNumber, ClientError)>,
-    waiters: BinaryHeap<Waiter>,
+    waiters: Waiters,
 }
 
 impl Waiting {
     fn failure(&self, number: EventNumber) -> Option<&ClientError> {
         self.failed.as_ref().filter(|(first, _)| *first <= number).map(|(_, error)| error)
-    }
-}
-
-#[derive(Debug)]
-struct Waiter {
-    number: EventNumber,
-    waker: Waker,
-}
-
-impl PartialEq for Waiter {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-
-impl Eq for Waiter {}
-
-impl PartialOrd for Waiter {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// The lowest number is the greatest, so that the heap gives it first.
-impl Ord for Waiter {
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.number.cmp(&self.number)
     }
 }
 
@@ -71,11 +43,9 @@ impl Progress {
         }
         let mut woken = Vec::new();
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        while waiting.waiters.peek().is_some_and(|waiter| waiter.number <= number) {
-            woken.extend(waiting.waiters.pop());
-        }
+        waiting.waiters.take_through(number.0, &mut woken);
         drop(waiting);
-        woken.into_iter().for_each(|waiter| waiter.waker.wake());
+        woken.into_iter().for_each(Waker::wake);
     }
 
     /// The watermark will never come to `number`. An earlier one may still be told.
@@ -85,11 +55,9 @@ impl Progress {
             return;
         }
         waiting.failed = Some((number, error.clone()));
-        let all = std::mem::take(&mut waiting.waiters).into_vec().into_iter();
-        let (woken, others): (Vec<_>, Vec<_>) = all.partition(|waiter| waiter.number >= number);
-        waiting.waiters = others.into();
+        let woken = waiting.waiters.take_from(number.0);
         drop(waiting);
-        woken.into_iter().for_each(|waiter| waiter.waker.wake());
+        woken.into_iter().for_each(Waker::wake);
     }
 
     /// Waits until everything up to `number` is durable.
@@ -125,8 +93,7 @@ impl Future for Reached {
         }
         if !this.registered.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
             this.registered = Some(context.waker().clone());
-            let waker = context.waker().clone();
-            waiting.waiters.push(Waiter { number: this.number, waker });
+            waiting.waiters.add(this.number.0, context.waker());
         }
         Poll::Pending
     }

@@ -2,6 +2,9 @@
 
 mod forgetting;
 pub(crate) mod model;
+mod moving;
+mod proving;
+mod succeeding;
 mod world;
 
 use common::{MonotonicTime, Rng, WriterEpoch, WriterSession};

@@ -92,6 +92,21 @@ async fn a_source_with_another_event_is_found_out_and_nothing_goes_where_that_ev
 }
 
 #[tokio::test]
+async fn a_source_with_two_events_exchanged_is_found_out() {
+    let (_fake, client) = start(1).await;
+    let mut writer = replays(&client).await.unwrap();
+    for payload in ["one", "two", "three"] {
+        writer.append(Event::new(payload).key("k")).await.unwrap();
+    }
+    writer.close().await.unwrap();
+    let mut writer = replays(&client).await.unwrap();
+    writer.append(Event::new("two").key("k")).await.unwrap();
+    writer.append(Event::new("one").key("k")).await.unwrap();
+    let error = writer.append(Event::new("three").key("k")).await.unwrap_err();
+    assert!(matches!(error, ClientError::SourceDiffers { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn a_source_that_ends_before_what_is_stored_proves_nothing() {
     let (_fake, client) = start(3).await;
     let mut writer = replays(&client).await.unwrap();

@@ -7,7 +7,7 @@ use common::{ByteSize, EventNumber};
 use futures::future::join_all;
 
 use super::fake::Fake;
-use super::{STREAM, check, config, key_of, read_all, start, stream};
+use super::{STREAM, append, check, config, key_of, read_all, soon, start, stream};
 use crate::{Client, ClientConfig, ClientError, ErrorKind, Event, EventWriter};
 
 /// A stream of two segments of which the second is at another server, which is away.
@@ -33,11 +33,6 @@ fn keys(fake: &Fake) -> (String, String) {
 
 fn event<'a>(key: &'a str, payload: &'a [u8]) -> Event<'a> {
     Event::new(payload).key(key)
-}
-
-/// Fails where something waits that should not.
-async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), what).await.expect("it does not wait")
 }
 
 #[tokio::test]
@@ -180,4 +175,22 @@ async fn a_flush_with_a_deadline_says_what_is_missing_and_the_writer_goes_on() {
     lost.set_down(false);
     let deadline = Duration::from_secs(20);
     assert_eq!(writer.flush_within(deadline).await.unwrap(), EventNumber(2));
+}
+
+#[tokio::test]
+async fn writers_that_share_a_connection_get_their_own_answers_after_it_broke() {
+    let (fake, client) = start(1).await;
+    let first = client.event_writer(&stream()).open().await.unwrap();
+    append(&first, 0, 10).await;
+    first.flush().await.unwrap();
+    let second = client.event_writer(&stream()).open().await.unwrap();
+    append(&second, 10, 20).await;
+    second.flush().await.unwrap();
+    fake.break_connections();
+    // On the new connection they ask for sessions in the other order.
+    append(&second, 20, 30).await;
+    soon(second.flush()).await.unwrap();
+    append(&first, 30, 40).await;
+    soon(first.flush()).await.unwrap();
+    check(&read_all(&client).await, 0, 40);
 }

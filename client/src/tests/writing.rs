@@ -9,7 +9,7 @@ use futures::poll;
 
 use super::fake::Fake;
 use super::naming::replays;
-use super::{STREAM, append, check, config, parsed, read_all, replay, start, stream};
+use super::{STREAM, append, check, config, parsed, read_all, replay, soon, start, stream};
 use crate::{Client, ClientConfig, ClientError, ErrorKind, Event, ReadFrom};
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn a_segment_whose_store_is_gone_is_found_at_the_one_that_took_it_over() {
         store.relocate(segment);
     });
     append(&writer, 100, 200).await;
-    assert_eq!(writer.close().await.unwrap(), EventNumber(200));
+    assert_eq!(soon(writer.close()).await.unwrap(), EventNumber(200));
     check(&read_all(&client).await, 0, 200);
 }
 
@@ -294,4 +294,55 @@ async fn a_raw_append_that_was_given_up_takes_no_answer_of_the_next_one() {
     }
     writer.append(Bytes::from_static(b" three"), None).await.unwrap();
     assert_eq!(stored(), b"one two three");
+}
+
+#[tokio::test]
+async fn a_raw_append_whose_answer_was_lost_is_found_to_be_stored_in_a_sealed_segment_too() {
+    for seals in [false, true] {
+        let (fake, client) = start(1).await;
+        let place = fake.with(STREAM, |store| store.active()[0].clone());
+        let stored = || fake.with(STREAM, |store| store.segments[&place.segment].bytes.clone());
+        let mut writer = client.segment_writer(&place);
+        writer.append(Bytes::from_static(b"one"), None).await.unwrap();
+        fake.state().goes_down_unanswered = true;
+        let (appended, ()) =
+            tokio::join!(writer.append(Bytes::from_static(b" two"), None), async {
+                fake.refused(1).await;
+                if seals {
+                    fake.with(STREAM, |store| store.seal(place.segment, Vec::new()));
+                }
+                fake.set_down(false);
+            });
+        assert_eq!(appended.unwrap(), Offset(7), "sealed: {seals}");
+        assert_eq!(stored(), b"one two");
+        let more = writer.append(Bytes::from_static(b" three"), Some(Offset(7))).await;
+        assert_eq!(more.map_err(|error| error.kind()).err(), seals.then_some(ErrorKind::Conflict));
+    }
+}
+
+#[tokio::test]
+async fn a_writer_outlives_a_controller_that_is_away_when_a_segment_is_replaced() {
+    let controller = Fake::start().await;
+    let store = controller.peer();
+    controller.create_at(STREAM, 1, &[&store.addr.to_string()]);
+    let request_timeout = Duration::from_millis(300);
+    let config = ClientConfig { request_timeout, ..config(&controller) };
+    let client = Client::connect(config).await.unwrap();
+    let writer = client.event_writer(&stream()).open().await.unwrap();
+    append(&writer, 0, 100).await;
+    writer.flush().await.unwrap();
+    controller.set_down(true);
+    // More than an answer to an `Open` tells.
+    controller.with(STREAM, |store| {
+        let old = store.active().remove(0);
+        let successors = store.successors(std::slice::from_ref(&old), 3);
+        store.seal(old.segment, successors);
+    });
+    append(&writer, 100, 200).await;
+    // One look-up is given up after a third of these calls at the latest.
+    soon(controller.refused(100)).await;
+    assert_eq!(writer.acknowledged(), EventNumber(100));
+    controller.set_down(false);
+    assert_eq!(soon(writer.close()).await.unwrap(), EventNumber(200));
+    check(&read_all(&client).await, 0, 200);
 }

@@ -324,7 +324,10 @@ impl ModelStore {
             response.failures.push(failure(block.slot, Reason::SegmentNotFound, None));
             return;
         };
-        let entry = segment.writers.entry(writer).or_default();
+        let Some(entry) = segment.writers.get_mut(&writer) else {
+            response.failures.push(failure(block.slot, Reason::SessionBroken, None));
+            return;
+        };
         let refused = if entry.forgotten {
             Some(Reason::WriterExpired)
         } else if session != entry.session {

@@ -1,5 +1,6 @@
 //! The core against the model store, under every kind of bad luck.
 
+mod deadlines;
 mod forgetting;
 pub(crate) mod model;
 mod moving;
@@ -241,6 +242,21 @@ fn an_acknowledgement_of_what_was_never_sent_ends_the_writer() {
     core.on_response(LINK, v1::AppendResponse { acks: vec![ack], ..Default::default() }, NOW);
     assert_eq!(core.failed().unwrap().kind(), ErrorKind::Bug);
     assert_eq!(core.acknowledged(), EventNumber::NONE);
+}
+
+#[test]
+fn a_segment_that_stored_a_part_of_a_block_has_broken_its_word() {
+    let (_, mut core) = small_core();
+    let mut slots = Slots::default();
+    push(&mut core, b"one").unwrap();
+    push(&mut core, b"two").unwrap();
+    open(&mut core, &mut slots, 0);
+    assert_eq!(send_all(&mut core, &mut slots).1, Some(2), "both are in one block");
+    core.on_disconnect(LINK, "gone");
+    assert!(core.poll_open(LINK, &mut slots).is_some());
+    let opened = v1::SessionOpened { slot: 1, last_number: 1, ..Default::default() };
+    core.on_response(LINK, v1::AppendResponse { opened: vec![opened], ..Default::default() }, NOW);
+    assert_eq!(core.failed().unwrap().kind(), ErrorKind::Bug);
 }
 
 #[test]

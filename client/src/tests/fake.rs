@@ -34,6 +34,8 @@ pub(super) struct State {
     pub(super) refusals: u32,
     /// The next message with blocks is carried out, and the server goes down before its answer.
     pub(super) goes_down_unanswered: bool,
+    /// Append connections are refused for it.
+    pub(super) refuses_appends: Option<Reason>,
     pub(super) managed: Managed,
     /// Reads break behind so many messages.
     pub(super) read_messages: Option<usize>,

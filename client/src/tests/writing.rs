@@ -10,7 +10,7 @@ use futures::poll;
 use super::fake::Fake;
 use super::naming::replays;
 use super::{STREAM, append, check, config, parsed, read_all, replay, soon, start, stream};
-use crate::{Client, ClientConfig, ClientError, ErrorKind, Event, ReadFrom};
+use crate::{Client, ClientConfig, ClientError, ErrorKind, Event, ReadFrom, Reason};
 
 #[tokio::test]
 async fn events_survive_connections_that_break_at_any_moment() {
@@ -126,6 +126,31 @@ async fn a_deadline_ends_a_writer_that_gets_nowhere() {
     append(&writer, 0, 1).await;
     let error = writer.flush().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+}
+
+#[tokio::test]
+async fn a_refusal_that_no_new_connection_can_cure_ends_the_writer() {
+    let (fake, client) = start(1).await;
+    let writer = client.event_writer(&stream()).open().await.unwrap();
+    append(&writer, 0, 1).await;
+    writer.flush().await.unwrap();
+    fake.state().refuses_appends = Some(Reason::Unavailable);
+    fake.break_connections();
+    append(&writer, 1, 2).await;
+    let told = async {
+        while !writer.trouble().is_some_and(|trouble| trouble.contains("not on this server")) {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(told).await;
+    fake.state().refuses_appends = None;
+    assert_eq!(soon(writer.flush()).await.unwrap(), EventNumber(2));
+
+    fake.state().refuses_appends = Some(Reason::ProtocolUnsupported);
+    fake.break_connections();
+    append(&writer, 2, 3).await;
+    let error = soon(writer.flush()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{error}");
 }
 
 #[tokio::test]

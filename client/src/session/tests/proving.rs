@@ -39,16 +39,16 @@ fn a_segment_with_another_sum_than_it_was_sent_is_found_out() {
 
 /// A replay of numbers 1 and 2, of the left of two segments, and 3, of the right one; 2 was not
 /// stored, and by now both segments are merged.
-struct Replay {
+pub(super) struct Replay {
     store: model::ModelStore,
     connection: model::ModelConnection,
-    core: WriterCore,
+    pub(super) core: WriterCore,
     slots: Slots,
     merged: SegmentId,
 }
 
 impl Replay {
-    fn begin() -> Self {
+    pub(super) fn begin() -> Self {
         let mut store = model::ModelStore::new(2, &[""]);
         let first = WriterIdentity { mode: Mode::Replay, ..WriterIdentity::anonymous(1) };
         let second = WriterIdentity { epoch: WriterEpoch(2), ..first.clone() };
@@ -73,7 +73,7 @@ impl Replay {
         replay
     }
 
-    fn push(&mut self, side: usize, payload: &[u8]) -> Result<Pushed> {
+    pub(super) fn push(&mut self, side: usize, payload: &[u8]) -> Result<Pushed> {
         push_to(&mut self.core, &self.store, side, payload)
     }
 

@@ -27,6 +27,9 @@ impl SegmentStore for Fake {
         request: Request<Streaming<v1::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
         let broken = self.check_up()?;
+        if let Some(reason) = self.state().refuses_appends {
+            return Err(status(reason, "not on this server"));
+        }
         let mut requests = request.into_inner();
         let (answers, queue) = mpsc::channel(100);
         let fake = self.clone();

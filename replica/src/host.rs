@@ -34,10 +34,12 @@ use crate::worker::{Step, Worker, stop_stalled};
 
 mod jobs;
 mod opening;
+mod steps;
 #[cfg(test)]
 mod tests;
 
 use jobs::StorageJobs;
+pub use steps::{StepCounts, StepTimes};
 
 /// Bytes written after which the files thread looks whether it has to make more.
 const FILES_LOOK_BYTES: u64 = 8 << 20;
@@ -97,6 +99,7 @@ struct Center {
     files: Bell,
     storage_jobs: StorageJobs,
     written: AtomicU64,
+    step_times: Arc<StepTimes>,
     stop_files: AtomicBool,
     watch: Bell,
     stop_watch: AtomicBool,
@@ -141,6 +144,7 @@ impl Host {
             files: Bell::default(),
             storage_jobs: StorageJobs::default(),
             written: AtomicU64::new(0),
+            step_times: Arc::default(),
             stop_files: AtomicBool::new(false),
             watch: Bell::default(),
             stop_watch: AtomicBool::new(false),
@@ -252,6 +256,11 @@ impl Host {
 
     pub fn log(&self) -> Log {
         self.log.clone()
+    }
+
+    /// How long the worker's steps took so far.
+    pub fn step_times(&self) -> Arc<StepTimes> {
+        self.center.step_times.clone()
     }
 
     /// The state store, for whoever asks what memory it has: it is closed when the host has stopped.
@@ -463,8 +472,11 @@ impl WorkerShell<'_> {
 
     fn steps(&self, worker: &mut Worker) -> Result<(), HostFailure> {
         while !self.center.has_failed() {
+            let began = self.clock.monotonic();
             self.take_mail(worker)?;
             let step = worker.step(self.clock.monotonic())?;
+            let took = self.clock.monotonic().since(began);
+            self.center.step_times.note(took.saturating_sub(step.writing));
             let (more, stopped, wake_at) = (step.more, step.stopped, step.wake_at);
             self.hand_out(step);
             if stopped && !more {

@@ -40,7 +40,7 @@ pub use entry::{Entry, Operation, Stamp};
 pub use error::{HostFailure, StartError};
 pub use group::{CheckpointJob, FetchJob, Fetched, GroupSpec, SaveError};
 pub use handle::{GroupHandle, GroupStatus, Leadership};
-pub use host::{Host, Patience};
+pub use host::{Host, Patience, StepCounts, StepTimes};
 pub use kv::{Applied, Changes, Kv, KvError, MemKv, RocksKv, Space};
 pub use machine::{Change, NotArchived, RestoreError, Slice, StateMachine, UnknownOperation};
 pub use propose::{OutcomeSink, Proposal, ProposeError, Refused, Reply};

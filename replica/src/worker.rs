@@ -84,6 +84,8 @@ pub struct Step {
     pub write: Option<BlockWrite>,
     /// Bytes that the worker wrote itself.
     pub written_bytes: usize,
+    /// What that took.
+    pub writing: Duration,
     /// Run it and hand it to [`Worker::checkpointed`].
     pub checkpoint: Option<CheckpointJob>,
     /// Perform them and hand the results to [`Worker::fetched`].
@@ -315,7 +317,9 @@ impl Worker {
             return Ok(());
         }
         step.written_bytes = write.len();
+        let began = self.clock.monotonic();
         let result = write.perform();
+        step.writing = self.clock.monotonic().since(began);
         self.log.finish_write(write, result)?;
         self.advance()?;
         self.collect(step);

@@ -7,11 +7,12 @@ mod storage;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
 use prometheus_client::metrics::MetricType;
-use replica::GroupStatus;
+use replica::{GroupStatus, StepCounts};
 use rustix::time::ClockId;
 use wal::{GroupUsage, LogUsage};
 
@@ -22,6 +23,7 @@ use crate::storage::{OperationCounts, StorageStatus};
 pub(crate) trait Sources: fmt::Debug + Send + Sync + 'static {
     fn log(&self) -> LogUsage;
     fn groups(&self) -> Vec<(u64, GroupStatus)>;
+    fn steps(&self) -> StepCounts;
     fn store(&self) -> &segmentstore::Metrics;
     fn memory(&self) -> Vec<ClassUse>;
     fn storage(&self) -> Option<(StorageStatus, Vec<OperationCounts>)>;
@@ -41,7 +43,8 @@ impl<S: Sources> Collector for NodeCollector<S> {
         if let Some((status, counts)) = self.0.storage() {
             families.extend(storage::of_storage(&status, &counts));
         }
-        families.iter().try_for_each(|family| family.encode(&mut encoder))
+        families.iter().try_for_each(|family| family.encode(&mut encoder))?;
+        encode_steps(&self.0.steps(), &mut encoder)
     }
 }
 
@@ -123,6 +126,23 @@ fn resident_bytes(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+fn encode_steps(steps: &StepCounts, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let help =
+        "What the worker's steps took, writes to the disk not counted: appends wait for them";
+    let seconds =
+        |bound: &Option<Duration>| bound.map_or(f64::INFINITY, |bound| bound.as_secs_f64());
+    let buckets: Vec<(f64, u64)> =
+        steps.classes.iter().map(|(bound, count)| (seconds(bound), *count)).collect();
+    let count = buckets.iter().map(|(_, count)| count).sum();
+    let mut metric = encoder.encode_descriptor(
+        "braid_worker_step_seconds",
+        help,
+        None,
+        MetricType::Histogram,
+    )?;
+    metric.encode_histogram::<Labels>(steps.total.as_secs_f64(), count, &buckets, None)
 }
 
 fn of_log(usage: &LogUsage) -> Vec<Family> {
@@ -345,7 +365,6 @@ fn of_streams(store: &segmentstore::Metrics) -> Vec<Family> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use common::{ByteSize, GroupId, LogIndex, Term};
     use lts::{BreakerState, BreakerStatus, Operation};
@@ -361,6 +380,11 @@ mod tests {
         fn log(&self) -> LogUsage {
             let group = GroupUsage { group: GroupId(2), bytes: 77, ..Default::default() };
             LogUsage { budget: 1_000, used: 64, groups: vec![group], ..LogUsage::default() }
+        }
+
+        fn steps(&self) -> StepCounts {
+            let classes = vec![(Some(Duration::from_millis(1)), 7), (None, 2)];
+            StepCounts { total: Duration::from_millis(12), classes }
         }
 
         fn groups(&self) -> Vec<(u64, GroupStatus)> {
@@ -426,6 +450,9 @@ mod tests {
             "braid_group_untiered_bytes{group=\"1\"} 70.0",
             "braid_group_tiering_fails{group=\"1\"} 1.0",
             "braid_group_lost_entries{group=\"1\"} 4.0",
+            "braid_worker_step_seconds_bucket{le=\"0.001\"} 7",
+            "braid_worker_step_seconds_bucket{le=\"+Inf\"} 9",
+            "braid_worker_step_seconds_sum 0.012",
             "braid_unarchived_extents_total 2.0",
             "braid_unarchived_bytes_total 12.0",
             "braid_appended_events_total 5.0",

@@ -149,6 +149,7 @@ impl Node {
         let shares = Shares::new(plan.limit, receive, send);
         let numbers = Arc::new(Numbers {
             log: log.clone(),
+            steps: host.step_times(),
             groups: groups.clone(),
             store: store.clone(),
             plan,

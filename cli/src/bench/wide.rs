@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::TargetArgs;
 use super::clock::BenchClock;
 use super::latency::{Latencies, Percentiles};
+use super::own_server::http_get;
 use super::report::{Destination, ServerFacts, save};
 use super::target::{Target, wrong};
 use crate::failure::{Failure, Result};
@@ -68,12 +69,24 @@ struct Phase {
     latency_millis: Option<Percentiles>,
     /// The median over that of the idle phase.
     times_idle: Option<f64>,
+    /// Of the server's worker, which appends wait for.
+    worker: WorkerSteps,
+}
+
+/// Steps of the server's worker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+struct WorkerSteps {
+    seconds: f64,
+    steps: f64,
+    /// Of these, longer than a millisecond.
+    above_a_millisecond: f64,
 }
 
 pub(super) async fn run(args: &Args) -> Result<()> {
     let target = Target::prepare(&args.target, 1).await?;
     let writer = target.client.event_writer(&target.stream).open().await?;
-    let mut pinger = Pinger { writer, clock: BenchClock::start(), phases: Vec::new() };
+    let (clock, endpoint) = (BenchClock::start(), target.endpoint.clone());
+    let mut pinger = Pinger { writer, clock, endpoint, phases: Vec::new() };
     let others = others(&target, args.streams)?;
     let wide = beside(&target.stream, "wide")?;
     let streams = target.client.streams();
@@ -133,6 +146,7 @@ pub(super) async fn run(args: &Args) -> Result<()> {
 struct Pinger {
     writer: EventWriter,
     clock: BenchClock,
+    endpoint: String,
     phases: Vec<Phase>,
 }
 
@@ -140,6 +154,7 @@ impl Pinger {
     /// Does `work` and measures appends meanwhile, the one under way at its end included.
     async fn during(&mut self, what: &'static str, work: BoxFuture<'_, Result<()>>) -> Result<()> {
         let (clock, over) = (self.clock, Cell::new(false));
+        let before = worker_steps(&self.endpoint).await?;
         let began = clock.nanos();
         let work = async {
             let done = work.await;
@@ -164,9 +179,39 @@ impl Pinger {
         let idle = self.phases.first().and_then(|idle| p50(&idle.latency_millis));
         let times_idle = p50(&latency_millis).zip(idle).map(|(now, idle)| now / idle);
         let seconds = (ended - began) as f64 / 1e9;
-        self.phases.push(Phase { what, seconds, latency_millis, times_idle });
+        let worker = worker_steps(&self.endpoint).await?.since(before);
+        self.phases.push(Phase { what, seconds, latency_millis, times_idle, worker });
         Ok(())
     }
+}
+
+impl WorkerSteps {
+    fn since(self, before: Self) -> Self {
+        Self {
+            seconds: self.seconds - before.seconds,
+            steps: self.steps - before.steps,
+            above_a_millisecond: self.above_a_millisecond - before.above_a_millisecond,
+        }
+    }
+}
+
+/// Since the server was started.
+async fn worker_steps(endpoint: &str) -> Result<WorkerSteps> {
+    let metrics = http_get(endpoint, "/metrics").await?;
+    parse_worker_steps(&metrics).ok_or_else(|| {
+        Failure::general("the server does not tell how long its worker's steps took")
+    })
+}
+
+fn parse_worker_steps(metrics: &str) -> Option<WorkerSteps> {
+    let value = |name: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name))?;
+        line.rsplit(' ').next()?.parse::<f64>().ok()
+    };
+    let steps = value("braid_worker_step_seconds_count ")?;
+    let within = value("braid_worker_step_seconds_bucket{le=\"0.001\"}")?;
+    let seconds = value("braid_worker_step_seconds_sum ")?;
+    Some(WorkerSteps { seconds, steps, above_a_millisecond: steps - within })
 }
 
 fn others(target: &Target, count: u32) -> Result<Vec<ScopedStream>> {
@@ -193,6 +238,11 @@ fn deliver(report: &WideReport, destination: &Destination) -> Result<()> {
         if let Some(times) = phase.times_idle {
             text += &format!(", p50 {times:.1} times that of idle");
         }
+        let WorkerSteps { seconds, steps, above_a_millisecond } = phase.worker;
+        text += &format!(
+            "; {steps:.0} steps of {:.2} ms, {above_a_millisecond:.0} above 1 ms",
+            if steps > 0.0 { seconds * 1e3 / steps } else { 0.0 },
+        );
         pairs.push((phase.what.to_owned(), text));
     }
     let table = pairs_text(&pairs);
@@ -202,5 +252,20 @@ fn deliver(report: &WideReport, destination: &Destination) -> Result<()> {
             save(file, report)?;
             output::print(&table)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_found_among_the_servers_metrics() {
+        let metrics = "braid_worker_step_seconds_sum 0.5\nbraid_worker_step_seconds_count 9\n\
+            braid_worker_step_seconds_bucket{le=\"0.0005\"} 4\n\
+            braid_worker_step_seconds_bucket{le=\"0.001\"} 7\n";
+        let steps = WorkerSteps { seconds: 0.5, steps: 9.0, above_a_millisecond: 2.0 };
+        assert_eq!(parse_worker_steps(metrics), Some(steps));
+        assert_eq!(parse_worker_steps("other 1\n"), None);
     }
 }

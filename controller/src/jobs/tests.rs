@@ -10,11 +10,12 @@ use crate::jobs::pending_steps;
 use crate::machine::{ControllerMachine, SegmentKey, State, WriterMode};
 use crate::operation::Operation;
 use crate::outcome::Accepted;
+use crate::settings::SEGMENTS_PER_STEP;
 use crate::stores::{StoreAction, StoreCommand, StoreError};
 use crate::testing::{FakeSegment, FakeStores, NOW, create, introduction, name, scale};
 
 /// More segments than one step takes.
-const MANY: u32 = 520;
+const MANY: u32 = SEGMENTS_PER_STEP + 8;
 
 /// What the workflows are tried on.
 #[derive(Debug, Clone, Copy)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::{Clock, MonotonicTime, Tasks};
 use controller::{ServerInfo, ServerStatus};
 use proto::v1;
-use replica::{GroupStatus, Kv};
+use replica::{GroupStatus, Kv, StepCounts, StepTimes};
 use segmentstore::{Metrics, SegmentStore};
 use wal::{Log, LogUsage};
 
@@ -22,6 +22,7 @@ use crate::storage::{OperationCounts, Storage, StorageStatus};
 #[derive(Debug)]
 pub(super) struct Numbers {
     pub(super) log: Log,
+    pub(super) steps: Arc<StepTimes>,
     pub(super) groups: Groups,
     pub(super) store: SegmentStore,
     pub(super) plan: MemoryPlan,
@@ -98,6 +99,10 @@ impl Sources for Numbers {
 
     fn groups(&self) -> Vec<(u64, GroupStatus)> {
         self.groups.statuses()
+    }
+
+    fn steps(&self) -> StepCounts {
+        self.steps.counts()
     }
 
     fn store(&self) -> &Metrics {

@@ -7,7 +7,7 @@ use crate::jobs::pending_steps;
 use crate::machine::{StreamState, WriterMode};
 use crate::operation::Operation;
 use crate::outcome::{Accepted, Refusal};
-use crate::settings::JOB_FAILURES_MAX;
+use crate::settings::{JOB_FAILURES_MAX, SEGMENTS_PER_STEP};
 use crate::stores::{JobId, StoreAction};
 use crate::testing::{FakeStores, apply, create, created, cut, machine, name, run_jobs};
 
@@ -129,7 +129,7 @@ fn deleting_seals_first_deletes_and_forgets_every_segment_and_leaves_nothing() {
 #[test]
 fn a_step_is_recorded_once_and_only_in_its_turn() {
     let (mut machine, _) = (machine(), FakeStores::default());
-    let outcome = apply(&mut machine, &create("demo/hello", 600)).unwrap();
+    let outcome = apply(&mut machine, &create("demo/hello", SEGMENTS_PER_STEP + 8)).unwrap();
     let Accepted::StreamCreated { job: Some(job), .. } = outcome else { panic!() };
     let done = |step| Operation::StepDone { job, step, lengths: Vec::new() };
     let passed = Ok(Accepted::StepPassed { job });

@@ -59,7 +59,10 @@ fn no_entry_of_a_wide_streams_life_changes_more_records_than_a_step_has_segments
     let (mut machine, stores) = (machine(), FakeStores::default());
     let empty = machine.state().clone();
     apply_counted(&mut machine, &create("demo/wide", WIDE));
-    assert_eq!(machine.stream(&name("demo/wide")).unwrap().current.len(), 512);
+    assert_eq!(
+        machine.stream(&name("demo/wide")).unwrap().current.len(),
+        SEGMENTS_PER_STEP as usize
+    );
     assert_eq!(run_counted(&mut machine, &stores), 4);
     let stream = machine.stream(&name("demo/wide")).unwrap();
     let id = stream.id;
@@ -112,7 +115,11 @@ fn a_wide_creation_that_was_given_up_half_way_is_begun_again_or_deleted() {
 
     begin(&mut machine);
     apply(&mut machine, &delete()).unwrap();
-    assert_eq!(machine.state.segments, 1_024, "what was not recorded never will be");
+    assert_eq!(
+        machine.state.segments,
+        u64::from(2 * SEGMENTS_PER_STEP),
+        "what was not recorded never will be"
+    );
     // The store refuses to seal what it does not have; the deletion goes on.
     while let Some(step) = pending_steps(&machine, 1.into(), 1, |_| true).pop() {
         let answers = step.commands.iter().map(|command| stores.carry_out(command));

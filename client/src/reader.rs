@@ -32,10 +32,10 @@ use bytes::{Channels, End};
 use memory::Memory;
 pub use reset::{OnTruncated, Skipped};
 use scope::Scope;
-use source::{Common, Step, steps};
+use source::{Begins, Common, Step, steps};
 
-/// A sealed segment with its end and its successors.
-type Succeeded = (SegmentId, Offset, Vec<SegmentPlace>);
+/// A sealed segment with its end and its successors, and how those begin.
+type Succeeded = (SegmentId, Offset, Vec<SegmentPlace>, Begins);
 
 /// Reads the events of a stream: all its segments side by side, each in order, successors only
 /// after everything before them. Events with the same routing key come in the order in which they
@@ -87,6 +87,10 @@ impl EventReader {
             memory: Memory::new(usize::try_from(half).unwrap_or(usize::MAX)),
             on_truncated: plan.wanted_on_truncated(),
         };
+        Self::begin(plan, common, beginning)
+    }
+
+    fn begin(plan: EventReaderBuilder, common: Common, beginning: Beginning) -> Result<Self> {
         let mut reader = Self {
             plan,
             stream: beginning.stream,
@@ -100,16 +104,12 @@ impl EventReader {
             skipped: Vec::new(),
             ended: false,
         };
-        reader.begin(beginning.places)?;
-        Ok(reader)
-    }
-
-    fn begin(&mut self, places: Vec<(SegmentPlace, Offset)>) -> Result<()> {
-        for (place, offset) in places {
-            self.succession.begin(&place);
-            self.add(place, offset)?;
+        let at = if beginning.at_head { Begins::AtHead } else { Begins::AtOffset };
+        for (place, offset) in beginning.places {
+            reader.succession.begin(&place);
+            reader.add(place, offset, at)?;
         }
-        Ok(())
+        Ok(reader)
     }
 
     /// Goes on at another place of the same stream. Where the reader ends, and what of the stream it
@@ -124,11 +124,9 @@ impl EventReader {
                  another one",
             ));
         }
-        self.end();
-        (self.succession, self.segments) = (Succession::new(), BTreeMap::new());
-        (self.batch, self.skipped) = (Vec::new().into_iter(), Vec::new());
-        (self.scope, self.ended) = (beginning.scope, false);
-        self.begin(beginning.places)
+        // Made as a whole before anything of the old place is given up.
+        *self = Self::begin(plan, self.common.clone(), beginning)?;
+        Ok(())
     }
 
     /// The next event; `None` at the end. After an error the reader has ended.
@@ -189,10 +187,10 @@ impl EventReader {
         behind.sum::<u64>() + in_batch
     }
 
-    fn add(&mut self, place: SegmentPlace, from: Offset) -> Result<()> {
+    fn add(&mut self, place: SegmentPlace, from: Offset, begins: Begins) -> Result<()> {
         let end = self.scope.end_of(place.segment).map_or(End::Never, End::At);
         let segment = place.segment;
-        self.sources.push(steps(self.common.clone(), place, from, end)?);
+        self.sources.push(steps(self.common.clone(), place, (from, begins), end)?);
         self.segments.insert(segment, Progress { given_out: from, length: from });
         Ok(())
     }
@@ -259,34 +257,42 @@ impl EventReader {
                 self.skipped.push(skipped);
                 None
             }
-            Step::End { segment, at, sealed } => {
-                if sealed {
-                    self.look_behind(segment, at);
+            Step::HeadMoved { segment, to } => {
+                if let Some(progress) = self.segments.get_mut(&segment) {
+                    (progress.given_out, progress.length) = (to, progress.length.max(to));
                 }
                 None
             }
-            Step::Gone { segment, at } => {
-                self.skipped.push(Skipped { segment, from: at, to: None });
-                self.look_behind(segment, at);
+            Step::End { segment, at, sealed } => {
+                if sealed {
+                    self.look_behind(segment, at, Begins::AtOffset);
+                }
+                None
+            }
+            Step::Gone { segment, at, begins } => {
+                if begins == Begins::AtOffset {
+                    self.skipped.push(Skipped { segment, from: at, to: None });
+                }
+                self.look_behind(segment, at, begins);
                 None
             }
         }
     }
 
     /// Looks up what follows a segment, where that is wanted.
-    fn look_behind(&mut self, segment: SegmentId, at: Offset) {
+    fn look_behind(&mut self, segment: SegmentId, at: Offset, begins: Begins) {
         if !self.scope.follows(segment) {
             return;
         }
         let client = self.common.client.inner.clone();
         let lookup = async move {
             let find = || streams::successors(&client, segment);
-            Ok((segment, at, client.patiently(find).await?))
+            Ok((segment, at, client.patiently(find).await?, begins))
         };
         self.lookups.push(lookup.boxed());
     }
 
-    fn succeed(&mut self, (segment, end, successors): Succeeded) -> Result<()> {
+    fn succeed(&mut self, (segment, end, successors, begins): Succeeded) -> Result<()> {
         if successors.is_empty() {
             // The stream is sealed: the segment's end is a part of the position.
             return Ok(());
@@ -294,7 +300,7 @@ impl EventReader {
         let wanted = successors.into_iter().filter(|place| self.scope.takes(place)).collect();
         self.segments.remove(&segment);
         for place in self.succession.finish(segment, end, wanted) {
-            self.add(place, Offset::ZERO)?;
+            self.add(place, Offset::ZERO, begins)?;
         }
         Ok(())
     }

@@ -15,7 +15,8 @@ use crate::streams::{self, PlacedCut, SegmentPlace};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReadFrom {
-    /// At the oldest event that is kept.
+    /// At the oldest event that is kept. Where a truncation overtakes the reader before it has read
+    /// an event of a segment, it begins where the segment starts then, and nothing was skipped.
     Head,
     /// Behind the newest event.
     Tail,
@@ -89,6 +90,8 @@ pub(super) struct Beginning {
     pub(super) stream: common::StreamId,
     pub(super) scope: Scope,
     pub(super) places: Vec<(SegmentPlace, Offset)>,
+    /// The places are where the head was when it was asked for.
+    pub(super) at_head: bool,
 }
 
 impl EventReaderBuilder {
@@ -176,7 +179,7 @@ impl EventReaderBuilder {
                  list` shows them"
             )));
         }
-        Ok(Beginning { stream, scope, places })
+        Ok(Beginning { stream, scope, places, at_head: self.from == ReadFrom::Head })
     }
 
     /// What is wanted: what was asked for, within what the cuts cover.

@@ -28,10 +28,21 @@ pub(super) enum Step {
     },
     /// What was to be read next was truncated away; the segment goes on where it starts now.
     Skipped(Skipped),
+    /// The head moved before anything of the segment came: the segment starts here now.
+    HeadMoved { segment: SegmentId, to: Offset },
     /// Nothing more comes of the segment; `sealed`: because it ends here for good.
     End { segment: SegmentId, at: Offset, sealed: bool },
     /// All of the segment was truncated away; `at` is where it was read up to.
-    Gone { segment: SegmentId, at: Offset },
+    Gone { segment: SegmentId, at: Offset, begins: Begins },
+}
+
+/// What a segment is to be read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begins {
+    /// An offset: what was truncated away behind it is missing.
+    AtOffset,
+    /// The oldest byte that is kept. Nothing is missing where that moves before anything came.
+    AtHead,
 }
 
 /// What the segments of a reader share.
@@ -47,7 +58,7 @@ pub(super) struct Common {
 pub(super) fn steps(
     common: Common,
     place: SegmentPlace,
-    from: Offset,
+    (from, begins): (Offset, Begins),
     end: End,
 ) -> Result<BoxStream<'static, Result<Step>>> {
     let (client, channels) = (common.client.clone(), common.channels.clone());
@@ -55,6 +66,7 @@ pub(super) fn steps(
         common,
         frames: Frames::new(place.segment, from),
         segment: place.segment,
+        begins,
         bytes: SegmentStream::new(client, place, channels, from, end)?,
         room: None,
     };
@@ -70,6 +82,7 @@ pub(super) fn steps(
 struct Source {
     common: Common,
     segment: SegmentId,
+    begins: Begins,
     bytes: SegmentStream,
     frames: Frames,
     /// For the event of which the beginning is here.
@@ -96,7 +109,7 @@ impl Source {
             let events = self.frames.push(data);
             let events = events.map_err(|source| damaged(self.frames.offset(), source))?;
             if !events.is_empty() {
-                self.room = None;
+                (self.room, self.begins) = (None, Begins::AtOffset);
                 return Ok(Step::Events { segment, events, length });
             }
             if !self.has_room() {
@@ -134,15 +147,19 @@ impl Source {
 
     /// Reading failed: where the bytes were truncated away, what comes of that.
     async fn lost(&mut self, error: ClientError) -> Result<Step> {
-        let (segment, at) = (self.segment, self.frames.offset());
-        let skips = self.common.on_truncated == OnTruncated::Skip;
+        let (segment, at, begins) = (self.segment, self.frames.offset(), self.begins);
+        let head = begins == Begins::AtHead;
+        let goes_on = head || self.common.on_truncated == OnTruncated::Skip;
         match &error {
-            ClientError::Truncated { start_offset, .. } if skips => {
+            ClientError::Truncated { start_offset, .. } if goes_on => {
                 let to = *start_offset;
                 self.room = None;
                 self.frames.go_on_at(to);
                 self.bytes.go_on_at(to);
-                Ok(Step::Skipped(Skipped { segment, from: at, to: Some(to) }))
+                Ok(match head {
+                    true => Step::HeadMoved { segment, to },
+                    false => Step::Skipped(Skipped { segment, from: at, to: Some(to) }),
+                })
             }
             ClientError::Refused(refusal) if refusal.reason == Reason::SegmentNotFound => {
                 let client = &self.common.client.inner;
@@ -150,8 +167,8 @@ impl Source {
                 if client.patiently(located).await?.truncated.is_empty() {
                     return Err(error);
                 }
-                match skips {
-                    true => Ok(Step::Gone { segment, at }),
+                match goes_on {
+                    true => Ok(Step::Gone { segment, at, begins }),
                     false => Err(ClientError::TruncatedAway { segment }),
                 }
             }

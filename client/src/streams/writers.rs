@@ -6,6 +6,7 @@ use std::sync::Arc;
 use common::limits::PAGE_ITEMS_MAX;
 use common::{EventNumber, ScopedStream, SegmentId, StreamId, WriterEpoch, WriterId, WriterName};
 use futures::Stream;
+use proto::error::Reason;
 use proto::v1;
 
 use super::cuts::segment_at;
@@ -131,11 +132,15 @@ impl StreamManager {
             stream: Some(stream_name(stream)),
             writer: writer.to_string(),
         };
-        let answer = self.client.controller(|mut c| {
+        let answer = self.client.controller_job(|mut c| {
             let request = request.clone();
             async move { c.delete_writer(request).await }
         });
-        answer.await.map(drop)
+        match answer.await {
+            // An attempt whose answer was lost freed the name, or somebody else did.
+            (Err(error), true) if error.reason() == Some(Reason::WriterNotFound) => Ok(()),
+            (answer, _) => answer.map(drop),
+        }
     }
 }
 

@@ -63,6 +63,35 @@ async fn a_deletion_whose_answer_was_lost_succeeds_and_leaves_a_later_stream_alo
 }
 
 #[tokio::test]
+async fn a_scope_is_created_and_deleted_once_although_answers_were_lost() {
+    let (fake, client) = start(1).await;
+    let streams = client.streams();
+    let scope = "other".parse().unwrap();
+    instead(&fake, [lost()]);
+    assert!(streams.create_scope(&scope).await.unwrap());
+    assert!(!streams.create_scope(&scope).await.unwrap(), "that was another request");
+    instead(&fake, [lost()]);
+    streams.delete_scope(&scope).await.unwrap();
+    let gone = streams.delete_scope(&scope).await.unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::NotFound, "there was none from the beginning");
+}
+
+#[rstest::rstest]
+#[case::the_connection_broke(lost())]
+#[case::the_server_was_still_at_work(at_work(0))]
+#[tokio::test]
+async fn a_writers_deletion_that_is_sent_again_succeeds(#[case] instead_of_it: Status) {
+    let (fake, client) = start(1).await;
+    let name: common::WriterName = "loader".parse().unwrap();
+    let writer = client.event_writer(&stream()).named(name.clone()).continues();
+    writer.open().await.unwrap().close().await.unwrap();
+    instead(&fake, [instead_of_it]);
+    client.streams().delete_writer(&stream(), &name).await.unwrap();
+    let gone = client.streams().delete_writer(&stream(), &name).await.unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::NotFound, "there was none from the beginning");
+}
+
+#[tokio::test]
 async fn what_the_server_works_on_is_waited_for_as_long_as_it_gets_on() {
     let fake = Fake::start().await;
     let config = ClientConfig { request_timeout: Duration::from_millis(200), ..config(&fake) };

@@ -448,3 +448,48 @@ async fn large_events_of_many_segments_are_read_with_memory_for_one() {
     firsts.sort_unstable();
     assert_eq!(firsts, (0..60).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn a_seek_that_fails_half_way_leaves_the_reader_where_it_was() {
+    let (fake, client) = start(2).await;
+    write(&client, 0, 100).await;
+    let mut reader = reader(&client, ReadFrom::Head).until(ReadUntil::Tail).open().await.unwrap();
+    let mut events: Vec<_> = take(&mut reader, 30).await.iter().map(parsed).collect();
+    let (position, last) = (reader.position(), active(&fake)[1].segment);
+    fake.with(STREAM, |store| {
+        store.segments.get_mut(&last).unwrap().place.endpoint = "not an address".into();
+    });
+    let error = reader.seek(ReadFrom::Cut(position.clone())).await.unwrap_err();
+    assert_ne!(error.kind(), ErrorKind::Bug, "{error}");
+    assert_eq!(reader.position(), position);
+    fake.with(STREAM, |store| {
+        store.segments.get_mut(&last).unwrap().place.endpoint = String::new();
+    });
+    events.extend(rest(reader).await);
+    check(&events, 0, 100);
+}
+
+#[rstest]
+#[case::within_the_segment(false)]
+#[case::behind_the_segment(true)]
+#[tokio::test]
+async fn a_reader_from_the_head_begins_where_the_head_is_when_it_comes_there(#[case] gone: bool) {
+    let (fake, client) = start(1).await;
+    write(&client, 0, 100).await;
+    let segment = active(&fake)[0].segment;
+    let all = take(&mut reader(&client, ReadFrom::Head).open().await.unwrap(), 100).await;
+    scale(&fake, &active(&fake), 2);
+    write(&client, 100, 200).await;
+    let mut reader = reader(&client, ReadFrom::Head).until(ReadUntil::Tail).open().await.unwrap();
+    fake.with(STREAM, |store| match gone {
+        true => store.truncate_to_active(),
+        false => store.segments.get_mut(&segment).unwrap().start = all[70].offset.0,
+    });
+    let mut events = Vec::new();
+    while let Some(event) = reader.next().await {
+        events.push(parsed(&event.unwrap()));
+    }
+    check(&events, if gone { 100 } else { 70 }, 200);
+    assert!(reader.take_skipped().is_empty(), "the head is the oldest that is kept");
+    assert_eq!(reader.position(), client.streams().tail_cut(&stream()).await.unwrap());
+}

@@ -74,7 +74,7 @@ impl Controller for Fake {
         if created {
             state.scopes.push(scope);
         }
-        Ok(Response::new(v1::CreateScopeResponse { created }))
+        state.managed.answer(v1::CreateScopeResponse { created })
     }
 
     async fn list_scopes(
@@ -173,9 +173,14 @@ impl Controller for Fake {
 
     async fn delete_writer(
         &self,
-        _: Request<v1::DeleteWriterRequest>,
+        request: Request<v1::DeleteWriterRequest>,
     ) -> Result<Response<v1::DeleteWriterResponse>, Status> {
-        Err(Status::unimplemented("the fake is not asked for writers"))
+        let request = request.into_inner();
+        let mut state = self.state();
+        let key = (full_name(request.stream.as_ref()), request.writer);
+        let known = state.writers.remove(&key);
+        known.ok_or_else(|| status(Reason::WriterNotFound, "no such writer"))?;
+        state.managed.answer(v1::DeleteWriterResponse {})
     }
 
     async fn register_writer(
@@ -209,9 +214,17 @@ impl Controller for Fake {
 
     async fn delete_scope(
         &self,
-        _: Request<v1::DeleteScopeRequest>,
+        request: Request<v1::DeleteScopeRequest>,
     ) -> Result<Response<v1::DeleteScopeResponse>, Status> {
-        Err(status(Reason::ScopeNotEmpty, "the scope has streams; delete them first"))
+        let scope = request.into_inner().scope;
+        let mut state = self.state();
+        if state.streams.keys().any(|name| name.starts_with(&format!("{scope}/"))) {
+            return Err(status(Reason::ScopeNotEmpty, "the scope has streams; delete them first"));
+        }
+        let known = state.scopes.iter().position(|known| *known == scope);
+        let known = known.ok_or_else(|| status(Reason::ScopeNotFound, "no such scope"))?;
+        state.scopes.remove(known);
+        state.managed.answer(v1::DeleteScopeResponse {})
     }
 
     async fn create_stream(

@@ -4,7 +4,7 @@ use proto::error::{Reason, reason_of};
 use proto::v1;
 use proto::v1::SegmentSet::{ActiveSegments, FirstSegments, HeadSegments, TailSegments};
 use proto::v1::controller_server::Controller;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
 
 use super::{Served, stream};
 use crate::group::Group;
@@ -92,6 +92,112 @@ async fn a_request_that_is_sent_again_is_answered_as_before() {
     assert!(create(9).await == second, "the later stream of the name is left alone");
     let never = delete(second.stream_id + 1).await.unwrap_err();
     assert_eq!(reason_of(&never), Reason::StreamNotFound);
+}
+
+/// What changes something, as a client sends it.
+#[derive(Debug, Clone, Copy)]
+enum Verb {
+    CreateScope,
+    CreateStream,
+    TruncateStream,
+    SealStream,
+    DeleteStream,
+    RegisterWriter,
+    DeleteWriter,
+}
+
+impl Served {
+    async fn send(&self, verb: Verb, stream_id: u64) -> Result<(), Status> {
+        let (service, stream, writer) = (&self.service, stream("demo/hello"), "loader".to_owned());
+        match verb {
+            Verb::CreateScope => {
+                let request = v1::CreateScopeRequest { scope: "other".into() };
+                Controller::create_scope(service, Request::new(request)).await.map(drop)
+            }
+            Verb::CreateStream => {
+                let config = Some(v1::StreamConfig { segments: 2 });
+                let stream = super::stream("demo/other");
+                let request =
+                    v1::CreateStreamRequest { stream, config, create_scope: true, token: 7 };
+                Controller::create_stream(service, Request::new(request)).await.map(drop)
+            }
+            Verb::TruncateStream => self.truncate("demo/hello", 5).await,
+            Verb::SealStream => {
+                let request = v1::SealStreamRequest { stream };
+                Controller::seal_stream(service, Request::new(request)).await.map(drop)
+            }
+            Verb::DeleteStream => {
+                let request = v1::DeleteStreamRequest { stream, stream_id };
+                Controller::delete_stream(service, Request::new(request)).await.map(drop)
+            }
+            Verb::RegisterWriter => {
+                let mode = v1::WriterMode::WriterReplay.into();
+                let request = v1::RegisterWriterRequest { stream, writer, create: true, mode };
+                Controller::register_writer(service, Request::new(request)).await.map(drop)
+            }
+            Verb::DeleteWriter => {
+                let request = v1::DeleteWriterRequest { stream, writer };
+                Controller::delete_writer(service, Request::new(request)).await.map(drop)
+            }
+        }
+    }
+}
+
+/// A stream with bytes to truncate, and a named writer.
+async fn with_a_stream_and_a_writer() -> (Served, u64) {
+    let served = Served::new();
+    let stream_id = served.create("demo/hello", 1).await.stream_id;
+    let segment = common::SegmentId { stream: common::StreamId(stream_id), ..Default::default() };
+    served.stores.grow(segment, 10);
+    served.send(Verb::RegisterWriter, stream_id).await.unwrap();
+    (served, stream_id)
+}
+
+/// Deletions of a scope and of a writer's name say the second time that there is none: the client
+/// knows whether an answer of it is missing.
+#[rstest::rstest]
+#[tokio::test(start_paused = true)]
+async fn a_request_that_comes_again_when_it_is_done_succeeds(
+    #[values(
+        Verb::CreateScope,
+        Verb::CreateStream,
+        Verb::TruncateStream,
+        Verb::SealStream,
+        Verb::DeleteStream,
+        Verb::RegisterWriter
+    )]
+    verb: Verb,
+) {
+    let (served, stream_id) = with_a_stream_and_a_writer().await;
+    for time in 1..=3 {
+        let answer = served.send(verb, stream_id).await;
+        answer.unwrap_or_else(|status| panic!("time {time}: {status}"));
+    }
+}
+
+#[rstest::rstest]
+#[tokio::test(start_paused = true)]
+async fn a_request_that_comes_again_while_it_is_carried_out_waits_for_the_same_job(
+    #[values(
+        Verb::CreateStream,
+        Verb::TruncateStream,
+        Verb::SealStream,
+        Verb::DeleteStream,
+        Verb::DeleteWriter
+    )]
+    verb: Verb,
+) {
+    let (served, stream_id) = with_a_stream_and_a_writer().await;
+    served.stores.inner().held = true;
+    let late = served.send(verb, stream_id).await.unwrap_err();
+    let job = |status: &Status| proto::error::fact_of(status, "job");
+    let step = |status: &Status| proto::error::fact_of(status, "step");
+    let again = served.send(verb, stream_id).await.unwrap_err();
+    assert!(job(&late).is_some() && job(&late) == job(&again), "{late}, {again}");
+    assert!(step(&again).is_some(), "it is told how far the job is: {again}");
+    served.stores.inner().held = false;
+    served.stores.gate.notify_waiters();
+    served.send(verb, stream_id).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -33,18 +33,13 @@ impl ControllerMachine {
     ) -> Outcome {
         let found = self.stream_by_id(stream)?;
         found.has_bytes()?;
-        let fits = found.check_truncation(cut, CutCoverage::Everything);
-        let old: BTreeMap<_, _> = found.head_offsets().into_iter().collect();
         if let Some(job) = found.job {
-            // A request that comes again waits for the job that it began.
-            let is_truncated = self.state.jobs[&job].kind == JobKind::Truncate;
-            if is_truncated && fits.is_ok() && found.head_after(cut) == old {
-                return Ok(Accepted::Started { stream, job: Some(job) });
-            }
             return Err(Refusal::Busy { stream: found.name.clone(), job });
         }
+        let fits = found.check_truncation(cut, CutCoverage::Everything);
         fits.map_err(|problem| Refusal::CutDoesNotFit { stream: found.name.clone(), problem })?;
         let head = found.head_after(cut);
+        let old: BTreeMap<_, _> = found.head_offsets().into_iter().collect();
         if head == old && !found.head_is_ahead {
             return Ok(Accepted::Started { stream, job: None });
         }

@@ -33,8 +33,11 @@ Examples:
 Events with the same key come in the order in which they were appended. Times are ingest times,
 when the server stored an event; reading from a time may begin a little before it, never behind.
 
---format json gives one object a line: key, time (the event's own), segment, offset, headers where
-there are any, and event as text, or in base64 with \"encoding\":\"base64\" where it is not UTF-8.")]
+--format json gives one object a line: key, time (the event's own), stored, segment, offset, headers
+where there are any, and event as text, or in base64 with \"encoding\":\"base64\" where it is not
+UTF-8. stored is when the server stored the event: not before earliest and not after latest, which
+are less than a second apart for what was stored lately and further apart for what is old (null:
+not known).")]
 pub(crate) struct Args {
     /// The stream
     #[arg(value_name = "SCOPE/STREAM")]

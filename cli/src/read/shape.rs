@@ -5,7 +5,8 @@ use std::io::Write;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use client::{Header, ReadEvent};
+use client::{Header, ReadEvent, StoredTime};
+use common::WallTime;
 use serde::Serialize;
 
 use crate::failure::{Failure, Result, output_failed};
@@ -40,6 +41,7 @@ impl From<Format> for Shape {
 struct Shown<'a> {
     key: Option<&'a str>,
     time: Option<String>,
+    stored: Option<ShownStored>,
     segment: String,
     offset: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -48,6 +50,20 @@ struct Shown<'a> {
     /// Says that `event` is not the text itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     encoding: Option<&'static str>,
+}
+
+/// The server stored the event at one of these moments, or between them.
+#[derive(Debug, Serialize)]
+struct ShownStored {
+    earliest: String,
+    latest: String,
+}
+
+impl ShownStored {
+    fn new(stored: StoredTime) -> Self {
+        let show = |time: WallTime| show_micros(i64::try_from(time.0).unwrap_or(i64::MAX));
+        Self { earliest: show(stored.earliest), latest: show(stored.latest) }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -80,6 +96,7 @@ impl<'a> Shown<'a> {
         Self {
             key: event.key_text(),
             time: event.time_micros.map(show_micros),
+            stored: event.stored.map(ShownStored::new),
             segment: event.segment.local_name(),
             offset: event.offset.0,
             headers: event.headers.iter().map(ShownHeader::new).collect(),
@@ -142,7 +159,7 @@ mod tests {
     fn json_is_one_object_a_line() {
         assert_eq!(
             written(Shape::Json, &event(b"{\"a\":1}", Some("DTW"))),
-            "{\"key\":\"DTW\",\"time\":\"2001-01-01T00:47:00Z\",\"segment\":\"3.#0\",\
+            "{\"key\":\"DTW\",\"time\":\"2001-01-01T00:47:00Z\",\"stored\":null,\"segment\":\"3.#0\",\
              \"offset\":128,\"event\":\"{\\\"a\\\":1}\"}\n"
         );
     }
@@ -151,7 +168,7 @@ mod tests {
     fn bytes_that_are_no_text_are_marked_as_base64() {
         assert_eq!(
             written(Shape::Json, &event(b"\xff\x00", None)),
-            "{\"key\":null,\"time\":null,\"segment\":\"3.#0\",\"offset\":128,\
+            "{\"key\":null,\"time\":null,\"stored\":null,\"segment\":\"3.#0\",\"offset\":128,\
              \"event\":\"/wA=\",\"encoding\":\"base64\"}\n"
         );
     }
@@ -163,7 +180,8 @@ mod tests {
         event.headers = Headers::try_from(&headers[..]).unwrap();
         assert_eq!(
             written(Shape::Json, &event),
-            "{\"key\":null,\"time\":null,\"segment\":\"3.#0\",\"offset\":128,\"headers\":[\
+            "{\"key\":null,\"time\":null,\"stored\":null,\"segment\":\"3.#0\",\"offset\":128,\
+             \"headers\":[\
              {\"name\":\"trace\",\"value\":\"7\"},\
              {\"name\":\"raw\",\"value\":\"/wA=\",\"encoding\":\"base64\"}],\
              \"event\":\"x\"}\n"

@@ -99,6 +99,10 @@ fn reading_begins_and_ends_where_it_is_told() {
     let event: serde_json::Value = serde_json::from_str(&json[0]).unwrap();
     assert_eq!((&event["key"], &event["event"]), (&"k".into(), &"one".into()));
     assert_eq!((&event["time"], &event["offset"]), (&serde_json::Value::Null, &0.into()));
+    // When it was stored is between two moments, and reading from the first of them finds it.
+    let stored = |edge: &str| event["stored"][edge].as_str().unwrap().to_owned();
+    assert!(stored("earliest") <= stored("latest"), "{event}");
+    assert_eq!(read(&format!("--from {} --until tail --limit 1", stored("earliest"))), ["one"]);
 }
 
 #[test]

@@ -75,12 +75,6 @@ pub const ANSWER_BYTES_MAX: usize = KIB * KIB;
 /// Bytes of the successors of one segment in an answer; who needs more asks for pages of them.
 pub const SUCCESSOR_BYTES_MAX: usize = 128 * KIB;
 
-/// Append streams of one connection: a client needs one.
-pub const APPEND_STREAMS_PER_CONNECTION_MAX: usize = 16;
-
-/// Questions to containers under way at a time, over all connections.
-pub const QUESTIONS_MAX: usize = 1_024;
-
 /// Bytes of one read message at most: a good share of a socket buffer and a small wait for others.
 pub const READ_MESSAGE_BYTES_MAX: usize = 512 * KIB;
 

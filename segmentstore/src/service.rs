@@ -25,7 +25,7 @@ pub use self::connection::ConnectionLimits;
 pub use self::uncopied::{StoreServer, admits};
 use crate::container::SegmentView;
 use crate::handle::ContainerError;
-use crate::limits::{QUESTIONS_MAX, RETRY_AFTER};
+use crate::limits::RETRY_AFTER;
 use crate::read::ReadError;
 use crate::store::SegmentStore;
 
@@ -35,11 +35,13 @@ pub struct SegmentStoreService {
     store: SegmentStore,
     /// Questions to containers that may begin.
     questions: Arc<Semaphore>,
+    questions_max: usize,
 }
 
 impl SegmentStoreService {
     pub fn new(store: SegmentStore) -> Self {
-        Self { store, questions: Arc::new(Semaphore::new(QUESTIONS_MAX)) }
+        let questions_max = store.questions_max();
+        Self { store, questions: Arc::new(Semaphore::new(questions_max)), questions_max }
     }
 
     /// The service with the message sizes of the data path.
@@ -70,7 +72,9 @@ impl SegmentStoreService {
     fn question(&self) -> Result<SemaphorePermit<'_>, Status> {
         self.questions.try_acquire().map_err(|_| {
             let message = format!(
-                "{QUESTIONS_MAX} questions to segments wait for their answers; ask again later"
+                "{} questions to segments wait for their answers; ask again later, or raise \
+                 `limits.queries` of the server",
+                self.questions_max
             );
             let reason = Reason::ResourceExhausted;
             self.refuse(reason, status_with(reason, message, [], Some(RETRY_AFTER)))

@@ -22,6 +22,10 @@ pub struct Settings {
     pub append_memory: ByteSize,
     /// Memory for the sessions of writers on segments that connections have open or had.
     pub session_memory: ByteSize,
+    /// Sessions that one append connection may open in its life.
+    pub connection_sessions: usize,
+    /// Questions to containers under way at a time, over all connections.
+    pub questions: usize,
     /// Threads that read from the log. A few keep a disk busy.
     pub read_threads: usize,
 }
@@ -35,6 +39,8 @@ impl Default for Settings {
             object_read_ahead: ByteSize::mib(64),
             append_memory: ByteSize::mib(64),
             session_memory: ByteSize::mib(64),
+            connection_sessions: 1 << 18,
+            questions: 1_024,
             read_threads: 2,
         }
     }
@@ -70,6 +76,12 @@ impl Settings {
             let rule = "give it at least 20MiB, two of the largest blocks";
             return error("object_read_ahead", self.object_read_ahead.to_string(), rule);
         }
+        if self.connection_sessions == 0 {
+            return error("connection_sessions", "0".to_owned(), "allow at least one");
+        }
+        if self.questions == 0 {
+            return error("questions", "0".to_owned(), "allow at least one");
+        }
         if self.read_threads == 0 || self.read_threads > 64 {
             return error("read_threads", self.read_threads.to_string(), "choose 1 to 64");
         }
@@ -89,10 +101,19 @@ mod tests {
             Settings { read_cache: ByteSize(0), ..Settings::default() },
             Settings { object_cache: ByteSize::mib(19), ..Settings::default() },
             Settings { object_read_ahead: ByteSize::mib(19), ..Settings::default() },
+            Settings { connection_sessions: 0, ..Settings::default() },
+            Settings { questions: 0, ..Settings::default() },
             Settings { read_threads: 0, ..Settings::default() },
         ];
-        let names =
-            ["append_memory", "read_cache", "object_cache", "object_read_ahead", "read_threads"];
+        let names = [
+            "append_memory",
+            "read_cache",
+            "object_cache",
+            "object_read_ahead",
+            "connection_sessions",
+            "questions",
+            "read_threads",
+        ];
         for (settings, name) in cases.iter().zip(names) {
             assert_eq!(settings.check().unwrap_err().name, name);
         }

@@ -39,6 +39,7 @@ struct Inner {
     sources: Sources,
     permits: BytePermits,
     sessions: SessionBudget,
+    questions_max: usize,
     pressure: Pressure,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
@@ -95,9 +96,12 @@ impl SegmentStore {
     ) -> Self {
         let permits =
             BytePermits::with_reserve(settings.append_memory.as_usize(), DATA_MESSAGE_BYTES_MAX);
-        let sessions = SessionBudget::new(settings.session_memory.bytes());
+        let sessions =
+            SessionBudget::new(settings.session_memory.bytes(), settings.connection_sessions);
         let pressure = Pressure::new(clock.clone());
-        let inner = Inner { containers, sources, permits, sessions, pressure, clock, tasks };
+        let questions_max = settings.questions;
+        let inner =
+            Inner { containers, sources, permits, sessions, questions_max, pressure, clock, tasks };
         Self { inner: Arc::new(inner) }
     }
 
@@ -116,6 +120,11 @@ impl SegmentStore {
     /// What the slots of append connections take.
     pub fn sessions(&self) -> &SessionBudget {
         &self.inner.sessions
+    }
+
+    /// Questions to containers that may be under way at a time.
+    pub(crate) fn questions_max(&self) -> usize {
+        self.inner.questions_max
     }
 
     /// What slows appends down; others add their signals.

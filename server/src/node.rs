@@ -35,7 +35,7 @@ use crate::identity::DataDir;
 use crate::memory::{MemoryClass, MemoryPlan, default_limit};
 use crate::metrics::NodeCollector;
 use crate::rates::Rates;
-use crate::settings::Settings;
+use crate::settings::{Limits, Settings};
 use crate::storage::Storage;
 pub(crate) use failures::{chain, start_error};
 use numbers::Numbers;
@@ -131,7 +131,8 @@ impl Node {
             storage.claim(data).await?;
             host.use_storage(tiering::of_groups(storage, settings, &plan));
         }
-        let memory = Memory::new(&store_settings(&plan));
+        let store_settings = store_settings(&plan, &settings.limits);
+        let memory = Memory::new(&store_settings);
         let machine = ControllerMachine::new();
         let progress = machine.progress();
         let groups = add_groups(settings, data.path(), &mut host, machine, &memory)?;
@@ -140,13 +141,14 @@ impl Node {
 
         let (services, jobs) = (Tasks::new(), Tasks::new());
         let readers = storage.as_ref().map(bucket_of_readers);
-        let store = start_store(&groups, &log, readers, &memory, &plan, clock.clone(), &services)?;
+        let (on, of) = (clock.clone(), &store_settings);
+        let store = start_store(&groups, &log, readers, &memory, of, on, &services)?;
         if storage.is_some() {
             slow_appends_with_the_log(&store, log.clone(), groups.clone());
         }
         slow_appends_with_writer_tables(&store, plan.share(MemoryClass::Writers));
         let [receive, send] = [MemoryClass::Receive, MemoryClass::Send].map(|of| plan.share(of));
-        let shares = Shares::new(plan.limit, receive, send);
+        let shares = Shares::new(plan.limit, receive, send, &settings.limits);
         let numbers = Arc::new(Numbers {
             log: log.clone(),
             steps: host.step_times(),
@@ -415,14 +417,13 @@ fn start_store(
     log: &Log,
     bucket: Option<Arc<dyn Bucket>>,
     memory: &Memory,
-    plan: &MemoryPlan,
+    settings: &segmentstore::Settings,
     clock: Arc<dyn Clock>,
     services: &Tasks,
 ) -> Result<SegmentStore, ServerError> {
     let containers = groups.containers.clone();
-    let settings = store_settings(plan);
     let (log, services) = (log.clone(), services.clone());
-    let store = SegmentStore::new(containers, log, bucket, memory, &settings, clock, services);
+    let store = SegmentStore::new(containers, log, bucket, memory, settings, clock, services);
     let store = store.map_err(|error| ServerError::Start {
         component: "threads that read the log",
         message: error.to_string(),
@@ -436,7 +437,7 @@ fn bucket_of_readers(storage: &Storage) -> Arc<dyn Bucket> {
     Arc::new(tiering::OnLoop(storage.clone()))
 }
 
-pub(crate) fn store_settings(plan: &MemoryPlan) -> segmentstore::Settings {
+pub(crate) fn store_settings(plan: &MemoryPlan, limits: &Limits) -> segmentstore::Settings {
     segmentstore::Settings {
         tail_cache: plan.share(MemoryClass::Tail),
         read_cache: plan.share(MemoryClass::LogRead),
@@ -444,6 +445,8 @@ pub(crate) fn store_settings(plan: &MemoryPlan) -> segmentstore::Settings {
         object_read_ahead: plan.share(MemoryClass::ObjectsAhead),
         append_memory: plan.share(MemoryClass::Appends),
         session_memory: plan.share(MemoryClass::Writers),
+        connection_sessions: limits.sessions_per_connection as usize,
+        questions: limits.queries as usize,
         ..segmentstore::Settings::default()
     }
 }

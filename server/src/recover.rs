@@ -276,7 +276,7 @@ impl Bringing<'_> {
         let incarnation = self.source.marker.incarnation;
         let last = GroupId::CONTROLLER.0 + u64::from(self.settings.containers.count);
         let last = groups.last().map_or(last, |group| group.0.max(last));
-        let memory = Memory::new(&store_settings(&self.plan));
+        let memory = Memory::new(&store_settings(&self.plan, &self.settings.limits));
         let controller = ControllerMachine::new();
         let controller = host.recover_group(GroupId::CONTROLLER, controller, incarnation);
         let controller = controller.map_err(start_error(dir))?;

@@ -133,6 +133,14 @@ pub struct Limits {
     pub connection_age: Period,
     /// Requests at a time on one connection. A reader has one per segment that it follows.
     pub requests_per_connection: u32,
+    /// Append streams at a time on one connection. A client needs one for all its writers.
+    pub append_streams_per_connection: u32,
+    /// Sessions of writers on segments that one connection opens in its life: none of their numbers
+    /// is used twice, so that each is remembered until the connection ends.
+    pub sessions_per_connection: u32,
+    /// Questions to segments (their bounds, what they know of a writer, offsets of a time) under way
+    /// at a time, over all connections.
+    pub queries: u32,
     /// Bytes of appends admitted and not yet durable, over all connections; beyond it the server
     /// stops reading from the connections that append. `auto`: the share of `memory.limit`.
     pub append_bytes: Auto<ByteSize>,
@@ -199,6 +207,9 @@ impl Default for Limits {
             first_bytes: Period::seconds(5),
             connection_age: Period::seconds(3_600),
             requests_per_connection: 8_192,
+            append_streams_per_connection: 16,
+            sessions_per_connection: 262_144,
+            queries: 1_024,
             append_bytes: Auto(None),
         }
     }

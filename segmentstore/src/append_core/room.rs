@@ -17,6 +17,7 @@ pub struct SessionBudget(Arc<Shared>);
 struct Shared {
     used: AtomicU64,
     max: u64,
+    of_connection_max: usize,
 }
 
 /// What the slots of one connection have taken; given back when dropped.
@@ -27,8 +28,10 @@ pub(super) struct Charge {
 }
 
 impl SessionBudget {
-    pub fn new(bytes: u64) -> Self {
-        Self(Arc::new(Shared { used: AtomicU64::new(0), max: bytes }))
+    /// Room for `bytes` of slots, of which each connection uses up `of_connection_max` in its life:
+    /// none is used twice, so that each is remembered until the connection ends.
+    pub fn new(bytes: u64, of_connection_max: usize) -> Self {
+        Self(Arc::new(Shared { used: AtomicU64::new(0), max: bytes, of_connection_max }))
     }
 
     pub fn used_bytes(&self) -> u64 {
@@ -40,6 +43,10 @@ impl SessionBudget {
         self.0.max / SLOT_COST_BYTES as u64
     }
 
+    pub(super) fn of_connection_max(&self) -> usize {
+        self.0.of_connection_max
+    }
+
     pub(super) fn charge(&self) -> Charge {
         Charge { budget: self.clone(), bytes: 0 }
     }
@@ -48,7 +55,7 @@ impl SessionBudget {
 impl Default for SessionBudget {
     /// Without a bound, for tests and simulations.
     fn default() -> Self {
-        Self::new(u64::MAX)
+        Self::new(u64::MAX, usize::MAX)
     }
 }
 

@@ -12,10 +12,6 @@ use crate::handle::ContainerHandle;
 use crate::limits::RETRY_AFTER;
 use crate::permits::BytePermit;
 
-/// Slots that one connection may use up in its life. Each costs a few dozen bytes for as long as
-/// the connection lives, because none may be used twice.
-const SLOTS_MAX: usize = 1 << 18;
-
 /// The answers that a connection waits for carry a tag that says what they are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tag {
@@ -103,8 +99,12 @@ impl Slots {
 
     /// Uses up a slot number; `None` makes one whose session is over from the beginning.
     pub(super) fn add(&mut self, slot: u32, session: Option<Session>) -> Result<(), Status> {
-        if self.slots.len() >= SLOTS_MAX {
-            let message = format!("the connection has used {SLOTS_MAX} slots; connect again");
+        let slots_max = self.charge.budget().of_connection_max();
+        if self.slots.len() >= slots_max {
+            let message = format!(
+                "the connection has opened {slots_max} sessions, as many as it may in its life \
+                 (`limits.sessions_per_connection` of the server); connect again"
+            );
             return Err(status(Reason::ResourceExhausted, message));
         }
         if self.slots.contains_key(&slot) {
@@ -181,6 +181,19 @@ impl Slots {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_opens_as_many_sessions_in_its_life_as_it_may_and_is_told_to_come_again() {
+        let budget = SessionBudget::new(u64::MAX, 2);
+        let mut slots = Slots::new(&budget);
+        slots.add(7, None).unwrap();
+        slots.add(8, None).unwrap();
+        let refused = slots.add(9, None).unwrap_err();
+        assert_eq!(proto::error::reason_of(&refused), Reason::ResourceExhausted);
+        assert!(refused.message().contains("opened 2 sessions"), "{refused}");
+        assert!(refused.message().contains("connect again"), "{refused}");
+        Slots::new(&budget).add(9, None).unwrap();
+    }
 
     #[test]
     fn tags_read_back() {

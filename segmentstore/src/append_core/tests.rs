@@ -451,7 +451,7 @@ fn a_block_costs_more_than_its_data() {
 #[test]
 fn sessions_beyond_what_the_server_keeps_are_refused_and_those_of_a_connection_that_ends_given_back()
  {
-    let budget = SessionBudget::new(3 * SLOT_COST_BYTES as u64);
+    let budget = SessionBudget::new(3 * SLOT_COST_BYTES as u64, usize::MAX);
     let fixture = Fixture::with_sessions(&budget);
     fixture.send(hello(1, 1));
     fixture.send(open(1, session(1, 1), &[(1, 1), (2, 2)]));

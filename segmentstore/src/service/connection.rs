@@ -7,7 +7,7 @@ use proto::error::{Reason, status_with};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
-use crate::limits::{APPEND_STREAMS_PER_CONNECTION_MAX, READ_MESSAGE_BYTES_MAX, RETRY_AFTER};
+use crate::limits::{READ_MESSAGE_BYTES_MAX, RETRY_AFTER};
 use crate::permits::{BytePermit, BytePermits};
 
 /// The limits of one connection. Clones share them.
@@ -16,6 +16,7 @@ pub struct ConnectionLimits {
     /// Bytes of one message of a read.
     pub read_message_bytes: usize,
     append_streams: Arc<Semaphore>,
+    append_streams_max: usize,
     /// Where each append stream takes what it may make the server hold, and how much that is.
     held: Option<(BytePermits, usize)>,
 }
@@ -28,10 +29,15 @@ pub(crate) struct AppendPermit {
 }
 
 impl ConnectionLimits {
-    /// A connection whose append streams each take `held` bytes of a pool, if there is one.
-    pub fn new(read_message_bytes: usize, held: Option<(BytePermits, usize)>) -> Self {
-        let append_streams = Arc::new(Semaphore::new(APPEND_STREAMS_PER_CONNECTION_MAX));
-        Self { read_message_bytes, append_streams, held }
+    /// A connection with so many append streams at a time, each of which takes `held` bytes of a
+    /// pool, if there is one.
+    pub fn new(
+        read_message_bytes: usize,
+        append_streams_max: usize,
+        held: Option<(BytePermits, usize)>,
+    ) -> Self {
+        let append_streams = Arc::new(Semaphore::new(append_streams_max));
+        Self { read_message_bytes, append_streams, append_streams_max, held }
     }
 
     /// Begins an append stream.
@@ -41,8 +47,9 @@ impl ConnectionLimits {
         };
         let Ok(of_connection) = self.append_streams.clone().try_acquire_owned() else {
             return refuse(format!(
-                "a connection has at most {APPEND_STREAMS_PER_CONNECTION_MAX} append streams; use \
-                 one for all writers"
+                "a connection has at most {} append streams; use one for all writers, or raise \
+                 `limits.append_streams_per_connection` of the server",
+                self.append_streams_max
             ));
         };
         let held = match &self.held {
@@ -64,7 +71,7 @@ impl ConnectionLimits {
 
 impl Default for ConnectionLimits {
     fn default() -> Self {
-        Self::new(READ_MESSAGE_BYTES_MAX, None)
+        Self::new(READ_MESSAGE_BYTES_MAX, Semaphore::MAX_PERMITS, None)
     }
 }
 
@@ -75,15 +82,19 @@ mod tests {
     #[test]
     fn append_streams_are_bounded_in_all_and_on_a_connection_and_come_back() {
         let pool = BytePermits::new(1_000);
-        let limits = || ConnectionLimits::new(1, Some((pool.clone(), 400)));
+        let limits = || ConnectionLimits::new(1, 16, Some((pool.clone(), 400)));
         let (one, other) = (limits(), limits());
         let held = [one.append_stream().unwrap(), other.append_stream().unwrap()];
         let error = one.append_stream().unwrap_err();
         assert!(error.message().contains("memory.limit"), "{error}");
         drop(held);
         assert_eq!(pool.free_bytes(), 1_000);
-        let free = ConnectionLimits::default();
-        let many: Vec<_> = std::iter::from_fn(|| free.append_stream().ok()).collect();
-        assert_eq!(many.len(), APPEND_STREAMS_PER_CONNECTION_MAX);
+        let three = ConnectionLimits::new(1, 3, None);
+        let many: Vec<_> = std::iter::from_fn(|| three.append_stream().ok()).collect();
+        assert_eq!(many.len(), 3);
+        let error = three.append_stream().unwrap_err();
+        assert!(error.message().contains("at most 3 append streams"), "{error}");
+        drop(many);
+        three.append_stream().unwrap();
     }
 }

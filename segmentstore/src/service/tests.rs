@@ -318,6 +318,42 @@ async fn segments_are_described_and_searched_by_time() {
 }
 
 #[tokio::test]
+async fn questions_beyond_those_that_may_be_under_way_are_refused_until_one_is_answered() {
+    let mut node = Node::new();
+    node.settings.questions = 2;
+    let running = node.start().await;
+    running.create().await;
+    let service = SegmentStoreService::new(running.store.clone());
+    let at = SegmentAt { segment: Some(segment(1).into()), container: CONTAINER.0 };
+    let info = || {
+        let request = GetSegmentInfoRequest { segments: vec![at] };
+        service.get_segment_info(Request::new(request))
+    };
+    let states = || {
+        let writer = proto::convert::writer_bytes(writer(1));
+        let request = v1::GetWriterStatesRequest { writer, segments: vec![at] };
+        service.get_writer_states(Request::new(request))
+    };
+    let find = || {
+        let request = FindOffsetRequest { at: Some(at), time_micros: 0 };
+        service.find_offset(Request::new(request))
+    };
+    let under_way = [service.question().unwrap(), service.question().unwrap()];
+    for refused in [info().await.err(), states().await.err(), find().await.err()] {
+        let refused = refused.expect("two questions are under way");
+        assert_eq!(reason_of(&refused), Reason::ResourceExhausted);
+        assert!(refused.message().starts_with("2 questions"), "{refused}");
+        assert!(refused.message().contains("`limits.queries`"), "{refused}");
+    }
+    drop(under_way);
+    info().await.unwrap();
+    states().await.unwrap();
+    find().await.unwrap();
+    drop(service);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_stopping_server_ends_appends_and_reads_with_an_error_that_says_so() {
     let node = Node::new();
     let running = node.start().await;

@@ -98,7 +98,11 @@ impl HttpBody for Answer {
 }
 
 /// A request's body of which no more is taken in than there is room for.
-pub(super) fn admitted(body: hyper::body::Incoming, room: BytePermits) -> Body {
+pub(super) fn admitted<B>(body: B, room: BytePermits) -> Body
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
     let admitted = Admitted { body, room, taken: Vec::new(), bytes: 0 };
     let frames = futures::stream::try_unfold(admitted, |mut admitted| async move {
         let next = tokio::time::timeout(REQUEST_STALL, admitted.next()).await;
@@ -109,14 +113,18 @@ pub(super) fn admitted(body: hyper::body::Incoming, room: BytePermits) -> Body {
     Body::from_stream(frames)
 }
 
-struct Admitted {
-    body: hyper::body::Incoming,
+struct Admitted<B> {
+    body: B,
     room: BytePermits,
     taken: Vec<BytePermit>,
     bytes: usize,
 }
 
-impl Admitted {
+impl<B> Admitted<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
     async fn next(&mut self) -> Result<Option<Bytes>, tonic::Status> {
         let body = &mut self.body;
         let next = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await;
@@ -137,6 +145,7 @@ mod tests {
     use std::sync::Arc;
     use std::task::Waker;
 
+    use futures::StreamExt as _;
     use tokio::sync::Semaphore;
 
     use super::*;
@@ -152,6 +161,57 @@ mod tests {
         Pin::new(answer)
             .poll_frame(&mut context)
             .map(|frame| frame.map(|frame| frame.unwrap().into_data().unwrap()))
+    }
+
+    /// A request of which each of `frames` is there at once, and nothing comes behind them.
+    fn request(frames: &[usize], room: &BytePermits) -> Body {
+        let frames: Vec<_> = frames.iter().map(|bytes| Ok(Bytes::from(vec![7; *bytes]))).collect();
+        let frames = futures::stream::iter(frames).chain(futures::stream::pending());
+        admitted(Body::from_stream(frames.map(|frame: Result<_, axum::Error>| frame)), room.clone())
+    }
+
+    async fn next(request: &mut Body) -> Result<usize, axum::Error> {
+        let frame = std::future::poll_fn(|context| Pin::new(&mut *request).poll_frame(context));
+        Ok(frame.await.expect("it does not end")?.into_data().unwrap().len())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn small_requests_are_taken_in_whoever_is_there_and_large_ones_wait_for_room() {
+        let room = BytePermits::new(100_000);
+        let mut large = request(&[SMALL_REQUEST_BYTES, 60_000, 30_000], &room);
+        assert_eq!(next(&mut large).await.unwrap(), SMALL_REQUEST_BYTES);
+        assert_eq!(room.free_bytes(), 100_000, "the beginning of a request is free");
+        assert_eq!(next(&mut large).await.unwrap(), 60_000);
+        assert_eq!(next(&mut large).await.unwrap(), 30_000);
+        assert_eq!(room.free_bytes(), 10_000);
+        let mut other = request(&[SMALL_REQUEST_BYTES, 20_000, 1], &room);
+        assert_eq!(next(&mut other).await.unwrap(), SMALL_REQUEST_BYTES);
+        {
+            let mut waiting = Box::pin(next(&mut other));
+            assert!(futures::poll!(&mut waiting).is_pending());
+            drop(large);
+            assert_eq!(waiting.await.unwrap(), 20_000);
+        }
+        assert_eq!(room.free_bytes(), 80_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_request_for_which_nothing_becomes_free_or_that_stops_coming_is_refused() {
+        let room = BytePermits::new(100_000);
+        let all = room.acquire(100_000).await;
+        let mut large = request(&[SMALL_REQUEST_BYTES, 20_000], &room);
+        next(&mut large).await.unwrap();
+        let start = tokio::time::Instant::now();
+        let error = next(&mut large).await.unwrap_err();
+        assert!(error.to_string().contains("no memory for it; send it again"), "{error}");
+        assert_eq!(start.elapsed(), REQUEST_STALL);
+        drop(all);
+        let mut stopped = request(&[SMALL_REQUEST_BYTES, 20_000], &room);
+        next(&mut stopped).await.unwrap();
+        next(&mut stopped).await.unwrap();
+        let error = next(&mut stopped).await.unwrap_err();
+        assert!(error.to_string().contains("stopped coming"), "{error}");
+        assert_eq!(room.free_bytes(), 100_000, "what it held is given back");
     }
 
     #[test]

@@ -16,6 +16,8 @@ use common::limits::{CONTROL_MESSAGE_BYTES_MAX, KIB, MIB};
 use segmentstore::{BytePermit, BytePermits, ConnectionLimits};
 use tokio::sync::Semaphore;
 
+use crate::settings::Limits;
+
 /// Bytes under way to the server per connection and per request: one largest message nearly fits,
 /// so that a writer on a loopback or a fast network is never held up by credit.
 const CONNECTION_WINDOW_BYTES_MAX: usize = 16 * MIB;
@@ -57,6 +59,7 @@ pub(crate) struct Shares {
     /// For the least of both.
     append_streams: BytePermits,
     connections: BytePermits,
+    append_streams_per_connection: usize,
     /// For requests other than those that move events, as they come in.
     control: BytePermits,
     requests: Arc<Semaphore>,
@@ -77,7 +80,7 @@ pub(crate) struct Share {
 
 impl Shares {
     /// Splits what connections may have of `limit`: `receive` and `send` are classes of it.
-    pub(crate) fn new(limit: ByteSize, receive: ByteSize, send: ByteSize) -> Self {
+    pub(crate) fn new(limit: ByteSize, receive: ByteSize, send: ByteSize, limits: &Limits) -> Self {
         let (receive, send) = (receive.as_usize(), send.as_usize());
         let window_extra = receive / 6;
         let append_streams = receive - window_extra - CONTROL_MESSAGE_BYTES_MAX;
@@ -87,6 +90,7 @@ impl Shares {
             send_extra: BytePermits::new(send / 3),
             append_streams: BytePermits::new(append_streams),
             connections: BytePermits::new(send - send / 3),
+            append_streams_per_connection: limits.append_streams_per_connection as usize,
             control: BytePermits::new(CONTROL_MESSAGE_BYTES_MAX),
             requests: Arc::new(Semaphore::new(requests)),
         }
@@ -105,7 +109,9 @@ impl Shares {
             _ => READ_MESSAGE_BYTES_MAX,
         };
         let held = WINDOW_BYTES_MIN + 1 + frame;
-        let limits = ConnectionLimits::new(read_message, Some((self.append_streams.clone(), held)));
+        let of_stream = Some((self.append_streams.clone(), held));
+        let append_streams = self.append_streams_per_connection;
+        let limits = ConnectionLimits::new(read_message, append_streams, of_stream);
         Some(Share {
             connection_window: connection_window as u32,
             stream_window: connection_window.min(STREAM_WINDOW_BYTES_MAX) as u32,
@@ -157,12 +163,13 @@ mod tests {
     use super::*;
 
     fn of_smallest() -> Shares {
-        Shares::new(ByteSize::mib(256), ByteSize::mib(30), ByteSize::mib(8))
+        Shares::new(ByteSize::mib(256), ByteSize::mib(30), ByteSize::mib(8), &Limits::default())
     }
 
     #[test]
     fn the_first_connections_of_a_large_server_get_all_that_a_connection_can_use() {
-        let shares = Shares::new(ByteSize::gib(2), ByteSize::mib(160), ByteSize::mib(64));
+        let (receive, send) = (ByteSize::mib(160), ByteSize::mib(64));
+        let shares = Shares::new(ByteSize::gib(2), receive, send, &Limits::default());
         let first = shares.take().unwrap();
         assert!(first.connection_window as usize > 13 * MIB);
         assert_eq!(first.stream_window as usize, STREAM_WINDOW_BYTES_MAX);

@@ -10,6 +10,7 @@ const DRAIN: Duration = Duration::from_millis(20);
 
 use crate::settings::Period;
 
+mod bounds;
 mod floods;
 
 struct Served {
@@ -21,12 +22,17 @@ struct Served {
 }
 
 async fn served(limits: Limits, service: axum::Router) -> Served {
+    let (receive, send) = (ByteSize::mib(320), ByteSize::mib(128));
+    let shares = Shares::new(ByteSize::gib(4), receive, send, &limits);
+    served_within(shares, limits, service).await
+}
+
+async fn served_within(shares: Shares, limits: Limits, service: axum::Router) -> Served {
     let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
     let address = listener.local_addr().unwrap();
     let metrics = AcceptMetrics::default();
     let age = ConnectionAge { limit: limits.connection_age.0, drain: DRAIN };
     let (net, rng) = (vec![Handle::current()], Rng::from_seed(1));
-    let shares = Shares::new(ByteSize::gib(4), ByteSize::mib(320), ByteSize::mib(128));
     let acceptor = Acceptor::new(listener, limits, age, metrics.clone(), net, shares, rng);
     let (connections, stop) = (acceptor.connections(), CancellationToken::new());
     let accepting = Tasks::new();

@@ -15,6 +15,7 @@ use crate::error::ErrorKind;
 use crate::settings::Period;
 
 mod clocks;
+mod full_connections;
 mod quarantine;
 
 /// A server on a thread of its own.
@@ -61,6 +62,8 @@ impl Served {
 
     fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.ready.address).unwrap();
+        // An answer that does not come fails the test.
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();

@@ -32,7 +32,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), SettingsError> {
     }
 }
 
-fn of_node(settings: &Settings) -> [Rule; 6] {
+fn of_node(settings: &Settings) -> [Rule; 10] {
     let Settings { server, log, containers, limits, .. } = settings;
     [
         (
@@ -74,7 +74,15 @@ fn of_node(settings: &Settings) -> [Rule; 6] {
             !limits.first_bytes.0.is_zero(),
             "a connection needs some time to speak".to_owned(),
         ),
+        at_least_one("limits.requests_per_connection", limits.requests_per_connection),
+        at_least_one("limits.append_streams_per_connection", limits.append_streams_per_connection),
+        at_least_one("limits.sessions_per_connection", limits.sessions_per_connection),
+        at_least_one("limits.queries", limits.queries),
     ]
+}
+
+fn at_least_one(key: &'static str, value: u32) -> Rule {
+    (key, value >= 1, "with none of them nothing can be done; allow at least one".to_owned())
 }
 
 fn of_memory(settings: &Settings) -> [Rule; 5] {

@@ -107,6 +107,13 @@ fn what_is_shown_reads_back() {
 #[case("[memory]\nlimit = \"255MiB\"", &["`memory.limit`", "256MiB"])]
 #[case("[cache]\nread = \"1MiB\"", &["`cache.read`", "32MiB"])]
 #[case("[limits]\nappend_bytes = \"1MiB\"", &["`limits.append_bytes`", "16MiB"])]
+#[case("[limits]\nqueries = 0", &["`limits.queries`", "at least one"])]
+#[case("[limits]\nsessions_per_connection = 0", &["`limits.sessions_per_connection`", "at least one"])]
+#[case(
+    "[limits]\nappend_streams_per_connection = 0",
+    &["`limits.append_streams_per_connection`", "at least one"]
+)]
+#[case("[limits]\nrequests_per_connection = 0", &["`limits.requests_per_connection`", "at least one"])]
 #[case("[log", &["not TOML"])]
 fn a_bad_file_is_refused_with_what_is_wrong(#[case] text: &str, #[case] expected: &[&str]) {
     let (_dir, path) = file(text);

@@ -106,7 +106,8 @@ async fn lengths_that_are_promised_and_do_not_come_hold_up_nobody() {
     let (frames, mut requests) = stream(&admission);
     for _ in 0..50 {
         frames.send(encoded(&blocks(&[MIB; 8]))).unwrap();
-        let (request, _permit) = requests.next().await.unwrap().unwrap();
+        let next = tokio::time::timeout(MESSAGE_STALL / 2, requests.next()).await;
+        let (request, _permit) = next.expect("nobody holds it up").unwrap().unwrap();
         assert!(
             matches!(request.message, Some(Message::Blocks(blocks)) if blocks.blocks.len() == 8)
         );

@@ -95,6 +95,31 @@ async fn requests_that_are_reset_as_soon_as_they_are_made_end_the_connection() {
     assert_serves_others(&served).await;
 }
 
+const POST: &[u8] = &[0x83, 0x86, 0x84, 0x41, 1, b'x'];
+const DATA: u8 = 0;
+
+/// A service that takes nothing of what it is sent.
+fn taking_nothing() -> axum::Router {
+    let wait = async |request: axum::extract::Request| {
+        std::future::pending::<()>().await;
+        drop(request);
+    };
+    let hello = axum::routing::get(async || "hello");
+    axum::Router::new().route("/", hello.post(wait))
+}
+
+/// Each is some hundred bytes in memory until it is taken, whatever the window counts for it.
+#[tokio::test]
+async fn frames_of_one_byte_that_nobody_takes_end_the_connection_long_before_its_window_does() {
+    let served = served(Limits::default(), taking_nothing()).await;
+    let begin = [greeted(), frame(HEADERS, END_HEADERS, 1, POST)].concat();
+    let window = 8 << 20;
+    let bytes = [begin, frame(DATA, 0, 1, b"x").repeat(window / 64)].concat();
+    let said = flood(&served, bytes).await;
+    assert_eq!(goodbyes(&said).last(), Some(&CALM), "{said:?}");
+    assert_serves_others(&served).await;
+}
+
 #[rstest]
 #[case::of_empty_frames(b"")]
 #[case::of_headers(&[0x00, 1, b'a', 1, b'b'])]

@@ -1,5 +1,6 @@
 //! A group that does not start, and what people see of it: the node starts all the same, and says it.
 
+use client::SegmentSet;
 use common::GroupId;
 use replica::{Change, Changes, Kv, RocksKv};
 
@@ -58,6 +59,33 @@ fn a_container_that_does_not_start_leaves_the_controller_and_the_others_at_work(
         let client = served.client().await;
         // Whatever needs no segment of the container goes on.
         client.streams().describe(&stream).await.unwrap();
+    });
+    with_client(async {
+        // Appends are told why, and what to do; keys of other containers do not wait for it.
+        let config = ClientConfig {
+            retry_deadline: Some(Duration::from_secs(1)),
+            ..ClientConfig::new(served.ready.address.to_string())
+        };
+        let client = Client::connect(config).await.unwrap();
+        let places = client.streams().segments(&stream, SegmentSet::Active).await.unwrap().segments;
+        let (away, others): (Vec<_>, Vec<_>) =
+            places.into_iter().partition(|place| place.container.0 == 2);
+        assert!(!away.is_empty() && !others.is_empty(), "{away:?} {others:?}");
+        let stored = async || -> u64 {
+            let infos = client.streams().segment_infos(&others).await.unwrap();
+            infos.iter().map(|info| info.length.0).sum()
+        };
+        let before = stored().await;
+        let writer = client.event_writer(&stream).open().await.unwrap();
+        for number in 0..40 {
+            let key = format!("key-{number}");
+            writer.append(Event::new("x").key(&key)).await.unwrap();
+        }
+        let told = writer.flush().await.unwrap_err().to_string();
+        for part in ["quarantined until the server is restarted", "restore the state of group 2"] {
+            assert!(told.contains(part), "{told}");
+        }
+        assert!(stored().await > before, "the others took what is theirs");
     });
     served.stop();
 }

@@ -47,6 +47,8 @@ struct Planned {
 #[derive(Debug, Default)]
 struct Plan {
     planned: Vec<Planned>,
+    /// Name and offset of sectors that cannot be read any more.
+    dead: Vec<(String, u64)>,
     stalled: u64,
     struck: u64,
 }
@@ -72,6 +74,11 @@ impl Faults {
     pub fn plan_fault(&self, operation: DiskOperation, name_prefix: &str, skip: u64, fault: Fault) {
         let name_prefix = name_prefix.to_owned();
         self.plan().planned.push(Planned { operation, name_prefix, skip, fault });
+    }
+
+    /// From now on every read that covers `offset` of the file fails, as a medium does.
+    pub fn kill_sector(&self, name: &str, offset: u64) {
+        self.plan().dead.push((name.to_owned(), offset));
     }
 
     /// Lets stalled operations go on.
@@ -105,6 +112,11 @@ impl Faults {
         let fault = plan.planned.remove(due?).fault;
         plan.struck += 1;
         Some(fault)
+    }
+
+    fn is_dead(&self, name: &str, offset: u64, length: usize) -> bool {
+        let covered = offset..offset + length as u64;
+        self.plan().dead.iter().any(|(of, at)| of == name && covered.contains(at))
     }
 
     /// Suffers delays and stalls; returns what the operation itself must act out.
@@ -228,6 +240,9 @@ impl DiskFile for FaultyFile {
         let fault = self.faults.suffer(DiskOperation::Read, &self.name);
         if let Some(Fault::Error(kind)) = fault {
             return Err(planned(kind));
+        }
+        if self.faults.is_dead(&self.name, offset, into.len()) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
         }
         self.inner.read_at(offset, into)?;
         if let Some(Fault::FlipBit(bit)) = fault {

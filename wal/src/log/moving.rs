@@ -219,21 +219,29 @@ impl Log {
         let Some((group, wanted)) = next else { return Prepared::Idle };
         let mut entries = Vec::with_capacity(wanted.len());
         let read = self.read_wanted(group, &wanted, &mut entries);
+        let passes = matches!(&read, Err(error @ ReadError::Io { .. }) if !error.is_damage());
         let mut state = self.state();
-        // Any other error says that the entries are gone meanwhile.
-        if let Err(error @ (ReadError::Damaged { .. } | ReadError::Io { .. })) = read {
-            tracing::error!(
-                %group,
-                %error,
-                "old entries that cannot be read are not moved: their file and all later ones stay"
-            );
-            state.moving.stuck = state.files.front().map(|file| file.sequence);
+        match read {
+            Err(error) if error.is_damage() => {
+                tracing::error!(
+                    %group,
+                    %error,
+                    "old entries that cannot be read are not moved: their file and all later ones stay"
+                );
+                state.moving.stuck = Some(u64::from(wanted[0].place.file));
+            }
+            // The machine's fault and not the medium's: it may pass.
+            Err(error @ ReadError::Io { .. }) => {
+                tracing::warn!(%group, %error, "old entries cannot be read to be moved; tried again");
+            }
+            // Any other error says that the entries are gone meanwhile.
+            Ok(()) | Err(_) => {}
         }
         if state.check_running().is_err() {
             return Prepared::Idle;
         }
         let all = state.append_moved(group, &wanted, &entries, kept, self);
         state.count_hostages(settings);
-        if all { Prepared::More } else { Prepared::Idle }
+        if all && !passes { Prepared::More } else { Prepared::Idle }
     }
 }

@@ -117,7 +117,13 @@ impl Log {
         };
         let last = &run[run.len() - 1].place;
         let (start, end) = sectors(&run[0].place, last);
-        let bytes = read_range(pin, start, end).map_err(|source| self.read_error(pin, source))?;
+        // An error says nothing of whom it hits: what lies between the entries belongs to others.
+        let Ok(bytes) = read_range(pin, start, end) else {
+            for wanted in run {
+                out.push(self.read_alone(group, wanted.index)?);
+            }
+            return Ok(());
+        };
         let wanted: u64 = run.iter().map(|wanted| wanted.place.bytes()).sum();
         let apart = wanted < bytes.len() as u64 / 8 * DENSE_EIGHTHS;
         for wanted in run {
@@ -126,13 +132,22 @@ impl Log {
             let record = if apart { Bytes::copy_from_slice(&record) } else { record };
             match check(group, wanted.index, &wanted.place, pin.file().seed, &record) {
                 Some(entry) => out.push(entry),
-                None => out.push(self.read_again(group, wanted.index)?),
+                None => out.push(self.read_alone(group, wanted.index)?),
             }
         }
         Ok(())
     }
 
-    /// The second and last attempt at an entry whose record did not check.
+    /// An entry and nothing else, for a read with others failed. What fails once more, and not what
+    /// passes, is an error.
+    fn read_alone(&self, group: GroupId, index: LogIndex) -> Result<LogEntry, ReadError> {
+        match self.read_again(group, index) {
+            Err(ReadError::Io { .. }) => self.read_again(group, index),
+            read => read,
+        }
+    }
+
+    /// An attempt at one entry, wherever it is by now: the last one where its record did not check.
     fn read_again(&self, group: GroupId, index: LogIndex) -> Result<LogEntry, ReadError> {
         let again = self.resolve(group, index, LogIndex(index.0 + 1), usize::MAX)?;
         let Some(again) = again.into_iter().next() else {

@@ -10,4 +10,5 @@ mod model;
 mod moving;
 mod real;
 mod unknown;
+mod unreadable;
 mod walk;

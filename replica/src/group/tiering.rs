@@ -375,9 +375,12 @@ impl Tiering {
         if let Some(kind) = kind {
             self.under_way.remove(&kind);
         }
-        if kind == Some(JobKind::Compaction) {
-            let interval = self.settings().map(|settings| settings.compaction_interval);
-            self.next_look.compaction = now.plus(interval.unwrap_or_default());
+        let of = self.settings().map(|of| (of.compaction_interval, of.grace.min(COLLECT_INTERVAL)));
+        let (compaction, collection) = of.unwrap_or_default();
+        match kind {
+            Some(JobKind::Compaction) => self.next_look.compaction = now.plus(compaction),
+            Some(JobKind::Collection) => self.next_look.collection = now.plus(collection),
+            _ => {}
         }
     }
 

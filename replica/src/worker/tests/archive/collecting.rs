@@ -366,3 +366,36 @@ fn a_sweep_of_earlier_incarnations_goes_on_after_a_crash_at_any_moment() {
         assert_eq!(status.storage_failure, None, "seed {seed}");
     }
 }
+
+/// A bucket that takes nothing new and deletes keeps the log full; that the deletion cannot be said
+/// is no reason to do it again at once.
+#[test]
+fn a_deletion_that_finds_no_room_to_be_said_is_done_again_only_at_its_time() {
+    let mut machine = Machine::new(1);
+    let bucket = attach(&mut machine);
+    machine.storage.as_mut().unwrap().settings.grace = 5 * HOUR;
+    let mut node = serving(&mut machine);
+    live(&mut node, 15, 200_000);
+    for number in 200_000..200_015 {
+        forget(&mut node, number);
+    }
+    live(&mut node, 150, 200_100);
+    bucket.faults.set_outage(Some(lts::ErrorKind::Full));
+    fill_with_everything(&mut node, 20_000);
+    let before = objects(&bucket.memory).len();
+    node.machine.clock.advance(5 * HOUR);
+    let steps = |node: &mut Node| {
+        for _ in 0..200 {
+            let step = node.step().unwrap();
+            node.perform(step).unwrap();
+        }
+    };
+    steps(&mut node);
+    assert!(objects(&bucket.memory).len() < before, "something is deleted");
+    // The next one would meet it.
+    let struck = bucket.faults.struck();
+    let denied = Fault::Error(lts::ErrorKind::Denied);
+    bucket.faults.plan_fault(Operation::Delete, "", 0, denied);
+    steps(&mut node);
+    assert_eq!(bucket.faults.struck(), struck, "while no time passes");
+}

@@ -30,6 +30,7 @@ mod recovery_damage;
 mod repair;
 mod s3;
 mod server_life;
+mod short_lived_writers;
 mod small_disk;
 mod soak;
 mod storage;

@@ -70,6 +70,12 @@ impl Target {
         self.clock.monotonic() >= self.until
     }
 
+    /// Returns when the load has lasted. How long it lasts is what is asked for: there is nothing
+    /// else that would tell a client which takes no answers that it is over.
+    async fn over(&self) {
+        tokio::time::sleep(self.until.since(self.clock.monotonic())).await;
+    }
+
     async fn client(&self) -> Client {
         patiently(|| Client::connect(ClientConfig::new(self.endpoint.clone()))).await
     }
@@ -157,9 +163,8 @@ async fn many_segments(server: &Target) {
         };
         let open = AppendRequest { message: Some(Message::Open(open)) };
         while let Err(refused) = open_all(server, open.clone()).await {
-            // Others have what there is: they will be gone.
+            // Others have what there is, until they are gone: the next answer says whether they are.
             assert!(is_transient(&refused), "{refused}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     join_all((1..=64).map(write)).await;
@@ -179,9 +184,7 @@ async fn open_all(server: &Target, open: AppendRequest) -> Result<(), Status> {
         }
         opened += answer.opened.len() + answer.failures.len();
     }
-    while !server.is_over() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    server.over().await;
     Ok(())
 }
 
@@ -213,7 +216,6 @@ async fn many_blocks(server: &Target) {
         for _ in 0..4 {
             let mut refused = send().await.unwrap_err();
             while is_transient(&refused) {
-                tokio::time::sleep(Duration::from_millis(50)).await;
                 refused = send().await.unwrap_err();
             }
             assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
@@ -269,10 +271,8 @@ async fn nothing_read(server: &Target) {
         server.store().await.unwrap().append(requests).await
     };
     let untaken = (join_all((0..16).map(read)).await, join_all((0..32).map(append)).await);
-    while !server.is_over() {
-        // Whatever comes, comes meanwhile.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    // Whatever comes, comes meanwhile.
+    server.over().await;
     drop(untaken);
 }
 

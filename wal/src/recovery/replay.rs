@@ -179,6 +179,11 @@ impl Replayed {
     }
 }
 
+/// A payload of (group, number) pairs and nothing else.
+fn whole(payload: &[u8]) -> Option<&[u8]> {
+    payload.len().is_multiple_of(16).then_some(payload)
+}
+
 impl Replay {
     /// A region that held acknowledged blocks is gone: until something is read of a group again,
     /// it may be hit.
@@ -205,8 +210,10 @@ impl Replay {
     ) -> Result<(), &'static str> {
         match record.kind {
             RecordKind::Table => self.table(&Table::decode(payload).ok_or("a group table")?),
-            RecordKind::Seal => self.seal(payload),
-            RecordKind::Commits => self.commits(payload),
+            RecordKind::Seal => self.seal(whole(payload).ok_or("a sealing record")?),
+            RecordKind::Commits => {
+                self.commits(whole(payload).ok_or("a record of commit indexes")?)
+            }
             RecordKind::Unknown => return Err("a kind of record"),
             _ => self.group_record(record, payload, file, offset)?,
         }

@@ -62,3 +62,16 @@ fn a_promise_that_does_not_read_as_one_is_refused() {
     assert!(matches!(refused, OpenError::Unknown { .. }), "{refused}");
     with_record(RecordKind::HardState, GroupId(1), &[0; 16]).unwrap();
 }
+
+#[test]
+fn pairs_with_more_behind_them_than_is_known_are_refused() {
+    for (kind, named) in [(RecordKind::Seal, "a sealing record"), (RecordKind::Commits, "commit")] {
+        let pair = [1_u64.to_le_bytes(), 2_u64.to_le_bytes()].concat();
+        let longer = [&pair[..], &[0; 8]].concat();
+        let refused = with_record(kind, GroupId(0), &longer).unwrap_err();
+        let OpenError::Unknown { what, .. } = &refused else { panic!("{refused}") };
+        assert!(what.contains(named), "{what}");
+    }
+    let pair = [1_u64.to_le_bytes(), 1_u64.to_le_bytes()].concat();
+    with_record(RecordKind::Commits, GroupId(0), &pair).unwrap();
+}

@@ -131,7 +131,9 @@ impl ControllerMachine {
             Operation::RegisterWriter { stream, writer, create, mode } => {
                 self.register_writer(stream, writer, *create, *mode, now)
             }
-            Operation::DeleteWriter { stream, writer } => self.delete_writer(stream, writer, now),
+            Operation::DeleteWriter { stream, writer, epoch } => {
+                self.delete_writer(stream, writer, *epoch, now)
+            }
             Operation::RaiseFence { above } => self.raise_fence(*above),
             Operation::Recover { incarnation, streams_made } => {
                 self.recover(*incarnation, *streams_made)

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use common::{
     ContainerId, Fence, Incarnation, KeyRange, Offset, ScopeName, ScopedStream, SegmentId,
-    SegmentNumber, StreamEpoch, StreamId, Term, WriterName,
+    SegmentNumber, StreamEpoch, StreamId, Term, WriterEpoch, WriterName,
 };
 
 use crate::codec::{Decoder, Encoder, Malformed};
@@ -96,6 +96,8 @@ pub enum Operation {
     DeleteWriter {
         stream: ScopedStream,
         writer: WriterName,
+        /// Not where the name was registered anew behind this epoch; 0: in any case.
+        epoch: WriterEpoch,
     },
     /// Containers obey this fence, which is above all that this history of the controller gives:
     /// later ones are to be above it.
@@ -192,8 +194,9 @@ impl Operation {
                 stream_name(out.u8(kind::REGISTER_WRITER), stream).text(writer.as_str());
                 out.bool(*create).u8(mode.ordinal());
             }
-            Self::DeleteWriter { stream, writer } => {
-                stream_name(out.u8(kind::DELETE_WRITER), stream).text(writer.as_str());
+            Self::DeleteWriter { stream, writer, epoch } => {
+                let out = stream_name(out.u8(kind::DELETE_WRITER), stream);
+                out.text(writer.as_str()).u64(epoch.0);
             }
             Self::RaiseFence { above } => {
                 out.u8(kind::RAISE_FENCE).u16(above.incarnation.0).u64(above.term.0);
@@ -267,6 +270,7 @@ impl Operation {
             kind::DELETE_WRITER => Self::DeleteWriter {
                 stream: decode_stream_name(&mut input)?,
                 writer: input.name()?,
+                epoch: WriterEpoch(input.u64()?),
             },
             kind::RAISE_FENCE => {
                 let (incarnation, term) = (input.u16()?.into(), Term(input.u64()?));

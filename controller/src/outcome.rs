@@ -125,6 +125,11 @@ pub enum Refusal {
     )]
     WriterFenced { given: WriterEpoch, current: WriterEpoch },
     #[error(
+        "writer `{writer}` of stream `{stream}` was opened again since its deletion was asked for: look at \
+         it (`braid writer describe`), and delete it again if that is still wanted"
+    )]
+    WriterOpenedSince { stream: ScopedStream, writer: WriterName },
+    #[error(
         "writer `{writer}` of stream `{stream}` is used in the mode `{kept}`, not `{given}`: a name keeps \
          the mode that it was first used in; use another name, or delete this one first (`braid \
          writer delete`), which forgets what is stored under it"
@@ -183,7 +188,7 @@ impl Refusal {
             Self::SegmentNotFound(_) => Reason::SegmentNotFound,
             Self::CutDoesNotFit { .. } => Reason::OutOfRange,
             Self::WriterNotFound { .. } => Reason::WriterNotFound,
-            Self::WriterFenced { .. } => Reason::WriterFenced,
+            Self::WriterFenced { .. } | Self::WriterOpenedSince { .. } => Reason::WriterFenced,
             Self::TooManyStreams | Self::TooManySegments { .. } => Reason::LimitReached,
             Self::OtherMode { .. } => Reason::WriterMode,
             Self::TooManyWriters(_) => Reason::TooManyWriters,

@@ -126,11 +126,23 @@ impl StreamManager {
 
     /// Frees a writer's name: processes that write under it are fenced, the segments forget what
     /// they know of it, and who opens the name afterwards begins anew, in either mode. The events
-    /// that it wrote stay. Returns when that is done.
+    /// that it wrote stay. Returns when that is done. Where somebody opens the name again before that
+    /// is known, it fails as [`Fenced`](crate::ErrorKind::Fenced) and leaves the new one alone.
     pub async fn delete_writer(&self, stream: &ScopedStream, writer: &WriterName) -> Result<()> {
+        let asked = v1::DescribeWriterRequest {
+            stream: Some(stream_name(stream)),
+            writer: writer.to_string(),
+            page: Some(v1::Page { size: 1, token: String::new() }),
+        };
+        let seen = self.client.controller(|mut c| {
+            let asked = asked.clone();
+            async move { c.describe_writer(asked).await }
+        });
+        let seen = seen.await?.summary.ok_or_else(|| ClientError::protocol("no summary"))?;
         let request = v1::DeleteWriterRequest {
             stream: Some(stream_name(stream)),
             writer: writer.to_string(),
+            epoch: seen.epoch,
         };
         let answer = self.client.controller_job(|mut c| {
             let request = request.clone();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use common::{KeyRange, Offset, SegmentId, StreamId, Term, WriterId};
+use common::{KeyRange, Offset, SegmentId, StreamId, Term, WriterEpoch, WriterId};
 use replica::StateMachine;
 
 use crate::jobs::pending_steps;
@@ -278,7 +278,8 @@ fn register(stream: &str, writer: &str) -> Operation {
 }
 
 fn delete_writer(stream: &str, writer: &str) -> Operation {
-    Operation::DeleteWriter { stream: name(stream), writer: writer.parse().unwrap() }
+    let (stream, writer) = (name(stream), writer.parse().unwrap());
+    Operation::DeleteWriter { stream, writer, epoch: WriterEpoch(0) }
 }
 
 /// Merges the segments of `demo/few` into one.

@@ -3,7 +3,7 @@
 //! were truncated away, too. The name is free with the job's last step: whoever registers it then
 //! finds nothing of its earlier life, under a higher epoch.
 
-use common::{ScopedStream, StreamId, WallTime, WriterId, WriterName};
+use common::{ScopedStream, StreamId, WallTime, WriterEpoch, WriterId, WriterName};
 
 use crate::machine::ControllerMachine;
 use crate::machine::job::JobKind;
@@ -16,6 +16,7 @@ impl ControllerMachine {
         &mut self,
         name: &ScopedStream,
         writer: &WriterName,
+        epoch: WriterEpoch,
         now: WallTime,
     ) -> Outcome {
         let found = self.stream(name)?;
@@ -28,6 +29,11 @@ impl ControllerMachine {
             return Err(Refusal::WriterNotFound { stream, writer });
         };
         let (id, deleting) = (known.id, known.deleting);
+        // Who deletes is asked again where an answer is lost, and means the life that it saw.
+        if !deleting && epoch != WriterEpoch(0) && known.epoch > epoch {
+            let (stream, writer) = (name.clone(), writer.clone());
+            return Err(Refusal::WriterOpenedSince { stream, writer });
+        }
         match job {
             Some(job) if self.state.jobs[&job].kind == (JobKind::DeleteWriter { writer: id }) => {
                 return Ok(Accepted::Started { stream, job: Some(job) });

@@ -45,8 +45,12 @@ fn examples() -> Vec<(Operation, &'static str)> {
             "01 09 010073 010074 010077 01 02",
         ),
         (
-            Operation::DeleteWriter { stream: stream(), writer: "w".parse().unwrap() },
-            "01 11 010073 010074 010077",
+            Operation::DeleteWriter {
+                stream: stream(),
+                writer: "w".parse().unwrap(),
+                epoch: WriterEpoch(5),
+            },
+            "01 11 010073 010074 010077 0500000000000000",
         ),
         (
             Operation::StepDone { job: JobId(8), step: 3, lengths: vec![(segment, Offset(9))] },

@@ -1,5 +1,6 @@
 //! Delete a writer's name and wait until no segment knows it any more and the name is free.
 
+use common::WriterEpoch;
 use proto::v1;
 
 use crate::operation::Operation;
@@ -12,7 +13,8 @@ impl ControllerService {
     ) -> Result<v1::DeleteWriterResponse, ServiceError> {
         let stream = fields::stream(request.stream)?;
         let writer = fields::name("writer", &request.writer)?;
-        self.carry_out(Operation::DeleteWriter { stream, writer }).await?;
+        let epoch = WriterEpoch(request.epoch);
+        self.carry_out(Operation::DeleteWriter { stream, writer, epoch }).await?;
         Ok(v1::DeleteWriterResponse {})
     }
 }

@@ -166,9 +166,18 @@ impl Controller for Fake {
 
     async fn describe_writer(
         &self,
-        _: Request<v1::DescribeWriterRequest>,
+        request: Request<v1::DescribeWriterRequest>,
     ) -> Result<Response<v1::DescribeWriterResponse>, Status> {
-        Err(Status::unimplemented("the fake is not asked for writers"))
+        let request = request.into_inner();
+        let state = self.state();
+        let key = (full_name(request.stream.as_ref()), request.writer);
+        let known = state.writers.get(&key);
+        let (epoch, mode) =
+            *known.ok_or_else(|| status(Reason::WriterNotFound, "no such writer"))?;
+        let summary =
+            v1::WriterSummary { writer: key.1, mode, epoch, ..v1::WriterSummary::default() };
+        let summary = Some(summary);
+        Ok(Response::new(v1::DescribeWriterResponse { summary, ..Default::default() }))
     }
 
     async fn delete_writer(
@@ -178,8 +187,12 @@ impl Controller for Fake {
         let request = request.into_inner();
         let mut state = self.state();
         let key = (full_name(request.stream.as_ref()), request.writer);
-        let known = state.writers.remove(&key);
-        known.ok_or_else(|| status(Reason::WriterNotFound, "no such writer"))?;
+        let known = state.writers.get(&key);
+        let (epoch, _) = *known.ok_or_else(|| status(Reason::WriterNotFound, "no such writer"))?;
+        if epoch > request.epoch {
+            return Err(status(Reason::WriterFenced, "opened since"));
+        }
+        state.writers.remove(&key);
         state.managed.answer(v1::DeleteWriterResponse {})
     }
 

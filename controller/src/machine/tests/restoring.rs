@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use common::{Offset, WallTime};
+use common::{Offset, WallTime, WriterEpoch};
 use proptest::prelude::*;
 use replica::{Change, Slice, StateMachine};
 
@@ -83,6 +83,7 @@ fn operation(machine: &ControllerMachine, wanted: &Move) -> Option<Operation> {
         Move::DeleteWriter(number, writer) => Operation::DeleteWriter {
             stream: stream(*number),
             writer: format!("writer{writer}").parse().unwrap(),
+            epoch: WriterEpoch(0),
         },
         Move::StepDone(at) => {
             let step = step(at)?;

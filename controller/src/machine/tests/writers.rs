@@ -16,7 +16,12 @@ fn registration(writer: &str, create: bool) -> Operation {
 }
 
 fn deletion(writer: &str) -> Operation {
-    Operation::DeleteWriter { stream: name("demo/hello"), writer: writer.parse().unwrap() }
+    deletion_of(writer, WriterEpoch(0))
+}
+
+fn deletion_of(writer: &str, epoch: WriterEpoch) -> Operation {
+    let (stream, writer) = (name("demo/hello"), writer.parse().unwrap());
+    Operation::DeleteWriter { stream, writer, epoch }
 }
 
 /// Id, epoch, whether it was made, whether segments may know it.
@@ -199,4 +204,24 @@ fn names_of_one_stream_are_not_names_of_another() {
     assert!(matches!(unknown, Refusal::WriterNotFound { .. }));
     let (second, epoch, created, _) = facts(apply(&mut machine, &registration("w", true)));
     assert!(created && first != second && epoch.counter() == 2);
+}
+
+#[test]
+fn a_deletion_that_comes_again_does_not_end_the_names_next_life() {
+    let (mut machine, stores) = with_stream();
+    let (id, seen, ..) = facts(apply(&mut machine, &registration("w", true)));
+    apply(&mut machine, &deletion_of("w", seen)).unwrap();
+    // While it is under way it is the same one.
+    let again = apply(&mut machine, &deletion_of("w", seen)).unwrap();
+    assert!(matches!(again, Accepted::Started { job: Some(_), .. }), "{again:?}");
+    run_jobs(&mut machine, &stores);
+    let (same, next, created, _) = facts(apply(&mut machine, &registration("w", true)));
+    assert!(same == id && next > seen && created);
+    let opened =
+        Refusal::WriterOpenedSince { stream: name("demo/hello"), writer: "w".parse().unwrap() };
+    assert_eq!(refused(&mut machine, &deletion_of("w", seen)), opened);
+    assert!(machine.jobs().is_empty(), "nothing is begun");
+    let kept = facts(apply(&mut machine, &registration("w", false)));
+    assert!(!kept.2, "the name is still there");
+    apply(&mut machine, &deletion_of("w", kept.1)).unwrap();
 }

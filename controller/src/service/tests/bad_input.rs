@@ -53,7 +53,7 @@ async fn with_stream(served: &Served, name: Option<v1::StreamName>) -> Vec<Statu
     let list = v1::ListWritersRequest { stream: name.clone(), page: None };
     let described =
         v1::DescribeWriterRequest { stream: name.clone(), writer: "w".into(), page: None };
-    let freed = v1::DeleteWriterRequest { stream: name.clone(), writer: "w".into() };
+    let freed = v1::DeleteWriterRequest { stream: name.clone(), writer: "w".into(), epoch: 0 };
     let register = v1::RegisterWriterRequest {
         stream: name,
         writer: "w".into(),

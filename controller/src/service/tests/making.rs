@@ -136,7 +136,7 @@ impl Served {
                 Controller::register_writer(service, Request::new(request)).await.map(drop)
             }
             Verb::DeleteWriter => {
-                let request = v1::DeleteWriterRequest { stream, writer };
+                let request = v1::DeleteWriterRequest { stream, writer, epoch: 0 };
                 Controller::delete_writer(service, Request::new(request)).await.map(drop)
             }
         }

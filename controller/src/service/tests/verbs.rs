@@ -421,7 +421,8 @@ async fn writers_are_listed_in_pages_described_with_their_segments_and_deleted()
     let summary = first.summary.unwrap();
     assert_eq!(summary.mode(), v1::WriterMode::WriterReplay);
 
-    let delete = || v1::DeleteWriterRequest { stream: stream("demo/hello"), writer: "c".into() };
+    let delete =
+        || v1::DeleteWriterRequest { stream: stream("demo/hello"), writer: "c".into(), epoch: 0 };
     call!(served, delete_writer, delete()).unwrap();
     let told = served.stores.inner().segments.values().map(|s| s.writers.len()).sum::<usize>();
     assert_eq!(told, 5, "each segment was told");
@@ -442,7 +443,8 @@ async fn a_name_that_is_being_deleted_is_fenced_at_once_and_cannot_be_registered
     let request = || registration("w", v1::WriterMode::WriterReplay);
     let process = call!(served, register_writer, request()).unwrap();
     served.stores.inner().held = true;
-    let delete = v1::DeleteWriterRequest { stream: stream("demo/hello"), writer: "w".into() };
+    let delete =
+        v1::DeleteWriterRequest { stream: stream("demo/hello"), writer: "w".into(), epoch: 0 };
     let late = call!(served, delete_writer, delete.clone()).unwrap_err();
     assert_eq!(reason_of(&late), Reason::Unavailable, "{late}");
     let refused = call!(served, register_writer, request()).unwrap_err();

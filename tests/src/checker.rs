@@ -7,14 +7,16 @@
 //! - **double**: no (writer, number) stands twice, in any segment of a stream;
 //! - **phantom**: what is read was appended with that key, to that segment, before, and not refused;
 //! - **order**: the numbers of one writer rise within a segment, and an append that ended before
-//!   another one began stands before it;
+//!   another one began stands before it; both along the segments of a key, too, where one went on
+//!   in another;
 //! - **atomic**: an atomic batch is there as a whole and together;
 //! - **conditional**: an event that expected an offset stands there or nowhere;
 //! - **stability**: what was read once at an offset is read there for ever, or truncated;
 //! - **visibility**: a read to the tail contains everything acknowledged before it began;
 //! - **recovered**: where a machine was lost, everything acknowledged before the end of what was
 //!   archived is there, and behind it a prefix: nothing that came after what is missing;
-//! - **sealed**, **deleted**: nothing that began after a seal or a deletion had ended is stored.
+//! - **sealed**, **deleted**: nothing that began after a seal or a deletion had ended is stored, in
+//!   the segment or in the stream that it was of.
 
 mod index;
 mod reads;
@@ -25,7 +27,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::history::{Line, SegmentRef};
-use index::{Append, Fate, Index, Read};
+use index::{Append, Fate, Index};
 
 /// What a history shows to be broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +67,8 @@ pub struct Summary {
     pub refused: usize,
     pub unknown: usize,
     pub read_at_the_end: usize,
+    /// Of these, those that a successor has of the segment that they were given to.
+    pub moved: usize,
     pub reads: usize,
 }
 
@@ -74,18 +78,19 @@ pub fn check(lines: &[Line]) -> (Summary, Vec<Violation>) {
     let index = Index::of(lines, &mut violations);
     let placed = reads::check(&index, &mut violations);
     check_appends(&index, &placed, &mut violations);
-    for (segment, events) in &placed {
-        check_order(&index, *segment, events, &mut violations);
+    for places in placed.values() {
+        check_order(&index, places, &mut violations);
     }
+    check_lineages(&index, &placed, &mut violations);
     (summary(&index, &placed), violations)
 }
 
-/// Where the last read of each segment found which append's event: (offset, append, position in
-/// its batch), by offset.
+/// Where the last read of each segment found which append's event, by offset.
 type Placed = BTreeMap<SegmentRef, Vec<Place>>;
 
 #[derive(Debug, Clone, Copy)]
 struct Place {
+    segment: SegmentRef,
     offset: u64,
     append: usize,
     number: u64,
@@ -93,7 +98,9 @@ struct Place {
 
 fn summary(index: &Index, placed: &Placed) -> Summary {
     let count = |fate: fn(&Fate) -> bool| index.appends.iter().filter(|a| fate(&a.fate)).count();
+    let moved = |place: &&Place| index.appends[place.append].segment != place.segment;
     Summary {
+        moved: placed.values().flatten().filter(moved).count(),
         acknowledged: count(|fate| matches!(fate, Fate::Acknowledged(_))),
         refused: count(|fate| matches!(fate, Fate::Refused)),
         unknown: count(|fate| matches!(fate, Fate::Unknown)),
@@ -122,10 +129,10 @@ fn check_appends(index: &Index, placed: &Placed, violations: &mut Vec<Violation>
         }
     }
     for (id, append) in index.appends.iter().enumerate() {
-        let Some(last) = index.last_read(append.segment) else {
+        if index.homes(append).any(|home| index.last_read(home).is_none()) {
             check_unread(index, append, violations);
             continue;
-        };
+        }
         let places = found.get(&id).map_or(&[][..], Vec::as_slice);
         if let Some(expected) = append.expected_offset
             && let Some((_, place)) = places.first()
@@ -134,19 +141,26 @@ fn check_appends(index: &Index, placed: &Placed, violations: &mut Vec<Violation>
             let evidence = format!("{append} stands at {}, expected {expected}", place.offset);
             add(violations, Anomaly::WrongOffset, evidence);
         }
-        let low = lowest.get(&(append.segment, append.writer)).copied();
+        // A batch is in one segment, or was.
+        let homes = || index.homes(append).filter(|home| is_home(*home, places));
         if places.len() >= append.events.len() {
-            let together = places.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1);
+            let next = |a: &(usize, Place), b: &(usize, Place)| {
+                a.1.segment == b.1.segment && a.0 + 1 == b.0
+            };
+            let together = places.windows(2).all(|pair| next(&pair[0], &pair[1]));
             if !together {
                 add(violations, Anomaly::TornBatch, format!("{append} is not stored together"));
             }
-        } else if may_be_truncated(index, append, places, last, low) {
+        } else if homes().any(|home| {
+            let low = lowest.get(&(home, append.writer)).copied();
+            may_be_truncated(index, append, home, places, low)
+        }) {
             // Its beginning or all of it went with a truncation.
         } else if !places.is_empty() {
             let evidence = format!("{append}: {} of its events are stored", places.len());
             add(violations, Anomaly::TornBatch, evidence);
         } else if let Fate::Acknowledged(at) = append.fate
-            && !may_be_lost(index, append, at, ends.get(&append.segment))
+            && !homes().any(|home| may_be_lost(index, append, at, home, ends.get(&home)))
         {
             let evidence = format!("{append} was acknowledged at {at} and is not stored");
             add(violations, Anomaly::Loss, evidence);
@@ -163,14 +177,19 @@ fn check_unread(index: &Index, append: &Append, violations: &mut Vec<Violation>)
     }
 }
 
+/// Whether a segment may have the events that are not found, by those that are.
+fn is_home(segment: SegmentRef, found: &[(usize, Place)]) -> bool {
+    found.first().is_none_or(|(_, place)| place.segment == segment)
+}
+
 /// Whether the missing events of `append` can have been truncated: the segment does not start at
 /// zero, the append began before the truncation ended, and everything of its writer that is left
 /// came later.
 fn may_be_truncated(
     index: &Index,
     append: &Append,
+    home: SegmentRef,
     places: &[(usize, Place)],
-    last: &Read,
     low: Option<u64>,
 ) -> bool {
     let missing = append.events.len().saturating_sub(places.len());
@@ -178,10 +197,10 @@ fn may_be_truncated(
         .iter()
         .all(|event| !places.iter().any(|(_, place)| place.number == event.number));
     let highest_missing = append.events[..missing].last().map_or(0, |event| event.number);
-    last.start > 0
+    index.last_read(home).is_some_and(|last| last.start > 0)
         && first_numbers_missing
         && low.is_none_or(|low| highest_missing < low)
-        && index.truncated_until(append.segment).is_some_and(|until| append.invoked < until)
+        && index.truncated_until(home).is_some_and(|until| append.invoked < until)
 }
 
 /// How far what is left of a segment reaches.
@@ -208,18 +227,29 @@ impl End {
 }
 
 /// Whether an append that was acknowledged at `at` was beyond what a recovery brought back.
-fn may_be_lost(index: &Index, append: &Append, at: u64, end: Option<&End>) -> bool {
-    let until = index.recovered.get(&append.segment);
+fn may_be_lost(
+    index: &Index,
+    append: &Append,
+    at: u64,
+    home: SegmentRef,
+    end: Option<&End>,
+) -> bool {
+    let until = index.recovered.get(&home);
     until.is_some_and(|until| at >= *until) && !end.is_some_and(|end| end.reaches(append, at))
 }
 
-/// Real time and number order within one segment, by one sweep from its end.
-fn check_order(
-    index: &Index,
-    segment: SegmentRef,
-    places: &[Place],
-    violations: &mut Vec<Violation>,
-) {
+/// Where a key went on in other segments, its events are in order from the first to the last.
+fn check_lineages(index: &Index, placed: &Placed, violations: &mut Vec<Violation>) {
+    for ((_, key), lineage) in &index.lineages {
+        let places = lineage.iter().filter_map(|segment| placed.get(segment)).flatten();
+        let of_key = |place: &&Place| index.appends[place.append].key() == *key;
+        let places: Vec<Place> = places.filter(of_key).copied().collect();
+        check_order(index, &places, violations);
+    }
+}
+
+/// Real time and number order, by one sweep from the end.
+fn check_order(index: &Index, places: &[Place], violations: &mut Vec<Violation>) {
     let mut earliest_end: Option<(u64, usize)> = None;
     let mut next_number: BTreeMap<u32, u64> = BTreeMap::new();
     for place in places.iter().rev() {
@@ -230,8 +260,8 @@ fn check_order(
         {
             let later = &index.appends[later];
             let evidence = format!(
-                "{append}, begun at {}, stands in {segment:?} before {later}, which ended at {end}",
-                append.invoked
+                "{append}, begun at {}, stands in {:?} before {later}, which ended at {end}",
+                append.invoked, place.segment
             );
             add(violations, Anomaly::Order, evidence);
         }
@@ -243,9 +273,10 @@ fn check_order(
         let next = next_number.insert(append.writer, place.number);
         if next.is_some_and(|next| next < place.number) {
             let evidence = format!(
-                "writer {}: {} stands in {segment:?} before {}",
+                "writer {}: {} stands in {:?} before {}",
                 append.writer,
                 place.number,
+                place.segment,
                 next.unwrap_or_default()
             );
             add(violations, Anomaly::Order, evidence);

@@ -36,6 +36,14 @@ pub struct SegmentRef {
     pub segment: u32,
 }
 
+/// A key goes on in another segment of its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    pub key: u32,
+    pub from: u32,
+    pub to: u32,
+}
+
 /// An event as it was given to a writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EventRef {
@@ -57,7 +65,8 @@ pub struct Seen {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Operation {
-    /// One event, or several as one atomic batch.
+    /// One event, or several of one key as one atomic batch, to a segment or to those that go on
+    /// with the key.
     Append {
         segment: SegmentRef,
         writer: u32,
@@ -75,6 +84,11 @@ pub enum Operation {
     },
     Seal {
         stream: u32,
+    },
+    /// Segments of a stream end, and others go on with their keys.
+    Scale {
+        stream: u32,
+        moved: Vec<Moved>,
     },
     Truncate {
         segment: SegmentRef,
@@ -167,10 +181,13 @@ mod tests {
         recorder.end(31, 2, op, What::Ok { answer });
         let op = recorder.invoke(32, 2, Operation::Seal { stream: 1 });
         recorder.end(33, 2, op, What::Fail { reason: "STREAM_NOT_FOUND".to_owned() });
+        let moved = vec![Moved { key: 7, from: 0, to: 1 }];
+        let op = recorder.invoke(34, 2, Operation::Scale { stream: 1, moved });
+        recorder.end(35, 2, op, What::Unknown);
 
         let mut text = Vec::new();
         write_lines(recorder.lines(), &mut text).unwrap();
         assert_eq!(read_lines(text.as_slice()).unwrap(), recorder.lines());
-        assert_eq!(text.iter().filter(|byte| **byte == b'\n').count(), 6);
+        assert_eq!(text.iter().filter(|byte| **byte == b'\n').count(), 8);
     }
 }

@@ -12,18 +12,22 @@ mod clients;
 mod core_writer;
 mod faults;
 mod finale;
+mod invariants;
 mod network;
 mod node;
 mod plan;
+mod process;
 mod raw_writer;
 mod reads;
 mod recovery;
+mod scaling;
 mod schedule;
 mod storage;
 mod streams;
 mod tasks;
 mod trace;
 mod world;
+mod writers;
 
 pub use plan::{BucketPlan, DiskPlan, FaultPlan, Plan};
 
@@ -70,6 +74,12 @@ pub struct Coverage {
     pub blocks: u64,
     pub fenced: u64,
     pub sealed: u64,
+    pub scales: u64,
+    /// Sessions that their writers closed, and what of them came once more behind that.
+    pub closes: u64,
+    pub echoes: u64,
+    /// Processes that had another source than their writer, and were refused.
+    pub other_sources: u64,
     pub offset_mismatches: u64,
     pub truncations: u64,
     pub deletions: u64,
@@ -103,6 +113,10 @@ impl Coverage {
         self.blocks += other.blocks;
         self.fenced += other.fenced;
         self.sealed += other.sealed;
+        self.scales += other.scales;
+        self.closes += other.closes;
+        self.echoes += other.echoes;
+        self.other_sources += other.other_sources;
         self.offset_mismatches += other.offset_mismatches;
         self.truncations += other.truncations;
         self.deletions += other.deletions;

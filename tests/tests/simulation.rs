@@ -32,12 +32,15 @@ fn a_seed_gives_the_same_trace_in_two_processes() {
 #[rstest]
 fn every_seed_keeps_every_promise(#[values(0, 1)] half: u64) {
     let mut total = Coverage::default();
+    let mut moved = 0;
     for seed in (0..SEEDS).filter(|seed| seed % 2 == half) {
         let report = run(&Options { seed, print: false });
         assert!(report.is_good(), "{}", tell(&report));
         total.add(&report.coverage);
+        moved += report.summary.moved as u64;
     }
     let reached = [
+        ("event that a successor has", moved),
         ("crash", total.crashes),
         ("crash in a disk operation", total.crashes_in_operation),
         ("clean stop", total.clean_stops),
@@ -49,6 +52,10 @@ fn every_seed_keeps_every_promise(#[values(0, 1)] half: u64) {
         ("checkpoint", total.checkpoints),
         ("fenced process", total.fenced),
         ("sealed segment", total.sealed),
+        ("segment that another follows", total.scales),
+        ("closed session", total.closes),
+        ("message of a closed session that comes once more", total.echoes),
+        ("source that is not the writer's", total.other_sources),
         ("refused offset", total.offset_mismatches),
         ("truncation", total.truncations),
         ("deletion", total.deletions),

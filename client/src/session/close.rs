@@ -8,7 +8,7 @@ use super::{LinkId, WriterCore};
 impl WriterCore {
     /// The slots of the sessions to be closed, link by link; none of a named writer, which may be
     /// resumed. To be sent behind everything else, on the connections on which they are open.
-    pub(crate) fn close_sessions(&mut self) -> BTreeMap<LinkId, Vec<u32>> {
+    pub fn close_sessions(&mut self) -> BTreeMap<LinkId, Vec<u32>> {
         let mut slots: BTreeMap<LinkId, Vec<u32>> = BTreeMap::new();
         if self.identity.is_named() {
             return slots;

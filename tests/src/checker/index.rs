@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use super::{Anomaly, Violation, add};
-use crate::history::{Answer, EventRef, Line, Operation, Seen, SegmentRef, What};
+use crate::history::{Answer, EventRef, Line, Moved, Operation, Seen, SegmentRef, What};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -21,6 +21,13 @@ pub(super) struct Append {
     pub(super) expected_offset: Option<u64>,
     pub(super) invoked: u64,
     pub(super) fate: Fate,
+}
+
+impl Append {
+    /// Of all of its events.
+    pub(super) fn key(&self) -> u32 {
+        self.events.first().map_or(0, |event| event.key)
+    }
 }
 
 impl fmt::Display for Append {
@@ -57,6 +64,10 @@ pub(super) struct Index {
     last_reads: BTreeMap<SegmentRef, usize>,
     /// When the last truncation of a segment ended; never, if it is unknown.
     truncated: BTreeMap<SegmentRef, u64>,
+    /// The segments of a key in order, by (stream, key), where there is more than one.
+    pub(super) lineages: BTreeMap<(u32, u32), Vec<SegmentRef>>,
+    /// When a segment had certainly ended and others went on.
+    pub(super) succeeded: BTreeMap<SegmentRef, u64>,
     /// When a stream was certainly sealed, deleted.
     pub(super) sealed: BTreeMap<u32, u64>,
     pub(super) deleted: BTreeMap<u32, u64>,
@@ -83,6 +94,16 @@ impl Index {
 
     pub(super) fn append_of(&self, segment: SegmentRef, seen: &Seen) -> Option<usize> {
         self.by_event.get(&(segment.stream, seen.writer, seen.number)).copied()
+    }
+
+    /// The segments that may have an append, in order: the one that it was given to, and those that
+    /// its key went on in.
+    pub(super) fn homes(&self, append: &Append) -> impl Iterator<Item = SegmentRef> + '_ {
+        let key = (append.segment.stream, append.key());
+        let lineage = self.lineages.get(&key).map_or(&[][..], Vec::as_slice);
+        let first = append.segment;
+        let behind = lineage.iter().skip_while(move |segment| **segment != first).skip(1);
+        std::iter::once(first).chain(behind.copied())
     }
 
     pub(super) fn last_read(&self, segment: SegmentRef) -> Option<&Read> {
@@ -125,6 +146,7 @@ impl Index {
                 let until = self.truncated.entry(*segment).or_default();
                 *until = (*until).max(done.unwrap_or(u64::MAX));
             }
+            Operation::Scale { stream, moved } => self.take_scale(*stream, moved, done),
             Operation::Seal { stream } => first(&mut self.sealed, *stream, done),
             Operation::Delete { stream } => {
                 first(&mut self.deleted, *stream, done);
@@ -137,6 +159,15 @@ impl Index {
                 *first = (*first).min(*until);
             }
             Operation::Truncate { .. } => {}
+        }
+    }
+
+    /// Once it has begun, whoever follows may be where the key goes on.
+    fn take_scale(&mut self, stream: u32, moved: &[Moved], done: Option<u64>) {
+        for Moved { key, from, to } in moved {
+            let [from, to] = [from, to].map(|segment| SegmentRef { stream, segment: *segment });
+            self.lineages.entry((stream, *key)).or_insert_with(|| vec![from]).push(to);
+            first(&mut self.succeeded, from, done);
         }
     }
 
@@ -190,9 +221,9 @@ impl Index {
     }
 }
 
-fn first(times: &mut BTreeMap<u32, u64>, stream: u32, done: Option<u64>) {
+fn first<K: Ord>(times: &mut BTreeMap<K, u64>, what: K, done: Option<u64>) {
     if let Some(at) = done {
-        let first = times.entry(stream).or_insert(at);
+        let first = times.entry(what).or_insert(at);
         *first = at.min(*first);
     }
 }

@@ -40,7 +40,8 @@ pub(super) fn check(index: &Index, violations: &mut Vec<Violation>) -> Placed {
 fn places(index: &Index, read: &Read) -> Vec<Place> {
     let place = |seen: &Seen| {
         let append = index.append_of(read.segment, seen)?;
-        Some(Place { offset: seen.offset, append, number: seen.number })
+        let (segment, offset, number) = (read.segment, seen.offset, seen.number);
+        Some(Place { segment, offset, append, number })
     };
     read.events.iter().filter_map(place).collect()
 }
@@ -67,7 +68,7 @@ fn check_event(index: &Index, read: &Read, seen: &Seen, violations: &mut Vec<Vio
         add(violations, Anomaly::Phantom, format!("{seen:?} was never appended"));
         return;
     };
-    let as_given = append.segment == read.segment
+    let as_given = index.homes(append).any(|home| home == read.segment)
         && append.events.iter().any(|e| e.number == seen.number && e.key == seen.key);
     if !as_given {
         let evidence = format!("{seen:?} in {:?} was given as {append}", read.segment);
@@ -82,10 +83,19 @@ fn check_event(index: &Index, read: &Read, seen: &Seen, violations: &mut Vec<Vio
         let evidence = format!("{append} was begun after {until} and came back");
         add(violations, Anomaly::Phantom, evidence);
     }
-    check_ended_stream(index, append, violations);
+    check_ended(index, append, read.segment, violations);
 }
 
-fn check_ended_stream(index: &Index, append: &Append, violations: &mut Vec<Violation>) {
+fn check_ended(
+    index: &Index,
+    append: &Append,
+    segment: SegmentRef,
+    violations: &mut Vec<Violation>,
+) {
+    if let Some(at) = index.succeeded.get(&segment).filter(|at| **at < append.invoked) {
+        let evidence = format!("{append}, begun after {at}, is stored in {segment:?}");
+        add(violations, Anomaly::AfterSeal, evidence);
+    }
     let stream = append.segment.stream;
     for (times, anomaly) in
         [(&index.sealed, Anomaly::AfterSeal), (&index.deleted, Anomaly::AfterDelete)]

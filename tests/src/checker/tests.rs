@@ -1,7 +1,7 @@
 use rstest::rstest;
 
 use super::{Anomaly, check};
-use crate::history::{Answer, EventRef, Operation, Recorder, Seen, SegmentRef, What};
+use crate::history::{Answer, EventRef, Moved, Operation, Recorder, Seen, SegmentRef, What};
 
 const SEGMENT: SegmentRef = SegmentRef { stream: 1, segment: 0 };
 const OTHER: SegmentRef = SegmentRef { stream: 1, segment: 1 };
@@ -103,6 +103,11 @@ fn recover(until: u64) -> Operation {
     Operation::Recover { segment: SEGMENT, until }
 }
 
+/// Key 7 goes on in the other segment.
+fn scale() -> Operation {
+    Operation::Scale { stream: 1, moved: vec![Moved { key: 7, from: 0, to: 1 }] }
+}
+
 fn truncate(offset: u64) -> Operation {
     Operation::Truncate { segment: SEGMENT, offset }
 }
@@ -139,6 +144,19 @@ fn truncate(offset: u64) -> Operation {
     s.append(&[1], Ok).append(&[2], Ok).append(&[3], Ok).op(recover(5), Ok).read(&[1, 2, 3])
 })]
 #[case::recovered_empty(|s: Story| s.append(&[1], Ok).op(recover(0), Ok).read(&[]))]
+#[case::scaled(|s: Story| {
+    let s = s.append(&[1], Ok).append(&[2], Unknown).op(scale(), Ok).append(&[3], Ok);
+    s.read(&[1]).read_of(OTHER, 0, &[(1, 2), (1, 3)], true)
+})]
+#[case::scaled_and_truncated(|s: Story| {
+    let s = s.append(&[1], Ok).op(truncate(10), Ok).op(scale(), Unknown).append(&[2], Ok);
+    s.read_of(SEGMENT, 10, &[], true).read_of(OTHER, 0, &[(1, 2)], true)
+})]
+#[case::scaled_and_recovered(|s: Story| {
+    let s = s.append(&[1], Ok).op(scale(), Ok).append(&[2], Ok).op(recover(2), Ok);
+    let lost = Operation::Recover { segment: OTHER, until: 4 };
+    s.op(lost, Ok).read(&[1]).read_of(OTHER, 0, &[], true)
+})]
 fn a_history_that_keeps_every_promise_is_accepted(#[case] tell: impl FnOnce(Story) -> Story) {
     let story = story(tell);
     let (_, violations) = check(story.recorder.lines());
@@ -216,6 +234,34 @@ fn a_history_that_keeps_every_promise_is_accepted(#[case] tell: impl FnOnce(Stor
 })]
 #[case::stored_after_the_deletion(Anomaly::AfterDelete, |s: Story| {
     s.op(Operation::Delete { stream: 1 }, Ok).append(&[1], Unknown).read(&[1])
+})]
+#[case::lost_between_two_segments(Anomaly::Loss, |s: Story| {
+    let s = s.append(&[1], Ok).op(scale(), Ok).append(&[2], Ok);
+    s.read(&[]).read_of(OTHER, 0, &[(1, 2)], true)
+})]
+#[case::in_both_segments(Anomaly::Double, |s: Story| {
+    s.append(&[1], Ok).op(scale(), Ok).read(&[1]).read_of(OTHER, 0, &[(1, 1)], true)
+})]
+#[case::numbers_fall_from_segment_to_segment(Anomaly::Order, |s: Story| {
+    let s = s.append(&[1], Unknown).append(&[2], Unknown).op(scale(), Ok);
+    s.read(&[2]).read_of(OTHER, 0, &[(1, 1)], true)
+})]
+#[case::real_time_reversed_over_segments(Anomaly::Order, |s: Story| {
+    let s = s.append(&[1], Ok).append_as(2, &[1], None, Ok).op(scale(), Unknown);
+    s.read_of(SEGMENT, 0, &[(2, 1)], true).read_of(OTHER, 0, &[(1, 1)], true)
+})]
+#[case::stored_after_another_went_on(Anomaly::AfterSeal, |s: Story| {
+    let s = s.op(scale(), Ok).append(&[1], Unknown);
+    s.read(&[1]).read_of(OTHER, 0, &[], true)
+})]
+#[case::in_a_successor_of_another_key(Anomaly::Phantom, |s: Story| {
+    let moved = vec![Moved { key: 8, from: 0, to: 1 }];
+    let s = s.append(&[1], Ok).op(Operation::Scale { stream: 1, moved }, Ok);
+    s.read(&[]).read_of(OTHER, 0, &[(1, 1)], true)
+})]
+#[case::a_batch_over_two_segments(Anomaly::TornBatch, |s: Story| {
+    let s = s.append(&[1, 2], Ok).op(scale(), Ok);
+    s.read(&[1]).read_of(OTHER, 0, &[(1, 2)], true)
 })]
 #[case::never_read(Anomaly::Malformed, |s: Story| s.append(&[1], Ok))]
 fn each_anomaly_is_found(#[case] anomaly: Anomaly, #[case] tell: impl FnOnce(Story) -> Story) {

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use client::session::{Mode, WriterIdentity};
 use common::routing::position_of_key;
-use common::{WriterEpoch, WriterId, WriterName};
-use proto::v1::AppendResponse;
+use controller::WriterMode;
+use proto::v1::append_request::Message;
+use proto::v1::{AppendRequest, AppendResponse, CloseSessions};
 
 use super::core_writer::{CoreWriter, Given};
+use super::network::Connection;
 use super::raw_writer::{Ended, Item, Notice, RawWriter};
 use super::world::{Event, World};
+use super::writers::Work;
 use crate::history::{Answer, EventRef, Operation, SegmentRef, What};
 use crate::payload::{self, key_in, key_text};
 
@@ -25,14 +27,11 @@ pub(super) enum Kind {
 
 pub(super) struct Client {
     pub(super) kind: Kind,
-    pub(super) stream: usize,
-    /// The writer's number in the history; two processes of a named writer share it.
-    pub(super) writer: u32,
-    pub(super) script: Arc<Vec<Given>>,
-    given: usize,
+    pub(super) work: Work,
+    pub(super) given: usize,
     connection: Option<u32>,
-    /// What a second process takes over.
-    pub(super) name: Option<WriterName>,
+    /// What was sent on the last connection that broke.
+    pub(super) lost: Vec<AppendRequest>,
     pub(super) epoch: u64,
     pub(super) superseded: bool,
     pub(super) gave_up: bool,
@@ -40,22 +39,29 @@ pub(super) struct Client {
     hold_until: u64,
 }
 
-/// A library writer that waits for its epoch.
-#[derive(Debug, Clone)]
-pub(super) struct Planned {
-    pub(super) id: u64,
-    pub(super) stream: usize,
-    pub(super) writer: u32,
-    pub(super) script: Arc<Vec<Given>>,
-    pub(super) name: Option<WriterName>,
-    pub(super) asked: bool,
-}
-
 impl Client {
+    /// The next append; of a writer that continues under the numbers that it gets.
+    fn next_given(&self) -> Given {
+        let mut given = self.work.script[self.given].clone();
+        if let (Kind::Core(core), Some((_, WriterMode::Continue))) = (&self.kind, &self.work.name) {
+            let numbers = core.next_number()..;
+            given.events.iter_mut().zip(numbers).for_each(|(event, number)| event.number = number);
+        }
+        given
+    }
+
     fn pending(&self) -> usize {
         match &self.kind {
             Kind::Raw(writer) => writer.pending(),
             Kind::Core(writer) => writer.pending(),
+        }
+    }
+
+    /// Whether nobody comes after it, so that it asks to be forgotten at its end.
+    pub(super) fn closes(&self) -> bool {
+        match &self.kind {
+            Kind::Raw(raw) => !raw.named,
+            Kind::Core(_) => self.work.name.is_none(),
         }
     }
 
@@ -69,22 +75,23 @@ impl Client {
 
     /// Nothing more comes from this client.
     pub(super) fn is_over(&self) -> bool {
-        self.has_ended() || (self.given == self.script.len() && self.pending() == 0)
+        self.has_ended() || (self.given == self.work.script.len() && self.pending() == 0)
     }
 
     pub(super) fn describe(&self) -> String {
-        let (given, all, pending) = (self.given, self.script.len(), self.pending());
+        let (given, all, pending) = (self.given, self.work.script.len(), self.pending());
         let kind = match &self.kind {
             Kind::Raw(writer) => format!("{writer:?}"),
             Kind::Core(writer) => format!("{:?}", writer.failure()),
         };
-        format!("writer {} gave {given} of {all}, {pending} pending: {kind}", self.writer)
+        let writer = self.work.writer;
+        format!("writer {writer} gave {given} of {all}, {pending} pending: {kind}")
     }
 }
 
 impl World {
-    /// What a writer is to append: numbers from 1 on, keys that `key` draws.
-    pub(super) fn script(&mut self, keys: &[u32]) -> Arc<Vec<Given>> {
+    /// What a writer is to append: numbers from 1 on, keys of `keys`.
+    pub(super) fn script(&mut self, author: u32, keys: &[u32]) -> Arc<Vec<Given>> {
         let rng = &mut self.random.workload;
         let mut script = Vec::new();
         let mut number = 0;
@@ -94,7 +101,7 @@ impl World {
             let count = if atomic { rng.between(2, 5) } else { 1 };
             let events = (number + 1..=number + count).map(|number| EventRef { number, key });
             let filler = rng.below(self.plan.filler_max + 1) as usize;
-            script.push(Given { events: events.collect(), filler });
+            script.push(Given { events: events.collect(), filler, author });
             number += count;
         }
         Arc::new(script)
@@ -107,69 +114,42 @@ impl World {
     /// The stream is there: its writers begin.
     pub(super) fn start_clients(&mut self, stream: usize) {
         for _ in 0..self.plan.raw_writers {
-            let places = &self.streams[stream].places;
-            let at = self.random.workload.below(places.len() as u64) as usize;
-            let place = places[at].clone();
-            let first = key_in(place.range, 0);
-            let keys = [first, key_in(place.range, first + 1)];
-            let (writer, script) = (self.new_writer(), self.script(&keys));
-            let rng = self.random.workload.fork("raw writer");
-            let named = self.random.workload.chance(1, 2);
-            let raw = RawWriter::new(writer, place.segment, place.container, 1, named, rng);
-            self.add_client(Kind::Raw(Box::new(raw)), stream, writer, script, None, 1);
+            let places = self.streams[stream].places.len() as u64;
+            let place = self.random.workload.below(places) as usize;
+            self.start_raw(stream, place);
         }
-        for i in 0..self.plan.core_writers {
-            let keys = self.stream_keys();
-            let (writer, script) = (self.new_writer(), self.script(&keys));
-            let name = self.random.workload.chance(2, 3).then(|| {
-                WriterName::new(&format!("writer-{i}")).expect("a simulated name is a good one")
-            });
-            self.plan_core(stream, writer, script, name);
-        }
+        self.plan_core_writers(stream);
     }
 
-    fn plan_core(
-        &mut self,
-        stream: usize,
-        writer: u32,
-        script: Arc<Vec<Given>>,
-        name: Option<WriterName>,
-    ) {
-        self.next_planned += 1;
-        let id = self.next_planned;
-        self.streams[stream].planned.push(Planned {
-            id,
-            stream,
-            writer,
-            script,
-            name,
-            asked: false,
-        });
+    /// A writer of one segment begins.
+    pub(super) fn start_raw(&mut self, stream: usize, place: usize) {
+        let place = self.streams[stream].places[place].clone();
+        let first = key_in(place.range, 0);
+        let keys = [first, key_in(place.range, first + 1)];
+        self.streams[stream].keys.extend(keys);
+        let writer = self.new_writer();
+        let script = self.script(writer, &keys);
+        let rng = self.random.workload.fork("raw writer");
+        let named = self.random.workload.chance(1, 2);
+        let raw = RawWriter::new(writer, place.segment, place.container, 1, named, rng);
+        let work = Work { stream, writer, script, name: None, genuine: None };
+        self.add_client(Kind::Raw(Box::new(raw)), work, 1);
     }
 
-    fn new_writer(&mut self) -> u32 {
+    pub(super) fn new_writer(&mut self) -> u32 {
         self.next_writer += 1;
         self.next_writer
     }
 
-    fn add_client(
-        &mut self,
-        kind: Kind,
-        stream: usize,
-        writer: u32,
-        script: Arc<Vec<Given>>,
-        name: Option<WriterName>,
-        epoch: u64,
-    ) {
+    pub(super) fn add_client(&mut self, kind: Kind, work: Work, epoch: u64) {
         let client = self.clients.len();
+        let writer = work.writer;
         self.clients.push(Client {
             kind,
-            stream,
-            writer,
-            script,
+            work,
             given: 0,
             connection: None,
-            name,
+            lost: Vec::new(),
             epoch,
             superseded: false,
             gave_up: false,
@@ -177,58 +157,6 @@ impl World {
         });
         self.note(format_args!("client {client} is writer {writer}, epoch {epoch}"));
         self.schedule.after(10, Event::Client { client });
-    }
-
-    /// A library writer begins, under the identity that the controller gave it.
-    pub(super) fn start_core(&mut self, planned: Planned, registered: Option<(WriterId, u64)>) {
-        let identity = match registered {
-            Some((writer, epoch)) => WriterIdentity {
-                writer,
-                epoch: WriterEpoch(epoch),
-                routing: bytes::Bytes::from(planned.writer.to_le_bytes().to_vec()),
-                mode: Mode::Replay,
-            },
-            None => WriterIdentity::anonymous(self.random.workload.u128()),
-        };
-        let epoch = identity.epoch.0;
-        let (name, places) = {
-            let stream = &self.streams[planned.stream];
-            (stream.name.clone(), stream.places.clone())
-        };
-        let block = [256, 2_048, 16_384][self.random.workload.below(3) as usize];
-        let rng = self.random.workload.fork("core writer");
-        let core = CoreWriter::new(planned.writer, name, identity, places, block, rng);
-        let Planned { stream, writer, script, name, .. } = planned;
-        self.add_client(Kind::Core(Box::new(core)), stream, writer, script, name, epoch);
-    }
-
-    /// Some writer's second process begins, while the first may go on.
-    pub(super) fn second_process(&mut self) {
-        let may = |client: &Client| !client.superseded && !client.is_over() && client.given > 0;
-        let candidates: Vec<usize> =
-            (0..self.clients.len()).filter(|i| may(&self.clients[*i])).collect();
-        if candidates.is_empty() {
-            return;
-        }
-        let at = candidates[self.random.faults.below(candidates.len() as u64) as usize];
-        let first = &mut self.clients[at];
-        let (stream, writer, script) = (first.stream, first.writer, first.script.clone());
-        match (&first.kind, &first.name) {
-            (Kind::Core(_), Some(name)) => {
-                let name = Some(name.clone());
-                first.superseded = true;
-                self.plan_core(stream, writer, script, name);
-            }
-            // A conditional append has one outcome: two processes must not both try it.
-            (Kind::Raw(raw), _) if self.plan.conditional == 0 => {
-                first.superseded = true;
-                let (segment, container, epoch) = (raw.segment, raw.container, first.epoch + 1);
-                let rng = self.random.workload.fork("second process");
-                let raw = RawWriter::new(writer, segment, container, epoch, true, rng);
-                self.add_client(Kind::Raw(Box::new(raw)), stream, writer, script, None, epoch);
-            }
-            _ => {}
-        }
     }
 
     pub(super) fn on_client(&mut self, client: usize) {
@@ -256,6 +184,7 @@ impl World {
     fn client_is_over(&mut self, client: usize) {
         let text = self.clients[client].describe();
         self.note(format_args!("client {client} is over: {text}"));
+        self.core_is_over(client);
         match &self.clients[client].kind {
             Kind::Raw(writer) if writer.ended == Some(Ended::Fenced) => self.coverage.fenced += 1,
             Kind::Raw(writer) if writer.ended == Some(Ended::Sealed) => self.coverage.sealed += 1,
@@ -267,43 +196,84 @@ impl World {
             Kind::Raw(_) => {}
         }
         if let Some(connection) = self.clients[client].connection.take() {
-            self.connections.remove(&connection);
-            self.schedule.after(100, Event::ServerCloses { connection });
+            let message = self.close_sessions(client, connection);
+            self.hang_up(connection, message);
         }
+    }
+
+    /// A writer that nobody resumes asks the server to forget it. What it had sent may come once
+    /// more behind that.
+    fn close_sessions(&mut self, client: usize, connection: u32) -> Option<Message> {
+        let c = &mut self.clients[client];
+        if !c.closes() || c.gave_up {
+            return None;
+        }
+        let slots = match &mut c.kind {
+            Kind::Raw(raw) => raw.close(),
+            Kind::Core(core) if core.failure().is_none() => core.close(),
+            Kind::Core(_) => Vec::new(),
+        };
+        let lost = std::mem::take(&mut c.lost);
+        let sent = self.connections.get_mut(&connection).map(Connection::take_sent);
+        let sent = sent.unwrap_or_default();
+        if slots.is_empty() {
+            return None;
+        }
+        if self.plan.faults.late_messages {
+            let again = self.random.network.chance(1, 2) && !lost.is_empty();
+            let requests = if again { lost } else { sent };
+            let delay = self.random.network.between(1, 100_000);
+            self.schedule.after(delay, Event::Echo { requests });
+        }
+        Some(Message::Close(CloseSessions { slots }))
     }
 
     fn append_next(&mut self, client: usize) {
         let now = self.now();
         let c = &self.clients[client];
-        let ready = match &c.kind {
-            Kind::Raw(_) => true,
-            Kind::Core(writer) => writer.is_ready(),
+        let (ready, window) = match &c.kind {
+            Kind::Raw(_) => (true, WINDOW),
+            // What is stored already is acknowledged when all of it has come.
+            Kind::Core(writer) if writer.is_replaying() => (writer.is_ready(), usize::MAX),
+            Kind::Core(writer) => (writer.is_ready(), WINDOW),
         };
-        if !ready || c.given == c.script.len() || c.pending() >= WINDOW || c.has_ended() {
+        if !ready || c.given == c.work.script.len() || c.pending() >= window || c.has_ended() {
             return;
         }
-        let given = c.script[c.given].clone();
-        let segment = self.segment_of(c.stream, given.events[0].key);
-        let (writer, expected_offset) = (c.writer, self.expected_offset(client, &given));
+        let given = c.next_given();
+        let segment = self.segment_of(c, given.events[0].key);
+        let (writer, expected_offset) = (given.author, self.expected_offset(client, &given));
         let c = &mut self.clients[client];
         c.given += 1;
         let operation =
             Operation::Append { segment, writer, events: given.events.clone(), expected_offset };
         let op = self.recorder.invoke(now, client as u32, operation);
-        let stored = match &mut c.kind {
-            Kind::Raw(raw) => Some(raw.push(item(op, writer, &given, expected_offset))),
-            Kind::Core(core) => core.push(op, &given),
+        let (taken, notices) = match &mut c.kind {
+            Kind::Raw(raw) => (true, raw.push(item(op, &given, expected_offset))),
+            Kind::Core(core) => (core.push(op, &given), core.take_acknowledged()),
         };
-        let end = match stored {
-            Some(false) => return,
-            Some(true) => What::Ok { answer: Answer::Done },
-            None => {
-                // The event has no number: a writer that refuses one takes no more.
-                c.given = c.script.len();
-                What::Fail { reason: "REFUSED".to_owned() }
-            }
-        };
-        self.recorder.end(now, client as u32, op, end);
+        if !taken {
+            // The event has no number: a writer that refuses one takes no more.
+            c.given = c.work.script.len();
+            let refused = What::Fail { reason: "REFUSED".to_owned() };
+            self.recorder.end(now, client as u32, op, refused);
+        }
+        self.client_notices(client, notices);
+    }
+
+    /// What became of appends.
+    fn client_notices(&mut self, client: usize, notices: Vec<Notice>) {
+        let now = self.now();
+        for notice in notices {
+            let (op, what) = match notice {
+                Notice::Acknowledged { op } => (op, What::Ok { answer: Answer::Done }),
+                Notice::Refused { op, reason } => {
+                    self.coverage.offset_mismatches += u64::from(reason == "OFFSET_MISMATCH");
+                    (op, What::Fail { reason: reason.to_owned() })
+                }
+            };
+            self.recorder.end(now, client as u32, op, what);
+        }
     }
 
     /// Now and then a raw writer appends only at an offset: where it believes the end to be, or
@@ -318,10 +288,15 @@ impl World {
         Some(if rng.chance(1, 4) { rng.below(5_000) } else { raw.known_length })
     }
 
-    pub(super) fn segment_of(&self, stream: usize, key: u32) -> SegmentRef {
+    /// Where the history says an append goes: to the writer's segment, or to the one of the first
+    /// epoch, from which those that follow are known.
+    fn segment_of(&self, client: &Client, key: u32) -> SegmentRef {
         let position = position_of_key(&key_text(key));
-        let stream = &self.streams[stream];
-        let at = stream.places.iter().position(|place| place.range.contains(position));
+        let stream = &self.streams[client.work.stream];
+        let at = match &client.kind {
+            Kind::Raw(raw) => stream.places.iter().position(|place| place.segment == raw.segment),
+            Kind::Core(_) => stream.places.iter().position(|place| place.range.contains(position)),
+        };
         SegmentRef { stream: stream.number, segment: at.unwrap_or_default() as u32 }
     }
 
@@ -332,10 +307,15 @@ impl World {
             return;
         }
         let mut requests = Vec::new();
+        let stream = self.clients[client].work.stream;
         match &mut self.clients[client].kind {
             Kind::Raw(raw) => requests.extend(std::iter::from_fn(|| raw.poll_send())),
             Kind::Core(core) => {
-                core.on_time(now);
+                let lookups = core.on_time(now);
+                for segment in lookups {
+                    let successors = self.streams[stream].successors_of(segment);
+                    core.on_successors(segment, successors, now);
+                }
                 requests.extend(std::iter::from_fn(|| core.poll_send()));
             }
         }
@@ -356,16 +336,7 @@ impl World {
             Kind::Raw(raw) => raw.on_response(&response),
             Kind::Core(core) => core.on_response(response, now),
         };
-        for notice in notices {
-            let (op, what) = match notice {
-                Notice::Acknowledged { op } => (op, What::Ok { answer: Answer::Done }),
-                Notice::Refused { op, reason } => {
-                    self.coverage.offset_mismatches += u64::from(reason == "OFFSET_MISMATCH");
-                    (op, What::Fail { reason: reason.to_owned() })
-                }
-            };
-            self.recorder.end(at, client as u32, op, what);
-        }
+        self.client_notices(client, notices);
         // What a client hears makes it act at once.
         if self.random.workload.chance(1, 2) {
             self.client_sends(client);
@@ -391,10 +362,15 @@ impl World {
     }
 }
 
-fn item(op: u64, writer: u32, given: &Given, expected_offset: Option<u64>) -> Item {
+fn item(op: u64, given: &Given, expected_offset: Option<u64>) -> Item {
     let mut data = bytes::BytesMut::new();
     for event in &given.events {
-        data.extend_from_slice(&payload::frame(writer, event.number, event.key, given.filler));
+        data.extend_from_slice(&payload::frame(
+            given.author,
+            event.number,
+            event.key,
+            given.filler,
+        ));
     }
     Item { op, events: given.events.clone(), data: data.freeze(), expected_offset }
 }

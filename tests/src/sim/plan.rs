@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use common::{ByteSize, Rng};
+use controller::WriterMode;
 use lts::FaultRates;
 use replica::TieringSettings;
 use replica::archive::{CheckpointSettings, RoundSettings};
@@ -32,6 +33,12 @@ pub struct Plan {
     pub faults: FaultPlan,
     /// Long-term storage; most seeds have it.
     pub bucket: Option<BucketPlan>,
+    /// Segments of some streams end, and others go on with their keys.
+    pub scales: bool,
+    /// What the numbers of named writers mean.
+    pub mode: WriterMode,
+    /// Processes of writers that replay get other sources, too.
+    pub other_sources: bool,
 }
 
 /// The log's and the checkpoints' sizes.
@@ -111,6 +118,9 @@ impl Plan {
                 clean_stop: on(rng),
             },
             bucket: rng.chance(4, 5).then(|| BucketPlan::draw(rng)),
+            scales: on(rng),
+            mode: if rng.chance(1, 3) { WriterMode::Continue } else { WriterMode::Replay },
+            other_sources: rng.chance(1, 2),
         }
     }
 }

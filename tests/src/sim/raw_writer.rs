@@ -56,8 +56,8 @@ pub(super) struct RawWriter {
     pub(super) ended: Option<Ended>,
     /// The segment's length as far as the writer knows.
     pub(super) known_length: u64,
+    pub(super) named: bool,
     writer: WriterId,
-    named: bool,
     epoch: u64,
     attempt: u32,
     next_slot: u32,
@@ -98,13 +98,13 @@ impl RawWriter {
         }
     }
 
-    /// Takes an append; `true` when an earlier process is known to have stored it.
-    pub(super) fn push(&mut self, item: Item) -> bool {
-        let stored = item.last_number() <= self.stored;
-        if !stored {
-            self.pending.push_back(item);
+    /// Takes an append. One that an earlier process is known to have stored is acknowledged.
+    pub(super) fn push(&mut self, item: Item) -> Vec<Notice> {
+        if item.last_number() <= self.stored {
+            return vec![Notice::Acknowledged { op: item.op }];
         }
-        stored
+        self.pending.push_back(item);
+        Vec::new()
     }
 
     pub(super) fn pending(&self) -> usize {
@@ -183,6 +183,14 @@ impl RawWriter {
         self.resuming = true;
         self.session = Session::Open { slot, sent_to };
         Some(v1::AppendRequest { message: Some(Message::Blocks(v1::AppendBlocks { blocks })) })
+    }
+
+    /// The session that a writer without a name which ends here asks to be closed.
+    pub(super) fn close(&mut self) -> Vec<u32> {
+        match std::mem::replace(&mut self.session, Session::Closed) {
+            Session::Open { slot, .. } if !self.named && self.ended.is_none() => vec![slot],
+            _ => Vec::new(),
+        }
     }
 
     pub(super) fn on_response(&mut self, response: &v1::AppendResponse) -> Vec<Notice> {

@@ -10,6 +10,7 @@ use replica::restore::RestoreFailure;
 use replica::{GroupStatus, MemKv, recover};
 use wal::{CrashOutcome, SimDisk};
 
+use super::invariants::Invariants;
 use super::node::Failure;
 use super::streams::{Phase, Stream};
 use super::world::World;
@@ -54,6 +55,7 @@ impl World {
         self.leave_late_requests();
         self.machine_is_lost = true;
         self.forget_process();
+        self.invariants = Invariants::default();
         self.clients.iter_mut().for_each(|client| client.gave_up = true);
         for stream in &mut self.streams {
             stream.planned.clear();
@@ -130,7 +132,7 @@ fn end_stream(stream: &mut Stream) {
             of,
             controller::Operation::CreateStream { .. } | controller::Operation::DeleteStream { .. }
         ),
-        Phase::Live | Phase::Sealed => false,
+        Phase::Live | Phase::Scaling(_) | Phase::Sealed => false,
     };
     stream.phase = if deleted { Phase::Deleted } else { Phase::Live };
 }

@@ -2,18 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{ContainerId, Incarnation, Offset, ScopedStream, StreamId};
+use common::{ContainerId, Incarnation, Offset, ScopedStream, SegmentId, StreamEpoch, StreamId};
 use controller::group::query;
 use controller::{
-    Accepted, Group, GroupError, JobId, Operation as Control, Outcome, Step, StoreId, WriterMode,
-    pending_steps,
+    Accepted, Group, GroupError, JobId, Operation as Control, Outcome, Step, StoreId, pending_steps,
 };
 use proto::convert::SegmentPlace;
 use segmentstore::ReadError;
 
-use super::clients::Planned;
 use super::node::container_ids;
+use super::scaling::Scale;
 use super::world::{Event, World};
+use super::writers::Planned;
 use crate::history::{Answer, Operation, SegmentRef, What};
 
 /// Where a stream is in its life, as its administrator knows.
@@ -27,6 +27,8 @@ pub(super) enum Phase {
         of: Control,
         job: JobId,
     },
+    /// Segments end and others go on.
+    Scaling(Scale),
     Sealed,
     Deleted,
 }
@@ -39,14 +41,34 @@ pub(super) struct Stream {
     pub(super) segments: u32,
     pub(super) phase: Phase,
     pub(super) id: Option<StreamId>,
+    /// In order of their numbers in the history: those of the first epoch come first.
     pub(super) places: Vec<SegmentPlace>,
+    /// Its segments end and others go on.
+    pub(super) scales: bool,
+    /// The places that take appends, in the order of the key space.
+    pub(super) current: Vec<usize>,
+    /// Whoever writes uses these.
+    pub(super) keys: BTreeSet<u32>,
     pub(super) planned: Vec<Planned>,
     pub(super) sealed: bool,
     /// Offsets where events begin or end, as reads found them.
     pub(super) edges: BTreeMap<u32, Vec<u64>>,
     /// History operations that the phase's end decides.
-    ops: Vec<u64>,
-    busy: bool,
+    pub(super) ops: Vec<u64>,
+    pub(super) busy: bool,
+}
+
+impl Stream {
+    /// Where the controller put the segments of the first epoch.
+    pub(super) fn first_places(&self) -> &[SegmentPlace] {
+        let first = |place: &SegmentPlace| place.segment.epoch == StreamEpoch(0);
+        &self.places[..self.places.partition_point(first)]
+    }
+
+    pub(super) fn successors_of(&self, segment: SegmentId) -> Vec<SegmentPlace> {
+        let follows = |place: &&SegmentPlace| place.predecessors.contains(&segment);
+        self.places.iter().filter(follows).cloned().collect()
+    }
 }
 
 /// The steps that the controller's leader is carrying out.
@@ -71,6 +93,7 @@ pub(super) enum Effect {
     Described { stream: usize, found: Option<(StreamId, Vec<SegmentPlace>)> },
     Steps(Vec<Step>),
     StepOver(JobId),
+    Scaled { stream: usize, done: Result<bool, String> },
     Registered { stream: usize, planned: u64, outcome: Result<Outcome, GroupError> },
     Read { op: u64, segment: SegmentRef, last: bool, found: Result<Answer, ReadError> },
 }
@@ -93,6 +116,7 @@ impl World {
 
     fn add_stream(&mut self, name: ScopedStream) {
         let segments = self.random.workload.between(1, self.plan.segments_max) as u32;
+        let scales = self.plan.scales && self.random.workload.chance(2, 3);
         let number = self.streams.len() as u32;
         self.streams.push(Stream {
             name,
@@ -101,6 +125,9 @@ impl World {
             phase: Phase::Wanted,
             id: None,
             places: Vec::new(),
+            scales,
+            current: Vec::new(),
+            keys: self.stream_keys().into_iter().collect(),
             planned: Vec::new(),
             sealed: false,
             edges: BTreeMap::new(),
@@ -158,6 +185,7 @@ impl World {
                 steps.into_iter().for_each(|step| self.carry_out(step));
             }
             Effect::StepOver(job) => _ = self.jobs.running.remove(&job),
+            Effect::Scaled { stream, done } => self.on_scaled(stream, done),
             Effect::Submitted { stream, outcome } => self.on_submitted(stream, outcome),
             Effect::JobSeen { stream, ended } => self.on_job_seen(stream, ended),
             Effect::Described { stream, found } => self.on_described(stream, found),
@@ -212,6 +240,8 @@ impl World {
             }
             Phase::Asked(operation) => self.submit(stream, operation),
             Phase::Working { job, .. } => self.look_for(stream, job),
+            Phase::Scaling(scale) => self.carry_on_scaling(stream, &scale),
+            Phase::Live if self.chaos && s.scales => self.choose_scale(stream),
             Phase::Live | Phase::Sealed if self.chaos => self.choose_operation(stream),
             Phase::Live | Phase::Sealed | Phase::Deleted => {}
         }
@@ -258,12 +288,12 @@ impl World {
         }
     }
 
-    fn truncate(&mut self, stream: usize) {
+    pub(super) fn truncate(&mut self, stream: usize) {
         let (s, now) = (&self.streams[stream], self.schedule.now());
         let Some(id) = s.id else { return };
         let mut cut = Vec::new();
         let mut ops = Vec::new();
-        for (at, place) in s.places.iter().enumerate() {
+        for (at, place) in s.first_places().iter().enumerate() {
             let edges = s.edges.get(&(at as u32)).map_or(&[][..], Vec::as_slice);
             let chosen = self.random.workload.below(edges.len() as u64) as usize;
             let offset = edges.get(chosen).copied().unwrap_or_default();
@@ -307,7 +337,7 @@ impl World {
         }
     }
 
-    fn note_full(&mut self, outcome: &Result<Outcome, GroupError>) {
+    pub(super) fn note_full(&mut self, outcome: &Result<Outcome, GroupError>) {
         if matches!(outcome, Err(GroupError::LogFull)) {
             self.full_at = Some(self.now());
         }
@@ -381,51 +411,10 @@ impl World {
         s.busy = false;
         // Not told: the stream is asked for again, which changes nothing.
         let Some((id, places)) = found else { return };
+        s.current = (0..places.len()).collect();
         (s.id, s.places, s.phase) = (Some(id), places, Phase::Live);
         self.trace.line(self.schedule.now(), format_args!("stream {stream} is {id}"));
         self.start_clients(stream);
-    }
-
-    /// Asks for the epochs of writers that wait for them.
-    fn register_planned(&mut self, stream: usize) {
-        let Some(node) = &self.node else { return };
-        let s = &mut self.streams[stream];
-        let Some(at) = s.planned.iter().position(|planned| !planned.asked) else { return };
-        let Some(writer) = s.planned[at].name.clone() else {
-            let planned = s.planned.remove(at);
-            self.start_core(planned, None);
-            return;
-        };
-        s.planned[at].asked = true;
-        let (id, group) = (s.planned[at].id, node.controller.clone());
-        let operation = Control::RegisterWriter {
-            stream: s.name.clone(),
-            writer,
-            create: true,
-            mode: WriterMode::Replay,
-        };
-        self.tasks.spawn(async move {
-            let outcome = group.submit(operation).await;
-            Effect::Registered { stream, planned: id, outcome }
-        });
-        self.wake();
-    }
-
-    fn on_registered(&mut self, stream: usize, id: u64, outcome: Result<Outcome, GroupError>) {
-        self.note_full(&outcome);
-        let s = &mut self.streams[stream];
-        let Some(at) = s.planned.iter().position(|planned| planned.id == id) else { return };
-        match outcome {
-            Ok(Ok(Accepted::WriterRegistered { stream: of, writer, epoch, .. }))
-                if Some(of) == s.id =>
-            {
-                let planned = s.planned.remove(at);
-                self.start_core(planned, Some((writer, epoch.0)));
-            }
-            // Sealed or deleted meanwhile: nobody writes.
-            Ok(_) => _ = s.planned.remove(at),
-            Err(_) => s.planned[at].asked = false,
-        }
     }
 }
 

@@ -14,6 +14,7 @@ use wal::SimDisk;
 
 use super::bucket::{Request, SimBucket};
 use super::clients::Client;
+use super::invariants::Invariants;
 use super::network::Connection;
 use super::node::{Machine, Node, Stepped};
 use super::plan::Plan;
@@ -52,6 +53,10 @@ pub(super) enum Event {
     },
     ClientCloses {
         connection: u32,
+    },
+    /// What a writer sent comes once more.
+    Echo {
+        requests: Vec<AppendRequest>,
     },
     Client {
         client: usize,
@@ -108,10 +113,11 @@ pub(super) struct World {
     pub(super) at_rest_since: u64,
     pub(super) sweeps_at_rest: BTreeMap<common::GroupId, u64>,
     pub(super) progress: Progress,
-    step_at: Option<u64>,
-    write_scheduled: bool,
-    checkpoint_scheduled: bool,
-    files_scheduled: bool,
+    pub(super) invariants: Invariants,
+    pub(super) step_at: Option<u64>,
+    pub(super) write_scheduled: bool,
+    pub(super) checkpoint_scheduled: bool,
+    pub(super) files_scheduled: bool,
     pub(super) random: Random,
 }
 
@@ -180,6 +186,7 @@ impl World {
             at_rest_since: 0,
             sweeps_at_rest: BTreeMap::new(),
             progress: Progress::default(),
+            invariants: Invariants::default(),
             step_at: None,
             write_scheduled: false,
             checkpoint_scheduled: false,
@@ -226,6 +233,7 @@ impl World {
                 bucket.follow(self.clock.monotonic());
             }
             self.handle(event);
+            self.check_invariants();
         }
         self.report()
     }
@@ -259,6 +267,7 @@ impl World {
             Event::Response { connection, response } => self.on_response(connection, *response),
             Event::ServerCloses { connection } => self.on_server_closes(connection),
             Event::ClientCloses { connection } => self.on_client_closes(connection),
+            Event::Echo { requests } => self.on_echo(requests),
             Event::Client { client } => self.on_client(client),
             Event::Admin => self.on_admin(),
             Event::Look => self.on_look(),
@@ -307,84 +316,6 @@ impl World {
         }
     }
 
-    fn on_restart(&mut self) {
-        if self.node.is_some() {
-            return;
-        }
-        self.machine.disk.restart();
-        self.lose_state();
-        match Node::start(self.machine.clone(), &mut self.random.node) {
-            Ok(node) => {
-                self.note(format_args!("start"));
-                self.coverage.full_starts += u64::from(self.disk_is_full);
-                self.node = Some(node);
-                self.wake();
-                self.schedule_files(1);
-                self.schedule.after(500, Event::Jobs);
-            }
-            // A crash may strike in the middle of recovery, too.
-            Err(_) if self.machine.disk.crashed() => self.fall("while starting"),
-            // A start behind a tail that was not sealed needs a file. Those made ahead are there
-            // for it; after many such starts, whoever runs it frees space.
-            Err(failure) if self.disk_is_full && !self.has_spare_file() => {
-                self.note(format_args!("no start on a full disk: {failure}"));
-                self.schedule.after(50_000, Event::Restart);
-            }
-            // The lost state is in the bucket, which will answer again. A state that was brought back
-            // is missing again until it was saved.
-            Err(failure) if self.state_was_lost && self.chaos => {
-                self.note(format_args!("no start without the bucket: {failure}"));
-                self.schedule.after(50_000, Event::Restart);
-            }
-            Err(failure) => self.problem(failure),
-        }
-    }
-
-    /// The process is gone, with everything it had in memory. Every file and checkpoint that was
-    /// not durable is at the mercy of chance.
-    pub(super) fn fall(&mut self, why: &str) {
-        self.note(format_args!("crash {why}"));
-        self.coverage.crashes += 1;
-        self.leave_late_requests();
-        if !self.machine.disk.crashed() {
-            self.machine.disk.crash(wal::CrashOutcome::Random);
-        }
-        self.machine.kv.crash(&mut self.random.faults);
-        self.forget_process();
-    }
-
-    /// Clients learn of it, and the server comes up again.
-    pub(super) fn forget_process(&mut self) {
-        self.tasks.clear();
-        self.node = None;
-        self.jobs.forget();
-        self.streams_forget();
-        self.stopping = false;
-        self.step_at = None;
-        self.write_scheduled = false;
-        self.checkpoint_scheduled = false;
-        self.files_scheduled = false;
-        self.schedule.retain(|event| {
-            let of_server = matches!(
-                event,
-                Event::Step
-                    | Event::Written
-                    | Event::Checkpoint
-                    | Event::Files
-                    | Event::Jobs
-                    | Event::Storage { .. }
-            );
-            !of_server && !matches!(event, Event::Request { .. } | Event::ServerCloses { .. })
-        });
-        let connections: Vec<u32> = self.connections.keys().copied().collect();
-        for connection in connections {
-            let delay = self.random.network.between(10, 3_000);
-            self.schedule.after(delay, Event::ClientCloses { connection });
-        }
-        let delay = self.random.faults.between(1_000, 50_000);
-        self.schedule.after(delay, Event::Restart);
-    }
-
     fn on_step(&mut self) {
         if self.step_at.is_some_and(|at| at > self.now()) {
             // A later wake-up was replaced by an earlier one, which has been.
@@ -396,16 +327,6 @@ impl World {
         match node.step(now) {
             Ok(stepped) => self.after_step(stepped),
             Err(failure) => self.node_failed(failure),
-        }
-    }
-
-    /// A server that says it must be restarted: right where the disk struck, else a finding.
-    pub(super) fn node_failed(&mut self, failure: String) {
-        if self.machine.disk.crashed() {
-            self.coverage.crashes_in_operation += 1;
-            self.fall("in a disk operation");
-        } else {
-            self.problem(format!("the server stops by itself: {failure}"));
         }
     }
 
@@ -496,20 +417,6 @@ impl World {
                     self.schedule_files(100);
                     self.wake();
                 }
-            }
-            Err(failure) => self.node_failed(failure),
-        }
-    }
-
-    fn on_stopped(&mut self) {
-        let Some(node) = &mut self.node else { return };
-        match node.seal() {
-            Ok(()) => {
-                self.note(format_args!("stopped cleanly"));
-                self.coverage.clean_stops += 1;
-                self.deliver_responses();
-                self.machine.kv.close();
-                self.forget_process();
             }
             Err(failure) => self.node_failed(failure),
         }

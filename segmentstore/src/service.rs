@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{Request, Response, Status, Streaming};
 
 pub use self::connection::ConnectionLimits;
-pub use self::uncopied::{StoreServer, admits};
+pub use self::uncopied::{StoreServer, admits, moves_events};
 use crate::container::SegmentView;
 use crate::handle::ContainerError;
 use crate::limits::RETRY_AFTER;

@@ -14,6 +14,7 @@ mod bodies;
 mod caps;
 mod connection;
 mod opening;
+mod requests;
 mod shares;
 #[cfg(test)]
 mod tests;

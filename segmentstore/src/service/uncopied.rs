@@ -39,6 +39,11 @@ pub fn admits(path: &str) -> bool {
     matches!(path, READ_PATH | APPEND_PATH)
 }
 
+/// Whether requests for `path` move events, and last as long as their clients want.
+pub fn moves_events(path: &str) -> bool {
+    matches!(path, READ_PATH | APPEND_PATH)
+}
+
 /// Bytes of a `ReadRequest`, generously.
 const REQUEST_BYTES_MAX: usize = 4 * 1024;
 

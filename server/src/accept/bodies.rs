@@ -12,6 +12,8 @@ use segmentstore::{BytePermit, BytePermits};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::PollSemaphore;
 
+use super::requests::RequestPermit;
+
 /// Bytes of a request that are taken in whoever else is there: nearly all requests have fewer.
 const SMALL_REQUEST_BYTES: usize = 16 * 1024;
 
@@ -28,7 +30,7 @@ pub(super) struct Answer {
     part: u32,
     taken: Option<OwnedSemaphorePermit>,
     /// Ends with the answer.
-    _request: Option<OwnedSemaphorePermit>,
+    _request: Option<RequestPermit>,
 }
 
 /// Bytes with what they took, given back when the last of them are written.
@@ -48,7 +50,7 @@ impl Answer {
         body: Body,
         room: PollSemaphore,
         part: u32,
-        request: Option<OwnedSemaphorePermit>,
+        request: Option<RequestPermit>,
     ) -> Self {
         Self { body, room, part, taken: None, _request: request }
     }

@@ -26,6 +26,7 @@ use tower::Service as _;
 
 use super::bodies::{Answer, admitted};
 use super::opening::Rewound;
+use super::requests::{Full, Kind};
 use super::shares::{Share, Shares};
 use crate::settings::Limits;
 
@@ -96,15 +97,19 @@ fn requests(
 > + use<> {
     let room = PollSemaphore::new(Arc::new(Semaphore::new(share.send)));
     let part = share.send.min(share.read_message + PART_HEAD_BYTES) as u32;
-    let (limits, control, all) =
-        (share.limits.clone(), shares.control().clone(), shares.requests().clone());
+    let (limits, control, caps) =
+        (share.limits.clone(), shares.control().clone(), shares.requests().of_connection());
     service_fn(move |request: Request<Incoming>| {
         let (room, mut service) = (room.clone(), service.clone());
-        let (limits, control, taken) =
-            (limits.clone(), control.clone(), all.clone().try_acquire_owned());
+        let (limits, control) = (limits.clone(), control.clone());
+        let taken = caps.take(kind(request.uri().path()));
         async move {
-            let Ok(taken) = taken else {
-                return Ok(too_many().map(|body| Answer::new(body, room, part, None)));
+            let taken = match taken {
+                Ok(taken) => taken,
+                Err(full) => {
+                    let refused = too_many(full);
+                    return Ok(refused.map(|body| Answer::new(body, room, part, None)));
+                }
             };
             let mut request = match segmentstore::service::admits(request.uri().path()) {
                 true => request.map(Body::new),
@@ -120,9 +125,24 @@ fn requests(
 /// Bytes of a message of a read beside its data.
 const PART_HEAD_BYTES: usize = KIB;
 
-fn too_many() -> Response<Body> {
-    let message = "this server has as many requests under way as it has memory for; end some, ask \
-                   again later, or raise `memory.limit`";
+fn kind(path: &str) -> Kind {
+    match segmentstore::service::moves_events(path) {
+        true => Kind::Events,
+        false => Kind::Control,
+    }
+}
+
+fn too_many(full: Full) -> Response<Body> {
+    let message = match full {
+        Full::Server => {
+            "this server has as many requests under way as it has memory for; end some, ask again \
+             later, or raise `memory.limit`"
+        }
+        Full::Connection => {
+            "this connection has as many requests under way as the server lets one have; end some, \
+             use further connections, or raise `memory.limit`"
+        }
+    };
     status(Reason::ResourceExhausted, message).into_http()
 }
 

@@ -9,13 +9,11 @@
 //! A window of the least size is only filled by a stream that waits, which those that append do, so
 //! that it is taken by append streams and not by every connection.
 
-use std::sync::Arc;
-
 use common::ByteSize;
 use common::limits::{CONTROL_MESSAGE_BYTES_MAX, KIB, MIB};
 use segmentstore::{BytePermit, BytePermits, ConnectionLimits};
-use tokio::sync::Semaphore;
 
+use super::requests::RequestCaps;
 use crate::settings::Limits;
 
 /// Bytes under way to the server per connection and per request: one largest message nearly fits,
@@ -62,7 +60,7 @@ pub(crate) struct Shares {
     append_streams_per_connection: usize,
     /// For requests other than those that move events, as they come in.
     control: BytePermits,
-    requests: Arc<Semaphore>,
+    requests: RequestCaps,
 }
 
 /// What one connection may take; dropping it gives it back.
@@ -92,7 +90,7 @@ impl Shares {
             connections: BytePermits::new(send - send / 3),
             append_streams_per_connection: limits.append_streams_per_connection as usize,
             control: BytePermits::new(CONTROL_MESSAGE_BYTES_MAX),
-            requests: Arc::new(Semaphore::new(requests)),
+            requests: RequestCaps::new(requests),
         }
     }
 
@@ -138,7 +136,7 @@ impl Shares {
         &self.control
     }
 
-    pub(super) fn requests(&self) -> &Arc<Semaphore> {
+    pub(super) fn requests(&self) -> &RequestCaps {
         &self.requests
     }
 }

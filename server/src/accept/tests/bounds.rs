@@ -1,5 +1,7 @@
 //! What connections and requests there may be in all, and how those beyond are refused.
 
+use std::pin::Pin;
+
 use proto::v1::segment_store_client::SegmentStoreClient;
 use proto::v1::{GetSegmentInfoRequest, ReadRequest};
 use tonic::transport::Channel;
@@ -25,45 +27,91 @@ async fn store(served: &Served) -> SegmentStoreClient<Channel> {
     SegmentStoreClient::connect(format!("http://{}", served.address)).await.unwrap()
 }
 
-async fn ask(mut store: SegmentStoreClient<Channel>) -> Status {
-    let asked = store.get_segment_info(GetSegmentInfoRequest::default());
-    tokio::time::timeout(PATIENCE, asked).await.expect("it is refused at once").unwrap_err()
+/// A quarter of it in steps of 8 KiB: four requests, one for each connection.
+const ROOM_FOR_FOUR: ByteSize = ByteSize(4 * 4 * 8 * 1_024);
+
+async fn read(mut store: SegmentStoreClient<Channel>) -> Result<(), Status> {
+    store.read(ReadRequest::default()).await.map(drop)
+}
+
+async fn info(mut store: SegmentStoreClient<Channel>) -> Result<(), Status> {
+    store.get_segment_info(GetSegmentInfoRequest::default()).await.map(drop)
+}
+
+async fn ask(store: SegmentStoreClient<Channel>) -> Status {
+    let asked = tokio::time::timeout(PATIENCE, info(store)).await;
+    asked.expect("it is refused at once").unwrap_err()
+}
+
+/// The request once the service has it; dropping it ends it.
+async fn begin<F>(asked: F, begun: &Semaphore) -> Pin<Box<F>>
+where
+    F: Future<Output = Result<(), Status>>,
+{
+    let mut asked = Box::pin(asked);
+    tokio::select! {
+        answer = &mut asked => panic!("nothing answers it: {answer:?}"),
+        begun = tokio::time::timeout(PATIENCE, begun.acquire()) => {
+            begun.expect("it begins").unwrap().forget();
+        }
+    }
+    asked
 }
 
 #[tokio::test]
 async fn requests_beyond_what_the_server_has_memory_for_are_refused_whoever_asks() {
     let (service, begun) = unanswering();
-    // A quarter of it in steps of 8 KiB: three.
-    let limit = ByteSize(3 * 4 * 8 * 1_024);
     let limits = Limits::default();
-    let shares = Shares::new(limit, ByteSize::mib(30), ByteSize::mib(8), &limits);
+    let shares = Shares::new(ROOM_FOR_FOUR, ByteSize::mib(30), ByteSize::mib(8), &limits);
     let requests = shares.requests().clone();
     let served = served_within(shares, limits, service).await;
     let mut under_way = Vec::new();
-    for _ in 0..3 {
-        let mut store = store(&served).await;
-        let read = async move { store.read(ReadRequest::default()).await };
-        let mut read = Box::pin(read);
-        tokio::select! {
-            answer = &mut read => panic!("nothing answers it: {answer:?}"),
-            begun = tokio::time::timeout(PATIENCE, begun.acquire()) => {
-                begun.expect("it begins").unwrap().forget();
-            }
-        }
-        under_way.push(read);
+    for _ in 0..4 {
+        let store = store(&served).await;
+        under_way.push(begin(read(store), &begun).await);
     }
     let refused = ask(store(&served).await).await;
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
     assert!(refused.message().contains("as many requests under way"), "{refused}");
     assert!(refused.message().contains("`memory.limit`"), "{refused}");
     under_way.pop();
-    let free = tokio::time::timeout(PATIENCE, requests.acquire()).await;
-    drop(free.expect("a request that its client gave up is over").unwrap());
-    let mut store = store(&served).await;
-    tokio::select! {
-        answer = store.read(ReadRequest::default()) => panic!("nothing answers it: {answer:?}"),
-        begun = tokio::time::timeout(PATIENCE, begun.acquire()) => drop(begun.expect("it begins")),
+    let free = async {
+        while requests.free() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, free).await.expect("a request that was given up is over");
+    let _begun = begin(read(store(&served).await), &begun).await;
+}
+
+#[tokio::test]
+async fn one_connection_full_of_reads_leaves_places_to_others_and_to_control_calls() {
+    let (service, begun) = unanswering();
+    let limits = Limits::default();
+    // Sixteen places, two of them for control calls alone.
+    let limit = ByteSize(ROOM_FOR_FOUR.0 * 4);
+    let shares = Shares::new(limit, ByteSize::mib(30), ByteSize::mib(8), &limits);
+    let served = served_within(shares, limits, service).await;
+    let mut under_way = Vec::new();
+    let greedy = store(&served).await;
+    for _ in 0..4 {
+        under_way.push(begin(read(greedy.clone()), &begun).await);
     }
+    let refused = tokio::time::timeout(PATIENCE, read(greedy.clone())).await;
+    let refused = refused.expect("it is refused at once").unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("this connection has"), "{refused}");
+    for _ in 0..5 {
+        let other = store(&served).await;
+        for _ in 0..2 {
+            under_way.push(begin(read(other.clone()), &begun).await);
+        }
+    }
+    let refused = tokio::time::timeout(PATIENCE, read(store(&served).await)).await;
+    let refused = refused.expect("it is refused at once").unwrap_err();
+    assert!(refused.message().contains("this server has"), "{refused}");
+    let _calls =
+        [begin(info(greedy), &begun).await, begin(info(store(&served).await), &begun).await];
 }
 
 /// Waits until so many connections were refused for this reason.

@@ -116,7 +116,8 @@ impl EventReader {
     /// reads, stays as it was found when it was opened; one that has ended can be sent back. After
     /// an error it is where it was.
     pub async fn seek(&mut self, from: ReadFrom) -> Result<()> {
-        let plan = self.plan.clone().from(from);
+        // A cut from which it began may have said what is read.
+        let plan = self.scope.asked_of(self.plan.clone()).from(from);
         let beginning = plan.find_beginning(self.scope.until().cloned()).await?;
         if beginning.stream != self.stream {
             return Err(ClientError::invalid(

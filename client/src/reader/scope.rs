@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use common::{CutCoverage, KeyRange, Offset, SegmentId, StreamCut};
 
+use super::builder::EventReaderBuilder;
 use crate::streams::{PlacedCut, SegmentPlace};
 
 /// See the module's documentation.
@@ -66,6 +67,11 @@ impl Scope {
             (true, KeyRange::ALL) => CutCoverage::Everything,
             (true, range) => CutCoverage::Keys(range),
         }
+    }
+
+    /// A plan that asks for what this one found to be wanted.
+    pub(super) fn asked_of(&self, plan: EventReaderBuilder) -> EventReaderBuilder {
+        plan.segments(self.chosen.iter().copied().collect()).key_range(self.range)
     }
 
     /// Where reading ends.

@@ -493,3 +493,18 @@ async fn a_reader_from_the_head_begins_where_the_head_is_when_it_comes_there(#[c
     assert!(reader.take_skipped().is_empty(), "the head is the oldest that is kept");
     assert_eq!(reader.position(), client.streams().tail_cut(&stream()).await.unwrap());
 }
+
+#[tokio::test]
+async fn a_reader_of_a_part_stays_with_it_wherever_it_is_sent() {
+    let (fake, client) = start(2).await;
+    write(&client, 0, 100).await;
+    let half = active(&fake)[0].range;
+    let part = reader(&client, ReadFrom::Head).key_range(half).open().await.unwrap().position();
+    // The cut says what is read from it, and nothing else does.
+    let from = ReadFrom::Cut(part.clone());
+    let mut reader = reader(&client, from).until(ReadUntil::Tail).open().await.unwrap();
+    reader.seek(ReadFrom::Head).await.unwrap();
+    assert_eq!(reader.position(), part);
+    let read = rest(reader).await;
+    assert!(!read.is_empty() && read.len() < 100, "{}", read.len());
+}

@@ -176,6 +176,8 @@ pub struct WriterCore {
     /// Segments that had answered at a time, before the writer was ready.
     opening: Option<(usize, MonotonicTime)>,
     trouble: Option<String>,
+    /// The last event was taken: the writer is about to be closed.
+    ending: bool,
     failed: Option<ClientError>,
 }
 
@@ -227,6 +229,7 @@ impl WriterCore {
             closing: BTreeSet::new(),
             opening: None,
             trouble: None,
+            ending: false,
             failed: None,
         };
         for place in places {

@@ -263,10 +263,11 @@ impl EventWriter {
         self.owned.registration
     }
 
-    /// Waits until everything is durable, then ends the writer for all its clones, and lets the
-    /// stores forget an anonymous one. A writer whose last clone is dropped instead gives up what
+    /// Takes no more events, from any clone; waits until everything is durable, then ends the writer
+    /// for all of them, and lets the stores forget an anonymous one. A writer whose last clone is dropped instead gives up what
     /// is not acknowledged.
     pub async fn close(self) -> Result<EventNumber> {
+        self.owned.shared.take_no_more();
         let last = self.flush().await?;
         self.owned.close().await;
         Ok(last)

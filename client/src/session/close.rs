@@ -6,6 +6,11 @@ use super::segment::State;
 use super::{LinkId, WriterCore};
 
 impl WriterCore {
+    /// From now on takes no event: what is there is to become durable, and nothing to come behind it.
+    pub(crate) fn take_no_more(&mut self) {
+        self.ending = true;
+    }
+
     /// The slots of the sessions to be closed, link by link; none of a named writer, which may be
     /// resumed. To be sent behind everything else, on the connections on which they are open.
     pub fn close_sessions(&mut self) -> BTreeMap<LinkId, Vec<u32>> {

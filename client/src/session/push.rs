@@ -121,6 +121,7 @@ impl WriterCore {
     fn check_open(&self) -> Result<()> {
         match &self.failed {
             Some(error) => Err(error.clone()),
+            None if self.ending => Err(ClientError::Closed { what: "writer" }),
             None if self.is_ready() => Ok(()),
             None => Err(ClientError::protocol("an event was pushed before the writer was ready")),
         }

@@ -194,3 +194,19 @@ async fn writers_that_share_a_connection_get_their_own_answers_after_it_broke() 
     soon(first.flush()).await.unwrap();
     check(&read_all(&client).await, 0, 40);
 }
+
+#[tokio::test]
+async fn what_a_clone_appends_while_the_writer_is_closed_is_refused_and_not_dropped() {
+    let (fake, client) = start(1).await;
+    let writer = client.event_writer(&stream()).open().await.unwrap();
+    let clone = writer.clone();
+    fake.set_down(true);
+    writer.append(event(&key_of(0), b"0")).await.unwrap();
+    let mut closing = pin!(writer.close());
+    assert!(futures::poll!(closing.as_mut()).is_pending(), "what is there is not durable yet");
+    let late = clone.append(event(&key_of(1), b"1")).await.unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Closed);
+    fake.set_down(false);
+    assert_eq!(closing.await.unwrap(), EventNumber(1));
+    check(&read_all(&client).await, 0, 1);
+}

@@ -228,6 +228,12 @@ impl Shared {
         append_link.enqueue(*member);
     }
 
+    /// Refuses what is appended from now on, and what waits for room.
+    pub(super) fn take_no_more(&self) {
+        self.core().take_no_more();
+        self.room.notify_waiters();
+    }
+
     /// Ends the writer for everybody, and asks the stores to forget it where nobody resumes it.
     pub(super) fn close(&self) {
         let mut core = self.core();

@@ -36,7 +36,7 @@ const APPEND_PATH: &str = "/braid.v1.SegmentStore/Append";
 /// Whether requests for `path` are looked after while they come in: what they may have in memory is
 /// bounded by the service.
 pub fn admits(path: &str) -> bool {
-    matches!(path, READ_PATH | APPEND_PATH)
+    path == APPEND_PATH
 }
 
 /// Whether requests for `path` move events, and last as long as their clients want.

@@ -10,6 +10,7 @@ use hyper::body::{Frame, SizeHint};
 use proto::error::{Reason, status};
 use segmentstore::{BytePermit, BytePermits};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 use tokio_util::sync::PollSemaphore;
 
 use super::requests::RequestPermit;
@@ -17,8 +18,10 @@ use super::requests::RequestPermit;
 /// Bytes of a request that are taken in whoever else is there: nearly all requests have fewer.
 const SMALL_REQUEST_BYTES: usize = 16 * 1024;
 
-/// A larger request on which nothing moves, or for which nothing becomes free, ends.
+/// A request of which less than [`REQUEST_STEP_BYTES`] come in this time, and not the rest of it,
+/// ends, and so does one for which nothing becomes free.
 const REQUEST_STALL: Duration = Duration::from_secs(5);
+const REQUEST_STEP_BYTES: usize = 64 * 1024;
 
 /// An answer whose bytes are counted until they are on their way: it is asked for its next part
 /// only while its connection has room for that.
@@ -105,9 +108,9 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
-    let admitted = Admitted { body, room, taken: Vec::new(), bytes: 0 };
+    let admitted = Admitted { body, room, taken: Vec::new(), bytes: 0, due: None, due_bytes: 0 };
     let frames = futures::stream::try_unfold(admitted, |mut admitted| async move {
-        let next = tokio::time::timeout(REQUEST_STALL, admitted.next()).await;
+        let next = tokio::time::timeout_at(admitted.due(), admitted.next()).await;
         let stalled = "a request stopped coming, or there is no memory for it; send it again";
         let next = next.map_err(|_| status(Reason::ResourceExhausted, stalled))?;
         Ok::<_, tonic::Status>(next?.map(|data| (data, admitted)))
@@ -120,6 +123,21 @@ struct Admitted<B> {
     room: BytePermits,
     taken: Vec<BytePermit>,
     bytes: usize,
+    /// When this many bytes must have come; from when on the request is waited for.
+    due: Option<Instant>,
+    due_bytes: usize,
+}
+
+impl<B> Admitted<B> {
+    fn due(&mut self) -> Instant {
+        match self.due {
+            Some(due) if self.bytes < self.due_bytes => due,
+            _ => {
+                self.due_bytes = self.bytes + REQUEST_STEP_BYTES;
+                *self.due.insert(Instant::now() + REQUEST_STALL)
+            }
+        }
+    }
 }
 
 impl<B> Admitted<B>
@@ -203,7 +221,7 @@ mod tests {
         let all = room.acquire(100_000).await;
         let mut large = request(&[SMALL_REQUEST_BYTES, 20_000], &room);
         next(&mut large).await.unwrap();
-        let start = tokio::time::Instant::now();
+        let start = Instant::now();
         let error = next(&mut large).await.unwrap_err();
         assert!(error.to_string().contains("no memory for it; send it again"), "{error}");
         assert_eq!(start.elapsed(), REQUEST_STALL);
@@ -214,6 +232,28 @@ mod tests {
         let error = next(&mut stopped).await.unwrap_err();
         assert!(error.to_string().contains("stopped coming"), "{error}");
         assert_eq!(room.free_bytes(), 100_000, "what it held is given back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_does_not_come_or_comes_byte_by_byte_is_refused() {
+        let room = BytePermits::new(100_000);
+        let error = next(&mut request(&[], &room)).await.unwrap_err();
+        assert!(error.to_string().contains("stopped coming"), "{error}");
+        let slow = futures::stream::repeat_with(|| Ok::<_, axum::Error>(Bytes::from_static(b"x")));
+        let slow = slow.then(async |byte| {
+            tokio::time::sleep(REQUEST_STALL / 4).await;
+            byte
+        });
+        let mut slow = admitted(Body::from_stream(Box::pin(slow)), room);
+        let mut taken = 0;
+        let error = loop {
+            match next(&mut slow).await {
+                Ok(bytes) => taken += bytes,
+                Err(error) => break error,
+            }
+            assert!(taken < 10, "it goes on for ever");
+        };
+        assert!(error.to_string().contains("stopped coming"), "{error}");
     }
 
     #[test]

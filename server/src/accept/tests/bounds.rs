@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use proto::v1::segment_store_client::SegmentStoreClient;
 use proto::v1::{GetSegmentInfoRequest, ReadRequest};
+use rstest::rstest;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -112,6 +113,35 @@ async fn one_connection_full_of_reads_leaves_places_to_others_and_to_control_cal
     assert!(refused.message().contains("this server has"), "{refused}");
     let _calls =
         [begin(info(greedy), &begun).await, begin(info(store(&served).await), &begun).await];
+}
+
+#[rstest]
+#[case::a_read("/braid.v1.SegmentStore/Read")]
+#[case::a_control_call("/braid.v1.SegmentStore/GetSegmentInfo")]
+#[tokio::test]
+async fn a_request_whose_message_does_not_come_gives_its_place_back(#[case] path: &str) {
+    // As the services do: the message is waited for.
+    let (over, mut ended) = tokio::sync::mpsc::channel(1);
+    let take = async move |request: axum::extract::Request| {
+        let taken = axum::body::to_bytes(request.into_body(), 4_096).await;
+        over.send(taken.map_err(|error| error.to_string())).await.unwrap();
+    };
+    let service = axum::Router::new().fallback(take);
+    let limits = Limits::default();
+    let shares = Shares::new(ROOM_FOR_FOUR, ByteSize::mib(30), ByteSize::mib(8), &limits);
+    let requests = shares.requests().clone();
+    let served = served_within(shares, limits, service).await;
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    stream.write_all(&floods::request_without_end(path)).await.unwrap();
+    let taken = tokio::time::timeout(PATIENCE * 3, ended.recv()).await;
+    let error = taken.expect("its message is not waited for for ever").unwrap().unwrap_err();
+    assert!(error.contains("a request stopped coming"), "{error}");
+    let free = async {
+        while requests.free() < 4 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, free).await.expect("its place is given back");
 }
 
 /// Waits until so many connections were refused for this reason.

@@ -98,6 +98,14 @@ async fn requests_that_are_reset_as_soon_as_they_are_made_end_the_connection() {
 const POST: &[u8] = &[0x83, 0x86, 0x84, 0x41, 1, b'x'];
 const DATA: u8 = 0;
 
+/// A connection with a POST to `path` of which no byte comes and that does not end.
+pub(super) fn request_without_end(path: &str) -> Vec<u8> {
+    // Index 4 is `:path`; a literal without indexing.
+    let path = [&[0x04, path.len() as u8], path.as_bytes()].concat();
+    let headers = [&[0x83, 0x86, 0x41, 1, b'x'], &path[..]].concat();
+    [greeted(), frame(HEADERS, END_HEADERS, 1, &headers)].concat()
+}
+
 /// A service that takes nothing of what it is sent.
 fn taking_nothing() -> axum::Router {
     let wait = async |request: axum::extract::Request| {

@@ -166,7 +166,7 @@ pub struct WriterCore {
     /// The clock that counts through sleep.
     boot_time: MonotonicTime,
     /// An append was told that the memory is used up.
-    full: bool,
+    full_above: Option<usize>,
     /// Segments of which an append was told so.
     full_segments: Vec<usize>,
     /// Those who waited for an acknowledgement that has come, or will never come.
@@ -223,7 +223,7 @@ impl WriterCore {
             proof: Proof::default(),
             already_stored: 0,
             boot_time: MonotonicTime::default(),
-            full: false,
+            full_above: None,
             full_segments: Vec::new(),
             woken: Vec::new(),
             closing: BTreeSet::new(),
@@ -415,6 +415,7 @@ impl WriterCore {
         let whole = whole.min(self.limits.backoff_max).as_micros() as u64;
         let pause = Duration::from_micros(self.rng.between(whole / 2, whole)).max(at_least);
         self.segments[index].state = State::Paused;
+        self.stands_still();
         self.timers.insert((now.plus(pause), index, Timer::Retry));
     }
 

@@ -263,9 +263,10 @@ impl EventWriter {
         self.owned.registration
     }
 
-    /// Takes no more events, from any clone; waits until everything is durable, then ends the writer
-    /// for all of them, and lets the stores forget an anonymous one. A writer whose last clone is dropped instead gives up what
-    /// is not acknowledged.
+    /// Takes no more events, from any clone; waits until everything is durable, then ends the
+    /// writer for all of them, and lets the stores forget an anonymous one. Where that fails, or is
+    /// not waited for, the clones take no events either. A writer whose last clone is dropped instead
+    /// gives up what is not acknowledged.
     pub async fn close(self) -> Result<EventNumber> {
         self.owned.shared.take_no_more();
         let last = self.flush().await?;

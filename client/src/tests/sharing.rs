@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use common::routing::position_of_key;
 use common::{ByteSize, EventNumber};
 use futures::future::join_all;
 
@@ -24,8 +25,7 @@ async fn half_away(config_of: impl FnOnce(&Fake) -> ClientConfig) -> (Fake, Fake
 fn keys(fake: &Fake) -> (String, String) {
     let places = fake.with(STREAM, |store| store.active());
     let key_of = |segment: usize| {
-        let of =
-            |key: &String| places[segment].range.contains(common::routing::position_of_key(key));
+        let of = |key: &String| places[segment].range.contains(position_of_key(key));
         (0..).map(|i| format!("key-{i}")).find(of).unwrap()
     };
     (key_of(0), key_of(1))
@@ -209,4 +209,34 @@ async fn what_a_clone_appends_while_the_writer_is_closed_is_refused_and_not_drop
     fake.set_down(false);
     assert_eq!(closing.await.unwrap(), EventNumber(1));
     check(&read_all(&client).await, 0, 1);
+}
+
+#[tokio::test]
+async fn segments_of_a_server_that_is_away_do_not_keep_others_from_what_memory_is_left() {
+    let fake = Fake::start().await;
+    let lost = fake.peer();
+    let away = lost.addr.to_string();
+    fake.create_at(STREAM, 3, &["", &away, &away]);
+    lost.set_down(true);
+    let client = Client::connect(config(&fake)).await.unwrap();
+    let places = fake.with(STREAM, |store| store.active());
+    let key_of = |segment: usize| {
+        let of = |key: &String| places[segment].range.contains(position_of_key(key));
+        (0..).map(|i| format!("key-{i}")).find(of).unwrap()
+    };
+    let writer =
+        client.event_writer(&stream()).memory_limit(ByteSize::mib(16)).open().await.unwrap();
+    let payload = vec![0; 1 << 20];
+    for (segment, count) in [(1, 7), (2, 6)] {
+        let key = key_of(segment);
+        for _ in 0..count {
+            assert!(writer.try_append(event(&key, &payload)).unwrap().is_some());
+        }
+    }
+    let there = key_of(0);
+    for _ in 0..50 {
+        soon(writer.append(event(&there, &payload))).await.unwrap();
+    }
+    lost.set_down(false);
+    assert_eq!(soon(writer.close()).await.unwrap(), EventNumber(63));
 }

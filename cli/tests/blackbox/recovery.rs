@@ -169,7 +169,9 @@ fn streams_that_the_controller_lost_are_made_again_from_their_segments() {
 fn segments_that_a_container_lost_are_there_again_empty_and_it_is_said() {
     let (mut server, bucket) = server();
     server.line("stream create demo/a --segments 4 --create-scope").run().ok();
-    server.line("append demo/a").input("1\n2\n3\n4\n5\n6\n7\n8\n").run().ok();
+    // Keys of every segment, whatever is drawn.
+    let input: String = (0..40).map(|id| format!("{{\"id\":{id}}}\n")).collect();
+    server.line("append demo/a --key-field id").input(&input).run().ok();
     wait_until_tiered(&server);
     let before = server.read_all("demo/a").len();
     server.kill();

@@ -165,7 +165,7 @@ pub struct WriterCore {
     already_stored: u64,
     /// The clock that counts through sleep.
     boot_time: MonotonicTime,
-    /// An append was told that the memory is used up.
+    /// An append was told that the memory is used up, and comes again when no more than this is.
     full_above: Option<usize>,
     /// Segments of which an append was told so.
     full_segments: Vec<usize>,

@@ -5,9 +5,13 @@ mod fake_stores;
 mod local_group;
 mod scaled;
 
+use std::time::Duration;
+
 use common::{
     ContainerId, Incarnation, Offset, ScopedStream, SegmentNumber, StreamEpoch, WallTime,
 };
+
+use tokio::time::Instant;
 
 pub(crate) use fake_stores::{FakeSegment, FakeStores};
 pub(crate) use local_group::LocalGroup;
@@ -20,6 +24,14 @@ use crate::outcome::{Accepted, Outcome};
 
 pub(crate) const CLUSTER: u128 = 0xB1AD;
 pub(crate) const NOW: WallTime = WallTime(1_700_000_000_000_000);
+
+/// Advances a clock that stands still, in steps in which everybody does what is due.
+pub(crate) async fn pass(time: Duration) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+}
 
 pub(crate) fn name(text: &str) -> ScopedStream {
     text.parse().unwrap()

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use common::{ContainerId, Fence, Offset, SegmentId, WriterEpoch, WriterId};
 use futures::future::BoxFuture;
@@ -29,6 +30,8 @@ pub(crate) struct Inner {
     pub(crate) commands: usize,
     /// Whether commands wait for the gate.
     pub(crate) held: bool,
+    /// How many commands and questions do at the moment.
+    pub(crate) waiting: usize,
     /// A container whose commands wait for the gate.
     pub(crate) silent: Option<ContainerId>,
     /// What a container answers instead of carrying commands out.
@@ -56,9 +59,46 @@ impl FakeSegment {
     }
 }
 
+/// One that waits for the gate; dropped where it is given up, too.
+struct Waiting<'a>(&'a FakeStores);
+
+impl<'a> Waiting<'a> {
+    fn at_gate_of(stores: &'a FakeStores) -> Self {
+        stores.inner().waiting += 1;
+        Self(stores)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.inner().waiting -= 1;
+    }
+}
+
 impl FakeStores {
     pub(crate) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap()
+    }
+
+    /// Waits at the gate for as long as it is shut, and is counted meanwhile.
+    async fn wait_while(&self, shut: impl Fn() -> bool) {
+        if shut() {
+            let _waiting = Waiting::at_gate_of(self);
+            while shut() {
+                self.gate.notified().await;
+            }
+        }
+    }
+
+    /// Advances the clock until so many commands and questions wait for the gate.
+    pub(crate) async fn until_waiting(&self, count: usize) {
+        for _ in 0..60_000 {
+            if self.inner().waiting == count {
+                return;
+            }
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        panic!("{} wait for the gate, and not {count}", self.inner().waiting);
     }
 
     /// What a writer does: makes the segment longer.
@@ -183,9 +223,7 @@ impl SegmentStores for FakeStores {
                 let inner = self.inner();
                 inner.held || inner.silent == Some(command.container)
             };
-            while waits() {
-                self.gate.notified().await;
-            }
+            self.wait_while(waits).await;
             self.carry_out(&command)
         })
     }
@@ -201,9 +239,7 @@ impl SegmentStores for FakeStores {
     ) -> BoxFuture<'_, Result<Vec<SegmentLength>, StoreError>> {
         assert!(segments.len() <= 1_000);
         Box::pin(async move {
-            while self.inner().questions_held {
-                self.gate.notified().await;
-            }
+            self.wait_while(|| self.inner().questions_held).await;
             let mut inner = self.inner();
             let length = |(segment, _)| {
                 inner.found(segment).map(|found| SegmentLength { segment, length: found.length })

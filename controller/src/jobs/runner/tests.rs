@@ -13,7 +13,7 @@ use crate::operation::Operation;
 use crate::outcome::Accepted;
 use crate::settings::ControllerSettings;
 use crate::stores::{JobId, StoreError};
-use crate::testing::{FakeStores, LocalGroup, containers, create, cut, name};
+use crate::testing::{FakeStores, LocalGroup, containers, create, cut, name, pass};
 
 struct Node {
     group: Arc<LocalGroup>,
@@ -148,7 +148,7 @@ async fn a_node_that_does_not_lead_commands_nothing_until_it_does() {
     group.machine().apply_operation(&create("demo/hello", 2), crate::testing::NOW).unwrap();
     group.lead(None);
     let node = Node::start_with(group, FakeStores::default()).await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    pass(Duration::from_secs(60)).await;
     assert_eq!(node.stores.inner().commands, 0);
     let job = *node.group.machine().jobs().first_key_value().unwrap().0;
     let refused = node.wait(job).await;
@@ -168,7 +168,7 @@ async fn a_leader_that_the_stores_know_as_deposed_stays_quiet_and_the_next_one_f
     }
     let job = node.submit(create("demo/hello", 4)).await;
     *node.group.deposed.lock().unwrap() = true;
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    pass(Duration::from_secs(10)).await;
     assert!(node.stores.inner().segments.is_empty());
     let tried = node.stores.inner().commands;
     assert!(tried <= 4 * 6, "{tried} commands in ten seconds");
@@ -187,7 +187,7 @@ async fn jobs_run_side_by_side_up_to_the_limit_and_all_end() {
     for number in 0..100 {
         jobs.push(node.submit(create(&format!("demo/s{number}"), 1)).await);
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    node.stores.until_waiting(100).await;
     assert_eq!(node.stores.inner().commands, 0);
     node.stores.inner().held = false;
     node.stores.gate.notify_waiters();
@@ -203,7 +203,7 @@ async fn stopping_ends_the_runner_while_a_store_does_not_answer() {
     let node = Node::start().await;
     node.stores.inner().held = true;
     node.submit(create("demo/hello", 1)).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    node.stores.until_waiting(1).await;
     node.tasks.stop().await;
     assert!(!node.tasks.failed());
     assert_eq!(node.state_of("demo/hello"), StreamState::Creating);
@@ -258,7 +258,7 @@ async fn a_container_that_is_away_is_asked_now_and_then_however_many_jobs_wait_f
         node.stores.inner().away.insert(container, error);
     }
     make_streams(&node, 1_000).await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    pass(Duration::from_secs(60)).await;
     let commands = node.stores.inner().commands;
     // The first steps side by side, one after each of ten growing delays, then one every 2 s.
     let most = containers().len() * (32 + 10 + 30);
@@ -323,7 +323,7 @@ async fn a_higher_fence_that_shows_only_with_a_command_is_gone_above_too() {
     let node = Node::start().await;
     let lost = Fence { incarnation: 1.into(), term: Term(57) };
     node.until(|machine| !machine.containers().is_empty()).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     for container in containers() {
         node.stores.inner().fences.insert(container, lost);
     }

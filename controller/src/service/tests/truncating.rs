@@ -9,7 +9,7 @@ use proto::v1::controller_server::Controller;
 use tonic::{Code, Request, Status};
 
 use super::{Served, stream};
-use crate::testing::{create, name, scale};
+use crate::testing::{create, name, pass, scale};
 
 async fn truncate(served: &Served, request: v1::TruncateStreamRequest) -> Result<(), Status> {
     Controller::truncate_stream(&served.service, Request::new(request)).await.map(drop)
@@ -23,7 +23,7 @@ async fn truncated_while(
 ) -> Result<(), Status> {
     served.stores.inner().questions_held = true;
     let other = async {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        served.stores.until_waiting(1).await;
         meanwhile.await;
         served.stores.inner().questions_held = false;
         served.stores.gate.notify_waiters();
@@ -95,7 +95,8 @@ async fn a_truncation_of_a_stream_that_is_being_made_waits_for_it() {
     let cut = vec![v1::SegmentOffset { segment, offset: 1 }];
     let request = v1::TruncateStreamRequest { stream: stream("demo/hello"), cut, covers: None };
     let (answered, ()) = tokio::join!(truncate(&served, request), async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        served.stores.until_waiting(1).await;
+        pass(Duration::from_secs(1)).await;
         served.stores.inner().held = false;
         served.stores.gate.notify_waiters();
     });

@@ -17,6 +17,7 @@ mod pacer;
 mod payload;
 mod read;
 mod report;
+mod scrape;
 mod target;
 mod wal;
 mod wide;

@@ -35,13 +35,12 @@ pub struct SegmentStoreService {
     store: SegmentStore,
     /// Questions to containers that may begin.
     questions: Arc<Semaphore>,
-    questions_max: usize,
 }
 
 impl SegmentStoreService {
     pub fn new(store: SegmentStore) -> Self {
-        let questions_max = store.questions_max();
-        Self { store, questions: Arc::new(Semaphore::new(questions_max)), questions_max }
+        let questions = Arc::new(Semaphore::new(store.questions_max()));
+        Self { store, questions }
     }
 
     /// The service with the message sizes of the data path.
@@ -74,7 +73,7 @@ impl SegmentStoreService {
             let message = format!(
                 "{} questions to segments wait for their answers; ask again later, or raise \
                  `limits.queries` of the server",
-                self.questions_max
+                self.store.questions_max()
             );
             let reason = Reason::ResourceExhausted;
             self.refuse(reason, status_with(reason, message, [], Some(RETRY_AFTER)))

@@ -365,7 +365,6 @@ fn of_streams(store: &segmentstore::Metrics) -> Vec<Family> {
 
 #[cfg(test)]
 mod tests {
-
     use common::{ByteSize, GroupId, LogIndex, Term};
     use lts::{BreakerState, BreakerStatus, Operation};
     use prometheus_client::registry::Registry;

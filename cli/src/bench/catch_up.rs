@@ -16,9 +16,9 @@ use super::append::check_memory;
 use super::check::Checker;
 use super::clock::BenchClock;
 use super::machine::{Sample, Usage};
-use super::own_server::http_get;
 use super::read::fill;
 use super::report::{Destination, ServerFacts, save};
+use super::scrape::Scrape;
 use super::target::{Target, wrong};
 use crate::failure::{Exit, Failure, Result};
 use crate::output::{self, Row, note};
@@ -195,9 +195,7 @@ fn list(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 
 /// Since the server was started.
 async fn object_read_bytes(endpoint: &str) -> Result<f64> {
-    let metrics = http_get(endpoint, "/metrics").await?;
-    let value = metrics.lines().find_map(|line| line.strip_prefix("braid_object_read_bytes"));
-    let value = value.and_then(|value| value.rsplit(' ').next()?.parse().ok());
+    let value = Scrape::of(endpoint).await?.value("braid_object_read_bytes_total");
     value.ok_or_else(|| Failure::general("the server does not tell what it read from objects"))
 }
 

@@ -4,7 +4,7 @@
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
-use super::own_server::http_get;
+use super::scrape::Scrape;
 
 /// CPU counters at a moment.
 #[derive(Debug, Clone, Copy, Default)]
@@ -130,12 +130,7 @@ fn parse_stat(text: &str) -> Option<MachineTime> {
 }
 
 async fn server_cpu_seconds(endpoint: &str) -> Option<f64> {
-    parse_cpu_metric(&http_get(endpoint, "/metrics").await.ok()?)
-}
-
-fn parse_cpu_metric(metrics: &str) -> Option<f64> {
-    let line = metrics.lines().find(|line| line.starts_with("process_cpu_seconds_total"))?;
-    line.rsplit(' ').next()?.parse().ok()
+    Scrape::of(endpoint).await.ok()?.value("process_cpu_seconds_total")
 }
 
 #[cfg(test)]
@@ -147,13 +142,6 @@ mod tests {
         let time = parse_stat("cpu  10 1 5 100 4 0 1 2 7 0\ncpu0 5 0 2 50 2 0 0 1 3 0\n");
         assert_eq!(time, Some(MachineTime { total: 123, idle: 104, steal: 2 }));
         assert_eq!(parse_stat("nothing"), None);
-    }
-
-    #[test]
-    fn the_servers_seconds_are_found_among_its_metrics() {
-        let metrics = "# HELP process_cpu_seconds …\nprocess_cpu_seconds_total 12.5\nother 1\n";
-        assert_eq!(parse_cpu_metric(metrics), Some(12.5));
-        assert_eq!(parse_cpu_metric("other 1\n"), None);
     }
 
     #[test]

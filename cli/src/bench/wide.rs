@@ -15,8 +15,8 @@ use serde::Serialize;
 use super::TargetArgs;
 use super::clock::BenchClock;
 use super::latency::{Latencies, Percentiles};
-use super::own_server::http_get;
 use super::report::{Destination, ServerFacts, save};
+use super::scrape::Scrape;
 use super::target::{Target, wrong};
 use crate::failure::{Failure, Result};
 use crate::output::{self, note, pairs_text};
@@ -197,21 +197,15 @@ impl WorkerSteps {
 
 /// Since the server was started.
 async fn worker_steps(endpoint: &str) -> Result<WorkerSteps> {
-    let metrics = http_get(endpoint, "/metrics").await?;
-    parse_worker_steps(&metrics).ok_or_else(|| {
-        Failure::general("the server does not tell how long its worker's steps took")
-    })
-}
-
-fn parse_worker_steps(metrics: &str) -> Option<WorkerSteps> {
-    let value = |name: &str| {
-        let line = metrics.lines().find_map(|line| line.strip_prefix(name))?;
-        line.rsplit(' ').next()?.parse::<f64>().ok()
+    let scrape = Scrape::of(endpoint).await?;
+    let value = |series: &str| {
+        let series = format!("braid_worker_step_seconds_{series}");
+        let told = scrape.value(&series);
+        told.ok_or_else(|| Failure::general(format!("the server does not tell `{series}`")))
     };
-    let steps = value("braid_worker_step_seconds_count ")?;
-    let within = value("braid_worker_step_seconds_bucket{le=\"0.001\"}")?;
-    let seconds = value("braid_worker_step_seconds_sum ")?;
-    Some(WorkerSteps { seconds, steps, above_a_millisecond: steps - within })
+    let (seconds, steps) = (value("sum")?, value("count")?);
+    let within = value("bucket{le=\"0.001\"}")?;
+    Ok(WorkerSteps { seconds, steps, above_a_millisecond: steps - within })
 }
 
 fn others(target: &Target, count: u32) -> Result<Vec<ScopedStream>> {
@@ -252,20 +246,5 @@ fn deliver(report: &WideReport, destination: &Destination) -> Result<()> {
             save(file, report)?;
             output::print(&table)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn steps_are_found_among_the_servers_metrics() {
-        let metrics = "braid_worker_step_seconds_sum 0.5\nbraid_worker_step_seconds_count 9\n\
-            braid_worker_step_seconds_bucket{le=\"0.0005\"} 4\n\
-            braid_worker_step_seconds_bucket{le=\"0.001\"} 7\n";
-        let steps = WorkerSteps { seconds: 0.5, steps: 9.0, above_a_millisecond: 2.0 };
-        assert_eq!(parse_worker_steps(metrics), Some(steps));
-        assert_eq!(parse_worker_steps("other 1\n"), None);
     }
 }

@@ -219,9 +219,8 @@ impl Log {
         let Some((group, wanted)) = next else { return Prepared::Idle };
         let mut entries = Vec::with_capacity(wanted.len());
         let read = self.read_wanted(group, &wanted, &mut entries);
-        let passes = matches!(&read, Err(error @ ReadError::Io { .. }) if !error.is_damage());
         let mut state = self.state();
-        match read {
+        let passes = match read {
             Err(error) if error.is_damage() => {
                 tracing::error!(
                     %group,
@@ -229,14 +228,16 @@ impl Log {
                     "old entries that cannot be read are not moved: their file and all later ones stay"
                 );
                 state.moving.stuck = Some(u64::from(wanted[0].place.file));
+                false
             }
             // The machine's fault and not the medium's: it may pass.
             Err(error @ ReadError::Io { .. }) => {
                 tracing::warn!(%group, %error, "old entries cannot be read to be moved; tried again");
+                true
             }
             // Any other error says that the entries are gone meanwhile.
-            Ok(()) | Err(_) => {}
-        }
+            Ok(()) | Err(_) => false,
+        };
         if state.check_running().is_err() {
             return Prepared::Idle;
         }

@@ -116,7 +116,7 @@ pub enum Refusal {
     #[error("the cut does not fit stream `{stream}`: {problem}; take one from `braid stream cut`")]
     CutDoesNotFit { stream: ScopedStream, problem: CutProblem },
     #[error(
-        "writer `{writer}` is not known on stream `{stream}`; check the name, or allow to create it"
+        "writer `{writer}` is not known on stream `{stream}`: `braid writer list` shows those that are"
     )]
     WriterNotFound { stream: ScopedStream, writer: String },
     #[error(

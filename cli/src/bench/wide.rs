@@ -91,7 +91,9 @@ pub(super) async fn run(args: &Args) -> Result<()> {
     let wide = beside(&target.stream, "wide")?;
     let streams = target.client.streams();
     let one = StreamConfig { segments: 1, create_scope: true };
-    note(format_args!("makes {} streams", others.len()));
+    if !others.is_empty() {
+        note(format_args!("makes {} streams", others.len()));
+    }
     let made = iter(&others).map(|other| streams.create_stream(other, one));
     made.buffer_unordered(AT_A_TIME).try_for_each(|_| std::future::ready(Ok(()))).await?;
 
